@@ -1,0 +1,118 @@
+"""One contract for every backbone: uint8 RGB in, four feature maps out."""
+
+import logging
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from segtrain.architecture.weights import load_weights, read_state_dict
+from segtrain.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+CLASSIFIER_KEYS = ("fc.", "head.", "classifier.", "conv_head.", "bn2.", "norm_head.")
+
+
+class TimmBackbone(nn.Module):
+    """Feature maps of the last four stages of a timm model.
+
+    Args:
+        name: timm's model name.
+        weights: `imagenet` (downloaded by timm), `none` (random), or a file with a state dict in
+            timm's names (torchvision's ResNet files fit).
+        output_stride: of the last map. Stages beyond it keep their resolution and are dilated
+            instead; as in torchvision, the first convolution of a dilated stage keeps the dilation
+            of the stage before.
+        timm_arguments: more of timm's settings for this model, such as
+            `{channels: [32, 64, 96, 128]}` for a narrower ResNet.
+        multi_grid: unit rates of the last stage's blocks, multiplied by its dilation (DeepLabv3,
+            section 3.3), or None. ResNets only.
+
+    Attributes:
+        channels: of the four maps.
+        strides: of the four maps, relative to the input.
+        output_stride: the last of them.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        weights: str,
+        output_stride: int,
+        multi_grid: list[int] | None,
+        timm_arguments: dict,
+    ) -> None:
+        super().__init__()
+        self.body = create_body(name, weights == "imagenet", output_stride, timm_arguments)
+        self.channels = self.body.feature_info.channels()
+        self.strides = self.body.feature_info.reduction()
+        self.output_stride = output_stride
+        if self.strides[-1] != output_stride:
+            raise UserError(
+                f"backbone '{name}' ends at stride {self.strides[-1]}, not at the asked "
+                f"output_stride={output_stride}; set architecture.backbone.output_stride"
+            )
+        if multi_grid is not None:
+            apply_multi_grid(self.body, multi_grid, dilation=32 // output_stride)
+        if weights not in ("imagenet", "none"):
+            load_weights(self.body, read_state_dict(weights), weights, ignore=CLASSIFIER_KEYS)
+        mean, std = (self.body.pretrained_cfg[key] for key in ("mean", "std"))
+        self.register_buffer("mean", 255 * torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """(N, 3, H, W) RGB in 0..255, uint8 or float -> four maps (N, channels, h, w)."""
+        return self.body((image.float() - self.mean) / self.std)
+
+
+def create_body(name: str, pretrained: bool, output_stride: int, timm_arguments: dict) -> nn.Module:
+    """A timm model reduced to its last four stages.
+
+    Raises:
+        UserError: timm has no such model (nearest names given), the model has no feature maps or
+            cannot change its stride, or its weights cannot be fetched.
+    """
+    if not timm.is_model(name):
+        near = timm.list_models(f"*{name[:6]}*")[:8]
+        raise UserError(f"timm has no model '{name}'; nearest: {', '.join(near) or 'none'}")
+    try:
+        return timm.create_model(
+            name,
+            pretrained=pretrained,
+            features_only=True,
+            output_stride=output_stride,
+            out_indices=(-4, -3, -2, -1),
+            **timm_arguments,
+        )
+    except (OSError, RuntimeError) as error:
+        if not pretrained:
+            raise
+        raise UserError(
+            f"the ImageNet weights of '{name}' could not be fetched ({type(error).__name__}). "
+            "Give a file instead (architecture.backbone.weights=<file>) or train from scratch "
+            "(architecture.backbone.weights=none)"
+        ) from error
+    except (AssertionError, NotImplementedError, TypeError, KeyError) as error:
+        raise UserError(
+            f"backbone '{name}' gives no feature maps at output_stride={output_stride} ({error}); "
+            "try output_stride=32, or a ResNet"
+        ) from error
+
+
+def apply_multi_grid(body: nn.Module, unit_rates: list[int], dilation: int) -> None:
+    """Sets the 3x3 convolutions of block i of the last ResNet stage to rate dilation * unit[i].
+
+    Raises:
+        UserError: the backbone is no ResNet, or its last stage has another number of blocks.
+    """
+    blocks = list(getattr(body, "layer4", ()))
+    if len(blocks) != len(unit_rates):
+        raise UserError(
+            f"multi_grid={unit_rates} needs a ResNet whose last stage has {len(unit_rates)} blocks,"
+            f" found {len(blocks)}; set architecture.backbone.multi_grid=null"
+        )
+    for block, unit in zip(blocks, unit_rates, strict=True):
+        for module in block.modules():
+            if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
+                module.dilation = module.padding = (dilation * unit, dilation * unit)

@@ -1,0 +1,238 @@
+"""Where the parts meet: a resolved configuration in, data, task and trainer out."""
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from pytorch_lightning.callbacks import (
+    Callback,
+    EarlyStopping,
+    ModelCheckpoint,
+    TQDMProgressBar,
+    WeightAveraging,
+)
+from torch import nn
+
+from segtrain.architecture.weights import from_torchvision, load_weights, read_state_dict
+from segtrain.callback.checkpoint import AtomicCheckpointIO, LastCheckpoint
+from segtrain.callback.final_validation import ValidateLastStep
+from segtrain.callback.nonfinite import StopOnNonFiniteLoss
+from segtrain.callback.progress import DataWait, Progress
+from segtrain.contracts import LabelSet
+from segtrain.dataset.datamodule import SemanticData
+from segtrain.errors import UserError
+from segtrain.task.semantic import SemanticSegmentation
+
+
+def make(node: dict, **call_time: Any) -> Any:
+    """Builds the object that a configuration node names, with a message that names its key.
+
+    Raises:
+        UserError: an argument is unknown or missing, or the object refuses its settings.
+    """
+    try:
+        return instantiate(node, **call_time, _convert_="all")
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, UserError):
+            raise cause from None
+        if isinstance(cause, TypeError | ValueError | ImportError | AttributeError):
+            target = node.get("_target_")
+            raise UserError(f"{target} cannot be built from its settings: {cause}") from error
+        raise
+
+
+def build_data(config: dict) -> SemanticData:
+    """The data module; reads no image yet."""
+    return make(config["dataset"], batch_size=config["batch_size"], seed=config["seed"])
+
+
+def build_model(config: dict, num_classes: int) -> nn.Module:
+    """The network with its initial weights."""
+    model = make(config["architecture"], num_classes=num_classes)
+    if config["weights"] is not None:
+        load_initial_weights(model, config["weights"])
+    if config["trainer"]["channels_last"]:
+        model = model.to(memory_format=torch.channels_last)
+    return model
+
+
+def load_initial_weights(model: nn.Module, weights: str) -> None:
+    """Starts from a whole model: a checkpoint of ours, or torchvision's by file or name.
+
+    Raises:
+        UserError: the weights do not fit, or `torchvision/<name>` cannot be fetched.
+    """
+    if weights.startswith("torchvision/"):
+        state = fetch_torchvision(weights.removeprefix("torchvision/"))
+    else:
+        state = read_state_dict(weights)
+    if any(key.startswith("backbone.conv1.") for key in state):
+        state = from_torchvision(state)
+    load_weights(model, state, weights)
+
+
+def fetch_torchvision(name: str) -> dict[str, torch.Tensor]:
+    """State dict of torchvision's segmentation model `name`, from its cache or the network."""
+    from torchvision.models import get_model_weights, list_models, segmentation
+
+    known = list_models(module=segmentation)
+    if name not in known:
+        raise UserError(f"torchvision has no '{name}'; it has: {', '.join(known)}")
+    entry = get_model_weights(name).DEFAULT
+    try:
+        return entry.get_state_dict(progress=True, check_hash=True)
+    except OSError as error:
+        raise UserError(
+            f"the weights torchvision/{name} could not be fetched ({error}); download {entry.url} "
+            "elsewhere and give its path: weights=<file>"
+        ) from None
+
+
+def build_task(config: dict, labels: LabelSet) -> SemanticSegmentation:
+    """The LightningModule with network, loss, inference and optimiser recipe."""
+    return SemanticSegmentation(
+        model=build_model(config, labels.num_classes),
+        loss=make(config["loss"], ignore_index=labels.ignore_index),
+        inference=make(config["inference"]),
+        optimizer=make(config["optimizer"]),
+        labels=labels,
+        config=config,
+        seed=config["seed"],
+        compile_model=config["trainer"]["compile"],
+    )
+
+
+def build_trainer(config: dict, data: SemanticData, run_dir: Path) -> tuple[pl.Trainer, Progress]:
+    """Trainer of a training run, and the callback that measures its speed."""
+    settings = config["trainer"]
+    world_size = settings["devices"] * settings["num_nodes"]
+    max_steps = training_steps(config, len(data.train_source), world_size)
+    wait = DataWait()
+    progress = Progress(config["batch_size"], wait, lines=not settings["progress_bar"])
+    trainer = pl.Trainer(
+        **common_trainer_arguments(settings, run_dir),
+        max_steps=max_steps,
+        max_epochs=-1,
+        accumulate_grad_batches=settings["accumulate_grad_batches"],
+        gradient_clip_val=settings["gradient_clip_val"],
+        val_check_interval=validation_interval(config, len(data.train_source), max_steps),
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        log_every_n_steps=min(settings["log_every_n_steps"], max_steps),
+        sync_batchnorm=world_size > 1 and settings["accelerator"] != "cpu",
+        enable_progress_bar=settings["progress_bar"],
+        logger=make(config["logger"], save_dir=run_dir),
+        callbacks=build_callbacks(config, run_dir, progress),
+        profiler=wait,
+    )
+    return trainer, progress
+
+
+def common_trainer_arguments(settings: dict, run_dir: Path) -> dict[str, Any]:
+    """What training and evaluation share: devices, precision, determinism."""
+    distributed = settings["devices"] * settings["num_nodes"] > 1
+    if settings["accelerator"] != "cpu" and torch.cuda.is_available():
+        torch.set_float32_matmul_precision("high")  # TF32 where autocast leaves float32
+    return {
+        "accelerator": settings["accelerator"],
+        "devices": settings["devices"],
+        "num_nodes": settings["num_nodes"],
+        "strategy": "ddp" if distributed else "auto",
+        "precision": resolve_precision(settings["precision"], settings["accelerator"]),
+        "deterministic": settings["deterministic"],
+        "benchmark": not settings["deterministic"],
+        "use_distributed_sampler": False,  # the data module gives every process its share
+        "enable_model_summary": False,
+        "default_root_dir": run_dir,
+        "plugins": [AtomicCheckpointIO()],
+    }
+
+
+def build_callbacks(config: dict, run_dir: Path, progress: Progress) -> list[Callback]:
+    """Callbacks in the order in which their hooks must run.
+
+    A loss is checked before anything is saved. Pictures are drawn before weight averaging puts the
+    raw weights back. `last.ckpt` is written after the averages were updated.
+    """
+    chosen = [make(node) for node in config["callback"].values()]
+    averaging = [callback for callback in chosen if isinstance(callback, WeightAveraging)]
+    others = [callback for callback in chosen if callback not in averaging]
+    for callback in others:
+        if isinstance(callback, EarlyStopping):
+            callback.verbose = True
+    folder = run_dir / "checkpoints"
+    best = ModelCheckpoint(
+        folder, "best", monitor="val/miou", mode="max", enable_version_counter=False
+    )
+    bar = [TQDMProgressBar(refresh_rate=1)] if config["trainer"]["progress_bar"] else []
+    return [
+        StopOnNonFiniteLoss(run_dir, every_n_steps=config["trainer"]["log_every_n_steps"]),
+        progress,
+        *others,
+        *averaging,
+        ValidateLastStep(),
+        LastCheckpoint(folder / "last.ckpt", config["trainer"]["checkpoint_every_n_steps"]),
+        *bar,
+        best,
+    ]
+
+
+def training_steps(config: dict, num_images: int, world_size: int) -> int:
+    """Optimiser steps of the run, from `max_steps` or `max_epochs`.
+
+    Raises:
+        UserError: not exactly one of the two is set, or the batch cannot be shared out evenly.
+    """
+    settings, batch_size = config["trainer"], config["batch_size"]
+    parts = world_size * settings["accumulate_grad_batches"]
+    if batch_size % parts:
+        raise UserError(
+            f"batch_size={batch_size} is the total of a step and cannot be shared out over "
+            f"{world_size} processes x {settings['accumulate_grad_batches']} accumulated batches; "
+            f"use a multiple of {parts}"
+        )
+    if (settings["max_steps"] is None) == (settings["max_epochs"] is None):
+        raise UserError(
+            f"give one of trainer.max_steps and trainer.max_epochs and set the other to null; got "
+            f"{settings['max_steps']} and {settings['max_epochs']}"
+        )
+    for key in ("max_steps", "max_epochs"):
+        value = settings[key]
+        if value is not None and (not isinstance(value, int | float) or value <= 0):
+            raise UserError(f"trainer.{key}={value!r} must be a positive number")
+    if settings["max_steps"] is not None:
+        return int(settings["max_steps"])
+    return math.ceil(settings["max_epochs"] * num_images / batch_size)
+
+
+def validation_interval(config: dict, num_images: int, max_steps: int) -> int:
+    """Batches between validations; one epoch's where `val_every_n_steps` is null."""
+    steps = config["trainer"]["val_every_n_steps"]
+    if steps is None:
+        steps = math.ceil(num_images / config["batch_size"])
+    return min(steps, max_steps) * config["trainer"]["accumulate_grad_batches"]
+
+
+def resolve_precision(precision: str, accelerator: str) -> str:
+    """`auto`: bfloat16 autocast where the hardware computes in it, float32 elsewhere."""
+    if precision != "auto":
+        return str(precision)
+    if accelerator != "cpu" and torch.cuda.is_available():
+        return (
+            "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
+        )
+    return "bf16-mixed" if _cpu_has_bfloat16() else "32-true"
+
+
+def _cpu_has_bfloat16() -> bool:
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", flags) is not None

@@ -1,0 +1,131 @@
+"""Speed, data wait, learning rates and the progress lines of a run."""
+
+import logging
+import time
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.profilers import Profiler
+
+logger = logging.getLogger("segtrain")
+
+WAIT_LIMIT = 0.2  # of the step; above it the loader is the bottleneck
+SETTLING_STEPS = 5  # worker start-up and compilation are no measure of speed
+
+
+class DataWait(Profiler):
+    """Seconds that the training loop spent waiting for the next batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds = 0.0
+        self._started = 0.0
+
+    def start(self, action_name: str) -> None:
+        if action_name.endswith("train_dataloader_next"):
+            self._started = time.perf_counter()
+
+    def stop(self, action_name: str) -> None:
+        if action_name.endswith("train_dataloader_next"):
+            self.seconds += time.perf_counter() - self._started
+
+
+class Progress(Callback):
+    """Measures training without its validations; logs and prints every `log_every_n_steps`.
+
+    Args:
+        batch_size: images per optimiser step over all processes.
+        wait: measures the data wait.
+        lines: whether to print a line at each log step (where no progress bar is shown).
+
+    Attributes:
+        train_seconds: wall time of training steps, data wait included, validation left out.
+        steps: optimiser steps since this process started.
+    """
+
+    def __init__(self, batch_size: int, wait: DataWait, lines: bool) -> None:
+        self.batch_size = batch_size
+        self.wait = wait
+        self.lines = lines
+        self.train_seconds = 0.0
+        self.steps = 0
+        self._resumed_at = 0.0
+        self._window = (0, 0.0, 0.0)  # steps, seconds, wait at the last log step
+        self._first_step = 0
+        self._warned = False
+
+    @property
+    def images_per_second(self) -> float:
+        return self.steps * self.batch_size / max(self.train_seconds, 1e-9)
+
+    @property
+    def wait_fraction(self) -> float:
+        return min(1.0, self.wait.seconds / max(self.train_seconds, 1e-9))
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._resumed_at = time.perf_counter()
+        self._first_step = trainer.global_step
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._count_time()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._resumed_at = time.perf_counter()
+        metrics = trainer.callback_metrics
+        if self.lines and trainer.state.fn == "fit" and "val/miou" in metrics:
+            logger.info("step %d: val mIoU %.2f%%", trainer.global_step, 100 * metrics["val/miou"])
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._count_time()
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: object,
+        batch: object,
+        batch_idx: int,
+    ) -> None:
+        self._count_time()
+        done = trainer.global_step - self._first_step
+        if done == self.steps:
+            return  # in the middle of an accumulated step
+        self.steps = done
+        if trainer.global_step % trainer.log_every_n_steps == 0:
+            self._log(trainer, pl_module)
+
+    def _count_time(self) -> None:
+        now = time.perf_counter()
+        self.train_seconds += now - self._resumed_at
+        self._resumed_at = now
+
+    def _log(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        steps, seconds, waited = self._window
+        self._window = (self.steps, self.train_seconds, self.wait.seconds)
+        elapsed = max(self.train_seconds - seconds, 1e-9)
+        speed = (self.steps - steps) * self.batch_size / elapsed
+        wait_fraction = min(1.0, (self.wait.seconds - waited) / elapsed)
+        rates = {f"lr/{group['name']}": group["lr"] for group in trainer.optimizers[0].param_groups}
+        pl_module.log("images_per_second", speed, prog_bar=True)
+        pl_module.log("lr", max(rates.values()), prog_bar=True, logger=False)
+        pl_module.log_dict({**rates, "data_wait_fraction": wait_fraction})
+        if self.lines:
+            logger.info(
+                "step %d/%d  loss %.4f  lr %.2e  %.1f images/s  data wait %.0f%%",
+                trainer.global_step,
+                trainer.max_steps,
+                trainer.callback_metrics["train/loss"],
+                max(rates.values()),
+                speed,
+                100 * wait_fraction,
+            )
+        if wait_fraction > WAIT_LIMIT and steps >= SETTLING_STEPS and not self._warned:
+            self._warned = True
+            workers = trainer.datamodule.num_workers
+            logger.warning(
+                "%.0f%% of the training time is spent waiting for data with %d loader workers; "
+                "try dataset.num_workers=%d",
+                100 * wait_fraction,
+                workers,
+                2 * max(1, workers),
+            )

@@ -1,0 +1,152 @@
+"""Every command as a Hydra application over conf/."""
+
+import importlib
+import logging
+import os
+import sys
+import warnings
+from pathlib import Path
+
+import yaml
+
+from segtrain.cli import launch
+from segtrain.cli.main import conf_dir, report
+from segtrain.errors import UserError
+
+HANDLER = "segtrain"
+
+
+def run(command: str, overrides: list[str]) -> int:
+    """Composes the configuration and runs the command.
+
+    Under torchrun only rank zero composes; the others receive its result, so that all processes
+    run the same configuration in the same run folder.
+    """
+    if launch.is_worker() and launch.rank() > 0:
+        return execute(*launch.receive())
+    resumed = [override for override in overrides if override.startswith("resume=")]
+    if resumed and resumed[0] not in ("resume=", "resume=null"):
+        return resume(resumed[0].removeprefix("resume="), overrides)
+    return compose_and_run(command, overrides)
+
+
+def compose_and_run(command: str, overrides: list[str]) -> int:
+    """Runs the command once, or once per job of a sweep."""
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+    from omegaconf import DictConfig, OmegaConf
+
+    codes: list[int] = []
+    failures: list[BaseException] = []
+
+    def job(cfg: DictConfig) -> None:
+        # Hydra would print an error of its own first, and end a sweep at its first failed job.
+        try:
+            codes.append(run_job(cfg))
+        except BaseException as error:
+            failures.append(error)
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                codes.append(report(error))
+
+    def run_job(cfg: DictConfig) -> int:
+        hydra_config = HydraConfig.get()
+        config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+        if command == "train":
+            choices = hydra_config.runtime.choices
+            unnamed = f"{choices['architecture']}_{choices['dataset']}"
+            config["experiment"] = choices.get("experiment") or unnamed
+        run_dir = Path(hydra_config.runtime.output_dir)
+        return start(command, config, run_dir)
+
+    # Composition errors come out of Hydra as exceptions then.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    sys.argv = ["segtrain", *(name_run(overrides) if command == "train" else overrides)]
+    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(job)()
+    if failures and not codes:
+        raise failures[0]
+    return max(codes, default=0)
+
+
+def name_run(overrides: list[str]) -> list[str]:
+    """Overrides with an experiment, or with run folders for a run without one.
+
+    Without an experiment `quickstart` is meant, unless groups are chosen by hand: then nothing of
+    the quickstart shall get in, and the run is called `<architecture>_<dataset>`.
+    """
+    chosen = {override.partition("=")[0] for override in overrides}
+    if "experiment" in chosen:
+        return overrides
+    if not chosen & {"dataset", "architecture"}:
+        return ["experiment=quickstart", *overrides]
+    choice = "${hydra:runtime.choices.%s}"
+    name = f"{choice % 'architecture'}_{choice % 'dataset'}"
+    time = "${now:%Y-%m-%d_%H-%M-%S}"
+    return [
+        f"hydra.run.dir=outputs/{name}/{time}",
+        f"hydra.sweep.dir=outputs/multirun/{name}/{time}",
+        *overrides,
+    ]
+
+
+def resume(folder: str, overrides: list[str]) -> int:
+    """Continues a run from its `last.ckpt` with its own configuration.
+
+    Raises:
+        UserError: the folder holds no run, or an override does not name a key of it.
+    """
+    from omegaconf import OmegaConf
+
+    run_dir = Path(folder)
+    for needed in (run_dir / "config.yaml", run_dir / "checkpoints" / "last.ckpt"):
+        if not needed.is_file():
+            raise UserError(f"resume={folder}: {needed} does not exist; give a run folder")
+    config = OmegaConf.create(yaml.safe_load((run_dir / "config.yaml").read_text()))
+    OmegaConf.set_struct(config, True)
+    changes = [override for override in overrides if not override.startswith("resume=")]
+    config.merge_with_dotlist([change.lstrip("+") for change in changes])
+    config.resume = str(run_dir)
+    return start("train", OmegaConf.to_container(config, resolve=True), run_dir)
+
+
+def start(command: str, config: dict, run_dir: Path) -> int:
+    """Writes the configuration and runs the command, in more processes where they are asked for."""
+    processes = launch.processes(config["trainer"])
+    config["trainer"]["devices"] = processes
+    config["trainer"]["progress_bar"] &= sys.stderr.isatty()
+    run_dir.mkdir(parents=True, exist_ok=True)
+    (run_dir / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    if launch.is_worker():
+        launch.send(command, config, run_dir)
+    elif processes > 1:
+        return launch.spawn(command, config, run_dir, processes)
+    return execute(command, config, run_dir)
+
+
+def execute(command: str, config: dict, run_dir: Path) -> int:
+    """Runs the command in this process."""
+    module = importlib.import_module(f"segtrain.cli.{command}")
+    configure_logging(run_dir / "run.log")
+    module.run(config, run_dir)
+    return 0
+
+
+def configure_logging(path: Path) -> None:
+    """Messages to the console, and with their times to run.log; warnings only but for rank zero."""
+    root = logging.getLogger()
+    for handler in [handler for handler in root.handlers if handler.name == HANDLER]:
+        root.removeHandler(handler)  # of the job before, in a sweep
+        handler.close()
+    handlers: list[tuple[logging.Handler, str]] = [
+        (logging.StreamHandler(sys.stdout), "%(message)s")
+    ]
+    if launch.rank() == 0:
+        handlers.append((logging.FileHandler(path), "%(asctime)s %(levelname)s %(message)s"))
+    for handler, form in handlers:
+        handler.name = HANDLER
+        handler.setFormatter(logging.Formatter(form))
+        root.addHandler(handler)
+    root.setLevel(logging.INFO if launch.rank() == 0 else logging.WARNING)
+    for noisy in ("pytorch_lightning", "lightning_fabric", "torch.distributed", "timm"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="pytorch_lightning.utilities._pytree")

@@ -1,0 +1,33 @@
+"""`benchmark`: measures one part of the pipeline, prints a table, writes `benchmark.json`."""
+
+import json
+import logging
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from segtrain.build import make
+from segtrain.report.results import environment
+
+logger = logging.getLogger("segtrain")
+
+
+def run(config: dict, run_dir: Path) -> None:
+    """Runs the measurement named by `config["measure"]`."""
+    rows = make(config["measure"])(config)
+    table = Table(title=config["measure"]["_target_"].rpartition(".")[2], title_justify="left")
+    for name in rows[0]:
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(*(_format(value) for value in row.values()))
+    Console(soft_wrap=True).print(table)
+    content = {"rows": rows, "config": config, **environment()}
+    (run_dir / "benchmark.json").write_text(json.dumps(content, indent=2) + "\n")
+    logger.info("results     %s", run_dir / "benchmark.json")
+
+
+def _format(value: float | str) -> str:
+    if isinstance(value, float):
+        return f"{value:.2e}" if 0 < abs(value) < 0.01 else f"{value:,.2f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,128 @@
+"""`evaluate`: a run's checkpoint on any split, data set or inference protocol."""
+
+import logging
+import time
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+
+from segtrain.architecture.weights import load_weights, read_state_dict
+from segtrain.build import build_data, build_task, common_trainer_arguments
+from segtrain.dataset.datamodule import SemanticData
+from segtrain.errors import UserError
+from segtrain.report.results import (
+    config_sha256,
+    environment,
+    file_sha256,
+    print_scores,
+    semantic_metrics,
+    write_results,
+)
+from segtrain.task.semantic import SemanticSegmentation
+
+logger = logging.getLogger("segtrain")
+
+
+def run(config: dict, run_dir: Path) -> None:
+    """Evaluates and writes `results.json` into `run_dir`.
+
+    Raises:
+        UserError: no such run or checkpoint, or one that does not fit.
+    """
+    checkpoint = find_checkpoint(config)
+    merged, trained = stored_config(checkpoint)
+    for key in ("dataset", "inference"):
+        if config[key] is not None:
+            merged[key] = config[key]
+    merged["trainer"] |= config["trainer"]
+    merged["weights"] = None
+    merged["architecture"] = without_pretraining(merged["architecture"])
+    data = build_data(merged)
+    if config["split"] is not None:
+        data.splits["test"] = config["split"]
+    task = build_task(merged, data.labels)
+    results = evaluate_checkpoint(merged, data, task, checkpoint, run_dir) | trained
+    if task.global_rank == 0:
+        write_results(run_dir / "results.json", results)
+        print_scores(task.scores, task.labels, f"{results['dataset']} {results['split']}")
+        logger.info("checkpoint  %s", checkpoint)
+        logger.info("results     %s", run_dir / "results.json")
+
+
+def find_checkpoint(config: dict) -> Path:
+    """The file named by `checkpoint=` or the best (else last) one of `run=`."""
+    if (config["run"] is None) == (config["checkpoint"] is None):
+        raise UserError("give one of run=<run folder> and checkpoint=<file>")
+    if config["checkpoint"] is not None:
+        candidates = [Path(config["checkpoint"])]
+    else:
+        folder = Path(config["run"]) / "checkpoints"
+        candidates = [folder / "best.ckpt", folder / "last.ckpt"]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    raise UserError(f"no checkpoint: {' and '.join(map(str, candidates))} do not exist")
+
+
+def stored_config(checkpoint: Path) -> tuple[dict, dict]:
+    """Configuration of the run that wrote the checkpoint, and how far it had trained."""
+    try:
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        config, step = content["segtrain"]["config"], content["global_step"]
+    except Exception as error:  # torch raises many kinds for damaged files
+        raise UserError(f"{checkpoint}: not a checkpoint of segtrain ({error})") from None
+    return config, {"global_step": step, "epochs": content["segtrain"]["epochs"]}
+
+
+def without_pretraining(architecture: dict) -> dict:
+    """The same network without fetching initial weights that a checkpoint replaces anyway."""
+    return architecture | {"backbone": architecture["backbone"] | {"weights": "none"}}
+
+
+def evaluate_checkpoint(
+    config: dict, data: SemanticData, task: SemanticSegmentation, checkpoint: Path, run_dir: Path
+) -> dict:
+    """Evaluates one checkpoint on the `test` split; scores stay in `task.scores`.
+
+    Returns:
+        The content of `results.json`, without what only the training knows.
+    """
+    load_weights(task.model, read_state_dict(checkpoint), str(checkpoint))
+    settings = config["trainer"]
+    trainer = pl.Trainer(
+        **common_trainer_arguments(settings, run_dir),
+        logger=False,
+        enable_progress_bar=settings["progress_bar"],
+        enable_checkpointing=False,
+    )
+    started = time.perf_counter()
+    trainer.test(task, data, verbose=False)
+    seconds = time.perf_counter() - started
+    return {
+        "experiment": config["experiment"],
+        "task": "semantic",
+        "architecture": type(task.model).__name__,
+        "backbone": config["architecture"]["backbone"]["name"],
+        "dataset": data.name,
+        "split": data.splits["test"],
+        "protocol": task.inference.protocol,
+        "metrics": semantic_metrics(task.scores, data.labels),
+        "published": config["published"],
+        "images": len(data.test_source),
+        "seed": config["seed"],
+        "total_batch_size": config["batch_size"],
+        "devices": trainer.world_size,
+        "precision": trainer.precision,
+        "timing": {
+            "train_seconds": None,
+            "train_images_per_second": None,
+            "data_wait_fraction": None,
+            "evaluate_seconds": seconds,
+        },
+        "parameters": sum(parameter.numel() for parameter in task.model.parameters()),
+        "checkpoint": str(checkpoint),
+        "checkpoint_sha256": file_sha256(checkpoint),
+        "config_sha256": config_sha256(config),
+        **environment(),
+    }

@@ -1,0 +1,54 @@
+"""Errors of Hydra, workers and the operating system, said in the user's terms."""
+
+import difflib
+import errno
+import re
+
+from segtrain.cli.main import options
+from segtrain.errors import RunStopped, UserError
+
+WORKER_ERROR = "segtrain.errors.UserError: "
+
+
+def explain(error: BaseException) -> tuple[str, int] | None:
+    """Message and exit code, or None where only a traceback helps."""
+    if isinstance(error, UserError):
+        # A worker process hands over its traceback as text; the message is its last part.
+        return str(error).rpartition(WORKER_ERROR)[2].strip(), 2
+    if isinstance(error, RunStopped):
+        return str(error), error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", 130
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"no space left on the disk ({error.filename or 'while writing'}); what was saved "\
+            "before is untouched", 1  # fmt: skip
+    if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
+        return (
+            f"a loader worker died ({str(error).splitlines()[0]}); out of memory is the usual "
+            "cause: lower dataset.num_workers, or set it to 0 to see the error itself"
+        ), 1
+    if type(error).__module__.split(".")[0] in ("hydra", "omegaconf"):
+        return explain_config(error), 2
+    return None
+
+
+def explain_config(error: BaseException) -> str:
+    """What Hydra or OmegaConf refused, with the nearest names."""
+    text = str(error)
+    missing = re.search(r"Could not find '([\w-]+)/([^']+)'", text)
+    if missing:
+        group, name = missing.groups()
+        return f"unknown {group} '{name}'; {nearest(name, options(group))}"
+    refused = re.search(r"Could not override '([^']+)'", text)
+    cause = error if getattr(error, "parent_node", None) is not None else error.__cause__
+    known = [str(key) for key in getattr(cause, "parent_node", None) or ()]
+    unknown = refused.group(1) if refused else getattr(cause, "full_key", None)
+    if unknown and known:
+        return f"unknown key '{unknown}'; {nearest(unknown.rpartition('.')[2], known)}"
+    return text.splitlines()[0]
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """`nearest: a, b`, or the whole list where nothing is near."""
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"nearest: {', '.join(near)}" if near else f"known: {', '.join(known)}"

@@ -1,0 +1,106 @@
+"""Several processes: counting them, starting them with torchrun's engine, sharing one config."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+import yaml
+
+from segtrain.errors import UserError
+
+CONFIG_KEY = "segtrain/config"
+
+
+def rank() -> int:
+    """This process's number among all, 0 where there is only one."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def is_worker() -> bool:
+    """Whether torchrun (ours or the user's) started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and "RANK" in os.environ
+
+
+def processes(trainer: dict) -> int:
+    """Processes on this machine that the trainer settings ask for.
+
+    Raises:
+        UserError: more devices than there are, or no GPU where one is asked for.
+    """
+    if is_worker():
+        return int(os.environ["LOCAL_WORLD_SIZE"])
+    accelerator, devices = trainer["accelerator"], trainer["devices"]
+    if accelerator == "cpu":
+        return 1 if devices == "auto" else int(devices)
+    import torch
+
+    gpus = torch.cuda.device_count()
+    if accelerator != "auto" and not gpus:
+        raise UserError(
+            f"trainer.accelerator={accelerator}, but PyTorch finds no GPU; "
+            "set trainer.accelerator=cpu (or auto)"
+        )
+    if devices == "auto":
+        return max(1, gpus)
+    if int(devices) > max(1, gpus):
+        raise UserError(
+            f"trainer.devices={devices}, but this machine has {gpus} GPUs; set trainer.devices="
+            f"{max(1, gpus)}, or trainer.accelerator=cpu for that many processes on the CPU"
+        )
+    return int(devices)
+
+
+def spawn(command: str, config: dict, run_dir: Path, count: int) -> int:
+    """Runs the command in `count` processes of this machine and returns the first failure's code.
+
+    A process that fails ends the others. SIGTERM and SIGUSR1 are handed on to all of them.
+    """
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    launch_config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=count,
+        run_id=f"segtrain-{os.getpid()}",
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        signals_to_handle="SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1",
+    )
+    threads = max(1, len(os.sched_getaffinity(0)) // count)
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    # A failing process says itself what went wrong; the launcher's account would bury it.
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
+    try:
+        elastic_launch(launch_config, sys.executable)(
+            "-m", "segtrain.cli.worker", command, str(run_dir)
+        )
+    except ChildFailedError as error:
+        _, failure = error.get_first_failure()
+        return failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
+    except SignalException as error:
+        return 128 + error.sigval
+    return 0
+
+
+def send(command: str, config: dict, run_dir: Path) -> None:
+    """Rank zero's part of `receive`."""
+    _store().set(CONFIG_KEY, yaml.safe_dump([command, config, str(run_dir)]))
+
+
+def receive() -> tuple[str, dict, Path]:
+    """Command, configuration and run folder of rank zero; waits for them."""
+    command, config, run_dir = yaml.safe_load(_store().get(CONFIG_KEY))
+    return command, config, Path(run_dir)
+
+
+def _store() -> "object":
+    """The key-value store that torchrun keeps for its processes."""
+    from torch.distributed import PrefixStore, TCPStore
+
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    return PrefixStore(f"segtrain/{attempt}", store)

@@ -1,0 +1,121 @@
+"""`segtrain [COMMAND] [overrides]`: finds the command, and turns every user error into exit code 2.
+
+Nothing heavy is imported here, so that --help answers at once.
+"""
+
+import difflib
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from segtrain.errors import RunStopped, UserError
+
+# A thread that waits for the others must not spin on the core that a loader worker needs: with two
+# cores that costs a factor of ten. Read by OpenMP when PyTorch is first imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+COMMANDS = {
+    "train": "train, then evaluate the best checkpoint (the default command)",
+    "evaluate": "evaluate run=<run folder> or checkpoint=<file> on any split",
+    "benchmark": "measure=model|loader|metric: speed, memory, parameters, FLOPs",
+}
+GROUPS = (
+    "dataset", "architecture", "loss", "optimizer", "inference", "trainer", "callback", "logger",
+    "measure",
+)  # fmt: skip
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        arguments: command line without the program's name; sys.argv's by default.
+
+    Returns:
+        The exit code: 0, 1 (a run failed), 2 (the user can mend it), 128 + n (signal n).
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if any(argument in ("-h", "--help") for argument in arguments):
+        print(help_text())
+        return 0
+    if arguments[:1] == ["--version"]:
+        from segtrain import __version__
+
+        print(__version__)
+        return 0
+    try:
+        command, overrides = split_command(arguments)
+        from segtrain.cli import app
+
+        return app.run(command, overrides)
+    except BaseException as error:
+        return report(error)
+
+
+def split_command(arguments: list[str]) -> tuple[str, list[str]]:
+    """Command and overrides; `train` where none is named."""
+    if not arguments or "=" in arguments[0] or arguments[0][0] in "-+~":
+        return "train", arguments
+    if arguments[0] not in COMMANDS:
+        near = difflib.get_close_matches(arguments[0], COMMANDS, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"commands: {', '.join(COMMANDS)}"
+        raise UserError(f"unknown command '{arguments[0]}'; {hint}")
+    return arguments[0], arguments[1:]
+
+
+def report(error: BaseException) -> int:
+    """Prints what the user needs to know of an error and returns the exit code."""
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else 1
+    from segtrain.cli.explain import explain
+
+    if os.environ.get("SEGTRAIN_TRACEBACK") or (explained := explain(error)) is None:
+        traceback.print_exception(error)
+        return 1
+    message, code = explained
+    if int(os.environ.get("RANK", "0")) > 0:
+        time.sleep(3)  # where all processes fail alike, rank zero's message is the only one
+    prefix = "" if isinstance(error, RunStopped) else "error: "
+    print(f"segtrain: {prefix}{message}", file=sys.stderr, flush=True)
+    return code
+
+
+def conf_dir() -> Path:
+    """`conf/`: inside the package in a wheel, beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"
+
+
+def options(group: str) -> list[str]:
+    """The choices of one configuration group."""
+    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+
+
+def help_text() -> str:
+    """Commands, groups and experiments on one screen."""
+    import textwrap
+
+    lines = ["usage: segtrain [COMMAND] [key=value ...] [-m]", "", "commands:"]
+    lines += [f"  {name:<10} {text}" for name, text in COMMANDS.items()]
+    lines += ["", "config groups (group=choice), every key inside is group.key=value:"]
+    lines += [f"  {group:<13} {', '.join(options(group))}" for group in GROUPS]
+    lines += ["", "experiments (experiment=NAME):"]
+    lines += textwrap.wrap(", ".join(options("experiment")), 96, initial_indent="  ",
+                           subsequent_indent="  ")  # fmt: skip
+    lines += [
+        "",
+        "examples:",
+        "  segtrain                                 the quickstart: embedded data, CPU, minutes",
+        "  segtrain experiment=deeplabv3_voc batch_size=8 trainer.max_steps=1000",
+        "  segtrain -m experiment=quickstart optimizer.lr=0.01,0.02",
+        "  segtrain resume=outputs/quickstart/<date_time>",
+        "  segtrain evaluate run=outputs/quickstart/<date_time> split=val",
+        "  segtrain --cfg job                           print the composed configuration",
+        "",
+        "Data sets are looked for under $SEGTRAIN_DATA (default: data/).",
+        "SEGTRAIN_TRACEBACK=1 shows the traceback of an error.",
+    ]
+    return "\n".join(lines)

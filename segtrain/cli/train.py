@@ -1,0 +1,120 @@
+"""`train`: trains, evaluates the best checkpoint, writes `results.json`."""
+
+import logging
+from pathlib import Path
+
+import pytorch_lightning as pl
+from pytorch_lightning.loggers import TensorBoardLogger
+
+from segtrain.build import build_data, build_task, build_trainer
+from segtrain.callback.progress import Progress
+from segtrain.cli.evaluate import evaluate_checkpoint
+from segtrain.dataset.datamodule import SemanticData
+from segtrain.report.results import config_sha256, print_scores, write_results
+from segtrain.task.semantic import SemanticSegmentation
+
+logger = logging.getLogger("segtrain")
+
+
+def run(config: dict, run_dir: Path) -> None:
+    """One training run in `run_dir`.
+
+    Raises:
+        UserError: the configuration or the data cannot be used; nothing was trained.
+        RunStopped: a signal or a loss that is not finite ended the training.
+    """
+    pl.seed_everything(config["seed"], verbose=False)
+    data = build_data(config)
+    data.check()
+    task = build_task(config, data.labels)
+    trainer, progress = build_trainer(config, data, run_dir)
+    announce(config, data, task, trainer)
+    checkpoints = run_dir / "checkpoints"
+    resumed = checkpoints / "last.ckpt" if config["resume"] else None
+    trainer.fit(task, data, ckpt_path=resumed, weights_only=True)
+    best = checkpoints / "best.ckpt"
+    checkpoint = best if best.is_file() else checkpoints / "last.ckpt"
+    results = evaluate_checkpoint(config, data, task, checkpoint, run_dir)
+    if trainer.is_global_zero:
+        results |= training_results(config, data, trainer, progress, results["timing"])
+        finish(config, task, trainer, results, run_dir, checkpoint)
+
+
+def announce(
+    config: dict, data: SemanticData, task: SemanticSegmentation, trainer: pl.Trainer
+) -> None:
+    """What is about to happen, in five lines."""
+    logger.info("data        %s: %d training images (%s), %d validation images (%s)",
+                data.name, len(data.train_source), data.splits["train"],
+                len(data.val_source), data.splits["val"])  # fmt: skip
+    logger.info("labels      %s", data.labels.describe())
+    logger.info("network     %s, %.2f M parameters", type(task.model).__name__,
+                sum(p.numel() for p in task.model.parameters()) / 1e6)  # fmt: skip
+    logger.info("training    %d steps x %d images (%.1f epochs) on %d x %s, precision %s",
+                trainer.max_steps, config["batch_size"],
+                trainer.max_steps * config["batch_size"] / len(data.train_source),
+                trainer.world_size, trainer.accelerator.name(), trainer.precision)  # fmt: skip
+    logger.info("run folder  %s", trainer.default_root_dir)
+
+
+def training_results(
+    config: dict, data: SemanticData, trainer: pl.Trainer, progress: Progress, timing: dict
+) -> dict:
+    """The entries of `results.json` that only training knows."""
+    return {
+        "global_step": trainer.global_step,
+        "epochs": trainer.global_step * config["batch_size"] / len(data.train_source),
+        "timing": {
+            **timing,
+            "train_seconds": progress.train_seconds,
+            "train_images_per_second": progress.images_per_second,
+            "data_wait_fraction": progress.wait_fraction,
+        },
+    }
+
+
+def finish(
+    config: dict,
+    task: SemanticSegmentation,
+    trainer: pl.Trainer,
+    results: dict,
+    run_dir: Path,
+    checkpoint: Path,
+) -> None:
+    """Writes the results, logs them beside the hyper-parameters, and says where all is."""
+    write_results(run_dir / "results.json", results)
+    headline = {
+        f"test/{name}": value
+        for name, value in results["metrics"].items()
+        if isinstance(value, float)
+    }
+    trainer.logger.log_metrics(headline, step=trainer.global_step)
+    if isinstance(trainer.logger, TensorBoardLogger):
+        trainer.logger.log_hyperparams(hyperparameters(config), metrics=headline)
+        text = (run_dir / "config.yaml").read_text()
+        trainer.logger.experiment.add_text("config", f"```yaml\n{text}\n```")
+    else:
+        trainer.logger.log_hyperparams(hyperparameters(config))
+    trainer.logger.finalize("success")
+    print_scores(task.scores, task.labels, f"{results['dataset']} {results['split']}")
+    seconds = results["timing"]["train_seconds"]
+    logger.info("trained     %.0f s at %.1f images/s", seconds,
+                results["timing"]["train_images_per_second"])  # fmt: skip
+    logger.info("checkpoint  %s", checkpoint)
+    logger.info("results     %s", run_dir / "results.json")
+    logger.info("tensorboard tensorboard --logdir %s", run_dir / "tensorboard")
+
+
+def hyperparameters(config: dict) -> dict:
+    """The configuration as flat `group.key` entries, and its hash."""
+    flat = {"config_sha256": config_sha256(config)}
+
+    def walk(node: dict, prefix: str) -> None:
+        for key, value in node.items():
+            if isinstance(value, dict):
+                walk(value, f"{prefix}{key}.")
+            else:
+                flat[prefix + key] = value if isinstance(value, int | float | str) else str(value)
+
+    walk(config, "")
+    return flat

@@ -1,0 +1,138 @@
+"""One LightningDataModule for every semantic data set."""
+
+import os
+from collections.abc import Callable
+from functools import cached_property
+
+import albumentations as A
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader
+
+from segtrain.contracts import LabelSet, Source
+from segtrain.dataset.preflight import check_labels
+from segtrain.dataset.stream import (
+    EvalImages,
+    StepSampler,
+    TrainStream,
+    collate_eval,
+    collate_train,
+    one_thread,
+)
+from segtrain.errors import UserError
+
+
+class SemanticData(pl.LightningDataModule):
+    """Loaders of one data set. Constructing it touches no image.
+
+    Args:
+        name: the data set's name in results.
+        labels: its classes.
+        source: (split, labels) -> one split's images.
+        splits: official split names for `train`, `val` (chooses the checkpoint) and `test` (the
+            split that is reported).
+        transform: (ignore_index) -> training augmentation.
+        num_workers: loader processes per training process; `auto` leaves cores for the training.
+        eval_batch_size: images a process evaluates at a time.
+        preflight_masks: pairs per split that are checked before the first step.
+        batch_size: training images per optimiser step over all processes and accumulation.
+        seed: of order and augmentation.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        labels: LabelSet,
+        source: Callable[..., Source],
+        splits: dict[str, str],
+        transform: Callable[..., A.Compose],
+        num_workers: int | str,
+        eval_batch_size: int,
+        preflight_masks: int,
+        batch_size: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.labels = labels
+        self.make_source = source
+        self.splits = splits
+        self.transform = transform(ignore_index=labels.ignore_index)
+        self.num_workers = default_workers() if num_workers == "auto" else int(num_workers)
+        self.eval_batch_size = eval_batch_size
+        self.preflight_masks = preflight_masks
+        self.batch_size = batch_size
+        self.seed = seed
+
+    @cached_property
+    def train_source(self) -> Source:
+        return self.source(self.splits["train"])
+
+    @cached_property
+    def val_source(self) -> Source:
+        return self.source(self.splits["val"])
+
+    @cached_property
+    def test_source(self) -> Source:
+        return self.source(self.splits["test"])
+
+    def source(self, split: str) -> Source:
+        """One split by its official name.
+
+        Raises:
+            UserError: its files or lists are missing, or it is empty.
+        """
+        return self.make_source(split=split, labels=self.labels)
+
+    def check(self) -> None:
+        """The pre-flight check of the splits that training reads (see `check_labels`)."""
+        check_labels(self.train_source, self.labels, self.splits["train"], self.preflight_masks)
+        check_labels(self.val_source, self.labels, self.splits["val"], self.preflight_masks)
+
+    def train_dataloader(self) -> DataLoader:
+        trainer = self.trainer
+        accumulate = trainer.accumulate_grad_batches
+        sampler = StepSampler(
+            num_batches=trainer.max_steps * accumulate,
+            batch_size=self.batch_size // accumulate,
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
+            first_batch=trainer.global_step * accumulate,
+        )
+        return DataLoader(
+            TrainStream(self.train_source, self.transform, self.seed),
+            batch_sampler=sampler,
+            num_workers=self.num_workers,
+            prefetch_factor=4 if self.num_workers else None,
+            collate_fn=collate_train,
+            worker_init_fn=one_thread,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def val_dataloader(self) -> DataLoader:
+        return self._eval_loader(self.val_source, self.splits["val"])
+
+    def test_dataloader(self) -> DataLoader:
+        return self._eval_loader(self.test_source, self.splits["test"])
+
+    def _eval_loader(self, source: Source, split: str) -> DataLoader:
+        if len(source) < self.trainer.world_size:
+            raise UserError(
+                f"split '{split}' has {len(source)} images for {self.trainer.world_size} processes;"
+                " evaluate on fewer (trainer.devices)"
+            )
+        return DataLoader(
+            EvalImages(source, self.trainer.global_rank, self.trainer.world_size),
+            batch_size=self.eval_batch_size,
+            num_workers=self.num_workers,
+            collate_fn=collate_eval,
+            worker_init_fn=one_thread,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+
+def default_workers() -> int:
+    """Half the cores of this training process, at most 8: the rest feed the device or compute."""
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, min(8, len(os.sched_getaffinity(0)) // processes // 2))

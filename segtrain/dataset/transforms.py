@@ -1,0 +1,130 @@
+"""Training augmentation on uint8, in an order that touches only the pixels that stay visible."""
+
+import os
+
+import cv2
+import numpy as np
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network at import otherwise
+import albumentations as A  # noqa: E402
+
+MEAN_RGB = (124, 116, 104)  # ImageNet's mean colour: padding that normalises to about zero
+LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+YIQ = np.array([LUMA, [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
+
+
+class RandomScaleCrop(A.DualTransform):
+    """Random scale, then random crop, without ever resizing the whole image.
+
+    The window that the crop would see is cut out of the source first and resized alone. What the
+    scaled image is too small to fill is padded, the image with the mean colour, the mask with void.
+
+    Args:
+        size: height and width of the crop, in pixels.
+        scale_range: the scale is drawn uniformly from it; 1.0 is the source's own resolution.
+        ignore_index: void.
+    """
+
+    def __init__(
+        self, size: tuple[int, int], scale_range: tuple[float, float], ignore_index: int
+    ) -> None:
+        super().__init__(p=1.0)
+        self.size = size
+        self.scale_range = scale_range
+        self.ignore_index = ignore_index
+
+    def get_params_dependent_on_data(self, params: dict, data: dict) -> dict:
+        scale = self.py_random.uniform(*self.scale_range)
+        window, target, offset = [], [], []
+        for length, crop in zip(params["shape"][:2], self.size, strict=True):
+            visible = max(1, min(length, round(crop / scale)))  # source pixels that stay visible
+            start = self.py_random.randint(0, length - visible)
+            size = crop if visible < length else min(crop, max(1, round(length * scale)))
+            window.append(slice(start, start + visible))
+            target.append(size)
+            offset.append(self.py_random.randint(0, crop - size))
+        return {"window": tuple(window), "target": tuple(target), "offset": tuple(offset)}
+
+    def apply(
+        self, img: np.ndarray, window: tuple, target: tuple, offset: tuple, **params: object
+    ) -> np.ndarray:
+        # INTER_AREA averages what it drops; INTER_LINEAR would skip it and lose thin structures.
+        shrinks = target[0] < window[0].stop - window[0].start
+        method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        return self._pad(
+            cv2.resize(img[window], target[::-1], interpolation=method), offset, MEAN_RGB
+        )
+
+    def apply_to_mask(
+        self, mask: np.ndarray, window: tuple, target: tuple, offset: tuple, **params: object
+    ) -> np.ndarray:
+        # NEAREST_EXACT samples at pixel centres as INTER_LINEAR does; plain NEAREST is off by half.
+        resized = cv2.resize(mask[window], target[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+        return self._pad(resized, offset, self.ignore_index)
+
+    def _pad(
+        self, array: np.ndarray, offset: tuple[int, int], value: int | tuple[int, ...]
+    ) -> np.ndarray:
+        if array.shape[:2] == tuple(self.size):
+            return array
+        (top, left), (height, width) = offset, array.shape[:2]
+        bottom, right = self.size[0] - height - top, self.size[1] - width - left
+        return cv2.copyMakeBorder(array, top, bottom, left, right, cv2.BORDER_CONSTANT, value=value)
+
+
+class PhotometricJitter(A.ImageOnlyTransform):
+    """Brightness, contrast, saturation and hue as one colour matrix, so one pass over the pixels.
+
+    Each strength s draws a factor uniformly from [1-s, 1+s]; hue rotates by up to `hue` turns in
+    the IQ plane. Contrast pivots on mid-grey.
+    """
+
+    def __init__(self, brightness: float, contrast: float, saturation: float, hue: float) -> None:
+        super().__init__(p=1.0)
+        self.brightness = brightness
+        self.contrast = contrast
+        self.saturation = saturation
+        self.hue = hue
+
+    def get_params(self) -> dict:
+        draw = self.py_random.uniform
+        angle = 2 * np.pi * draw(-self.hue, self.hue)
+        chroma = 1 + draw(-self.saturation, self.saturation)
+        gain = 1 + draw(-self.contrast, self.contrast)
+        light = 1 + draw(-self.brightness, self.brightness)
+        cos, sin = chroma * np.cos(angle), chroma * np.sin(angle)
+        turn = np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
+        matrix = light * gain * np.linalg.inv(YIQ) @ turn @ YIQ
+        shift = np.full((3, 1), light * (1 - gain) * 127.5)
+        return {"matrix": np.hstack([matrix, shift]).astype(np.float32)}
+
+    def apply(self, img: np.ndarray, matrix: np.ndarray, **params: object) -> np.ndarray:
+        return cv2.transform(img, matrix)  # saturates to 0..255
+
+
+def train_semantic(
+    crop_size: tuple[int, int],
+    scale_range: tuple[float, float],
+    flip: float,
+    brightness: float,
+    contrast: float,
+    saturation: float,
+    hue: float,
+    ignore_index: int,
+) -> A.Compose:
+    """The training preset: random scale and crop, horizontal flip, photometric jitter.
+
+    Args:
+        crop_size: (height, width) in pixels.
+        scale_range: smallest and largest scale of the source.
+        flip: probability of a horizontal flip.
+        brightness, contrast, saturation, hue: jitter strengths, 0 for none; hue in turns.
+        ignore_index: what padding gets in the mask.
+    """
+    steps: list[A.BasicTransform] = [
+        RandomScaleCrop(tuple(crop_size), tuple(scale_range), ignore_index),
+        A.HorizontalFlip(p=flip),
+    ]
+    if brightness or contrast or saturation or hue:
+        steps.append(PhotometricJitter(brightness, contrast, saturation, hue))
+    return A.Compose(steps)

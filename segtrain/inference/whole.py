@@ -1,0 +1,46 @@
+"""Whole-image inference: one forward pass per image."""
+
+from collections import defaultdict
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class WholeImage:
+    """Scores of whole images at one scale.
+
+    Args:
+        scale: the input is resized by it first; scores always come back at the image's own size.
+    """
+
+    def __init__(self, scale: float) -> None:
+        self.scale = scale
+
+    @property
+    def protocol(self) -> dict:
+        """What results call this way of testing."""
+        return {"inference": "whole", "scales": [self.scale], "flip": False, "crf": False}
+
+    def __call__(self, model: nn.Module, images: list[Tensor]) -> list[Tensor]:
+        """Images (3, H, W) uint8 RGB -> float32 scores (K, H, W), each in its image's size.
+
+        Images of equal size share a forward pass. No padding is involved, so what stands beside an
+        image in its batch does not change its result.
+        """
+        by_size = defaultdict(list)
+        for index, image in enumerate(images):
+            by_size[image.shape[1:]].append(index)
+        results: dict[int, Tensor] = {}
+        for size, indices in by_size.items():
+            batch = torch.stack([images[index] for index in indices])
+            batch = batch.contiguous(memory_format=torch.channels_last)
+            results.update(zip(indices, self._forward(model, batch, size), strict=True))
+        return [results[index] for index in range(len(images))]
+
+    def _forward(self, model: nn.Module, batch: Tensor, size: torch.Size) -> Tensor:
+        if self.scale != 1:
+            scaled = [max(1, round(length * self.scale)) for length in size]
+            batch = F.interpolate(batch.float(), scaled, mode="bilinear", antialias=self.scale < 1)
+        logits = model(batch)["logits"].float()
+        return F.interpolate(logits, size, mode="bilinear")

@@ -1,0 +1,56 @@
+"""Optimiser and schedule together, as a recipe states them."""
+
+from functools import partial
+
+from torch import nn
+from torch.optim import SGD, AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from segtrain.optimizer.groups import parameter_groups
+from segtrain.optimizer.schedule import poly
+
+
+def sgd_poly(
+    model: nn.Module,
+    max_steps: int,
+    *,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    head_multiplier: float,
+    decay_norm_and_bias: bool,
+    power: float,
+    warmup_steps: int,
+) -> tuple[Optimizer, LambdaLR]:
+    """SGD with momentum and poly decay, stepped once per optimiser step."""
+    groups = parameter_groups(model, lr, weight_decay, head_multiplier, decay_norm_and_bias)
+    optimizer = SGD(groups, lr=lr, momentum=momentum, fused=_fused(model))
+    return optimizer, _poly_lr(optimizer, max_steps, power, warmup_steps)
+
+
+def adamw_poly(
+    model: nn.Module,
+    max_steps: int,
+    *,
+    lr: float,
+    betas: tuple[float, float],
+    weight_decay: float,
+    head_multiplier: float,
+    decay_norm_and_bias: bool,
+    power: float,
+    warmup_steps: int,
+) -> tuple[Optimizer, LambdaLR]:
+    """AdamW (Loshchilov & Hutter 2019) and poly decay, stepped once per optimiser step."""
+    groups = parameter_groups(model, lr, weight_decay, head_multiplier, decay_norm_and_bias)
+    optimizer = AdamW(groups, lr=lr, betas=tuple(betas), fused=_fused(model))
+    return optimizer, _poly_lr(optimizer, max_steps, power, warmup_steps)
+
+
+def _fused(model: nn.Module) -> bool:
+    """One kernel for all parameters, where PyTorch has it."""
+    return next(model.parameters()).device.type in ("cpu", "cuda")
+
+
+def _poly_lr(optimizer: Optimizer, max_steps: int, power: float, warmup_steps: int) -> LambdaLR:
+    factor = partial(poly, max_steps=max_steps, power=power, warmup_steps=warmup_steps)
+    return LambdaLR(optimizer, factor)

@@ -1,0 +1,125 @@
+"""`results.json`, the machine-readable outcome of a run, and the table printed at its end."""
+
+import hashlib
+import json
+import os
+import resource
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from segtrain.contracts import LabelSet
+from segtrain.metric.confusion import Scores
+
+SCHEMA = 1
+PACKAGES = (
+    "segtrain", "torch", "torchvision", "pytorch-lightning", "hydra-core", "torchmetrics",
+    "albumentations", "timm", "numpy", "opencv-python-headless",
+)  # fmt: skip
+
+
+def semantic_metrics(scores: Scores, labels: LabelSet) -> dict:
+    """The `metrics` entry of a semantic run; fractions in 0..1, null for absent classes."""
+    return {
+        "miou": scores.miou,
+        "pixel_accuracy": scores.pixel_accuracy,
+        "mean_accuracy": scores.mean_accuracy,
+        "fwiou": scores.fwiou,
+        "per_class_iou": dict(zip(labels.names, scores.per_class_iou, strict=True)),
+    }
+
+
+def environment() -> dict:
+    """What the numbers were made with: versions, code revision, memory and the time."""
+    return {
+        "peak_memory_bytes": {"host": _host_peak(), "device": _device_peak()},
+        "git_revision": _git_revision(),
+        "versions": {"python": sys.version.split()[0], **_versions()},
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def config_sha256(config: dict) -> str:
+    """Hash of a resolved configuration, independent of the order of its keys."""
+    return hashlib.sha256(yaml.safe_dump(config, sort_keys=True).encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_results(path: Path, results: dict) -> None:
+    """Writes `results.json`, or a later version of it, in one step."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps({"schema": SCHEMA, **results}, indent=2, allow_nan=False) + "\n")
+    os.replace(partial, path)
+
+
+def print_scores(scores: Scores, labels: LabelSet, title: str) -> None:
+    """Per-class IoU and the summary, in percent."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("class")
+    table.add_column("IoU %", justify="right")
+    for name, value in zip(labels.names, scores.per_class_iou, strict=True):
+        table.add_row(name, "absent" if value is None else f"{100 * value:.2f}")
+    table.add_section()
+    for name, value in (
+        ("mIoU", scores.miou),
+        ("pixel accuracy", scores.pixel_accuracy),
+        ("mean accuracy", scores.mean_accuracy),
+        ("frequency-weighted IoU", scores.fwiou),
+    ):
+        table.add_row(name, "-" if value is None else f"{100 * value:.2f}", style="bold")
+    Console().print(table)
+    absent = [n for n, v in zip(labels.names, scores.per_class_iou, strict=True) if v is None]
+    if absent:
+        Console().print(f"absent from truth and prediction, left out: {', '.join(absent)}")
+
+
+def _host_peak() -> int:
+    """Peak resident bytes of this process plus that of its largest finished child."""
+    kilobytes = sum(
+        resource.getrusage(who).ru_maxrss
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    return kilobytes * (1 if sys.platform == "darwin" else 1024)
+
+
+def _device_peak() -> int | None:
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
+
+
+def _git_revision() -> str | None:
+    """Revision of the checkout that this package runs from, with `-dirty` if it was changed."""
+    own = Path(__file__)
+    try:
+        # An installed copy may lie inside somebody else's repository, which does not track it.
+        _git(own.parent, "ls-files", "--error-unmatch", own.name)
+        return _git(own.parent, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    result = subprocess.run(
+        ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True
+    )
+    return result.stdout.strip()
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,93 @@
+import pytest
+import torch
+from torch import nn
+
+from segtrain.architecture.backbone import TimmBackbone
+from segtrain.errors import UserError
+
+
+def backbone(name="test_resnet", weights="none", output_stride=8, multi_grid=None, **more):
+    return TimmBackbone(name, weights, output_stride, multi_grid, more)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "test_resnet", "mobilenetv3_small_050", "resnet10t"])
+@pytest.mark.parametrize("output_stride", [8, 16, 32])
+def test_contract(name, output_stride):
+    model = backbone(name, output_stride=output_stride).eval()
+    maps = model(torch.zeros(1, 3, 64, 96, dtype=torch.uint8))
+    assert len(maps) == 4
+    assert [m.shape[1] for m in maps] == model.channels
+    assert [64 // m.shape[2] for m in maps] == model.strides
+    assert model.strides[-1] == model.output_stride == output_stride
+
+
+def test_uint8_input_is_normalised_inside():
+    model = backbone("resnet18").eval()
+    image = torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8)
+    mean = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
+    std = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+    expected = model.body((image / 255 - mean) / std)
+    for got, want in zip(model(image), expected, strict=True):
+        torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("output_stride", "rates"), [(16, [2, 4, 8]), (8, [4, 8, 16])])
+def test_multi_grid_rates(output_stride, rates):
+    """DeepLabv3 section 3.3: unit rates (1, 2, 4) times 2 at output stride 16, times 4 at 8."""
+    model = backbone("resnet50", output_stride=output_stride, multi_grid=[1, 2, 4])
+    found = [block.conv2.dilation[0] for block in model.body.layer4]
+    assert found == rates
+
+
+def test_dilation_without_multi_grid_is_torchvisions():
+    from torchvision.models import resnet50
+
+    ours = backbone("resnet50", output_stride=8).body
+    peer = resnet50(weights=None, replace_stride_with_dilation=[False, True, True])
+    for stage in ("layer1", "layer2", "layer3", "layer4"):
+        for block, other in zip(getattr(ours, stage), getattr(peer, stage), strict=True):
+            assert block.conv2.dilation == other.conv2.dilation
+            assert block.conv2.stride == other.conv2.stride
+
+
+def test_weights_file(tmp_path):
+    import timm
+
+    donor = timm.create_model("resnet18", num_classes=5)
+    torch.save(donor.state_dict(), tmp_path / "r18.pth")
+    model = backbone("resnet18", weights=str(tmp_path / "r18.pth"))
+    assert torch.equal(model.body.layer4[1].conv2.weight, donor.layer4[1].conv2.weight)
+    with pytest.raises(UserError, match=r"(?s)does not fit.*missing in the file"):
+        backbone("resnet50", weights=str(tmp_path / "r18.pth"))
+    with pytest.raises(UserError, match="no such weights file"):
+        backbone("resnet18", weights="gone.pth")
+
+
+def test_imagenet_weights_without_network(monkeypatch):
+    import timm
+
+    def offline(*arguments, **settings):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(UserError, match="could not be fetched.*backbone.weights=<file>"):
+        backbone("resnet18", weights="imagenet")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"name": "resnet81"}, "timm has no model 'resnet81'; nearest: "),
+        ({"name": "resnet18", "multi_grid": [1, 2, 4]}, "needs a ResNet whose last stage has 3"),
+        ({"name": "vgg11", "output_stride": 8}, "vgg11"),
+    ],
+)
+def test_impossible_settings(settings, message):
+    with pytest.raises(UserError, match=message):
+        backbone(**settings)
+
+
+def test_narrow_variant():
+    model = backbone("resnet10t", channels=(8, 16, 24, 32), stem_width=8)
+    assert model.channels == [8, 16, 24, 32]
+    assert isinstance(model, nn.Module)

@@ -1,0 +1,144 @@
+"""What a user can mend ends with exit code 2 and one message that names it."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY, only_run, write_pair
+
+
+def fails(result, *parts):
+    code, _, err = result
+    assert code == 2
+    assert err.startswith("segtrain: error: ")
+    assert "Traceback" not in err
+    for part in parts:
+        assert part in err
+    return err
+
+
+FOLDER = [override for override in TINY if not override.startswith(("experiment", "dataset."))]
+
+
+def own(root, *overrides):
+    return [
+        "dataset=folder",
+        f"dataset.source.root={root}",
+        "dataset.num_workers=0",
+        "architecture.backbone.multi_grid=null",
+        *FOLDER,
+        *overrides,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["trainer.max_stepz=3"], ["trainer.max_stepz", "nearest: max_steps"]),
+        (["seet=3"], ["unknown key 'seet'", "nearest: seed"]),
+        (["experiment=quickstrt"], ["unknown experiment 'quickstrt'", "nearest: quickstart"]),
+        (["dataset=camvit"], ["unknown dataset 'camvit'", "camvid"]),
+        (["trian"], ["unknown command 'trian'", "train"]),
+        (["trainer.max_steps=[3"], ["[3"]),
+        (["trainer.devices=8"], ["trainer.devices=8", "GPUs", "trainer.accelerator=cpu"]),
+        (["trainer.accelerator=gpu"], ["no GPU", "trainer.accelerator=cpu"]),
+        (["resume=nowhere"], ["nowhere", "run folder"]),
+        (["evaluate"], ["run=<run folder>", "checkpoint=<file>"]),
+        (["evaluate", "run=nowhere"], ["nowhere", "do not exist"]),
+        (["dataset=camvid", "dataset.source.root=gone", "trainer.max_steps=1"], ["gone", "CamVid"]),
+        (["dataset=voc", "dataset.source.root=gone", "trainer.max_steps=1"], ["gone", "VOC"]),
+        (["dataset=folder", "dataset.source.root=gone"], ["gone", "classes.txt"]),
+    ],
+    ids=lambda value: value[0] if isinstance(value[0], str) and "=" in value[0] else "",
+)
+def test_command_line(segtrain, monkeypatch, arguments, parts):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    fails(segtrain(*arguments), *parts)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "parts"),
+    [
+        (["batch_size=5", "trainer.accumulate_grad_batches=2"], ["batch_size=5", "multiple of 2"]),
+        (["trainer.max_steps=null"], ["trainer.max_steps", "trainer.max_epochs"]),
+        (["trainer.max_epochs=2"], ["trainer.max_steps", "trainer.max_epochs"]),
+        (["architecture.backbone.name=resnet19"], ["resnet19", "nearest"]),
+        (["architecture.backbone.weights=gone.pth"], ["gone.pth"]),
+        (["weights=gone.pth"], ["gone.pth"]),
+        (["+architecture.colour=red"], ["DeepLabv3", "colour"]),
+        (["trainer.max_steps=many"], ["trainer.max_steps", "many"]),
+        (["dataset.splits.val=holdout"], ["holdout", "train, val, test"]),
+    ],
+    ids=lambda value: value[-1],
+)
+def test_settings(segtrain, overrides, parts):
+    fails(segtrain(*TINY, *overrides), *parts)
+
+
+def test_mask_value_outside_the_map(segtrain, folder_set):
+    mask = np.zeros((40, 48), np.uint8)
+    mask[7, 7] = 33
+    write_pair(folder_set, "p4", mask)
+    fails(segtrain(*own(folder_set)), "p4.png", "33", "0->sky")
+
+
+def test_size_mismatch(segtrain, folder_set):
+    write_pair(folder_set, "p4", np.zeros((40, 48), np.uint8), image_size=(41, 48))
+    fails(segtrain(*own(folder_set)), "p4.png", "48x40", "48x41")
+
+
+def test_truncated_jpeg_before_the_first_step(segtrain, folder_set):
+    path = folder_set / "images" / "p4.jpg"
+    path.write_bytes(path.read_bytes()[:300])
+    fails(segtrain(*own(folder_set)), "p4.jpg")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_truncated_jpeg_that_the_preflight_did_not_sample(segtrain, folder_set, workers):
+    path = folder_set / "images" / "p3.jpg"
+    path.write_bytes(path.read_bytes()[:300])
+    settings = ["dataset.preflight_masks=2", f"dataset.num_workers={workers}"]
+    err = fails(segtrain(*own(folder_set, *settings)), "p3.jpg", "truncated")
+    assert len(err.splitlines()) == 1
+
+
+def test_empty_split(segtrain, folder_set):
+    (folder_set / "val.txt").write_text("\n")
+    fails(segtrain(*own(folder_set)), "val.txt", "empty")
+
+
+def test_binary_masks_of_0_and_255(segtrain, folder_set):
+    for index in range(8):
+        mask = np.zeros((40, 48), np.uint8)
+        mask[5:20, 5:20] = 255
+        write_pair(folder_set, f"p{index}", mask)
+    (folder_set / "classes.txt").write_text("background\nobject\n")
+    fails(segtrain(*own(folder_set)), "only ['background']", "255 object")
+    (folder_set / "classes.txt").write_text("0 background\n255 object\n")
+    assert segtrain(*own(folder_set))[0] == 0
+
+
+def test_wrong_checkpoint_for_the_architecture(segtrain):
+    assert segtrain(*TINY)[0] == 0
+    run = only_run()
+    best = run / "checkpoints" / "best.ckpt"
+    err = fails(
+        segtrain(*TINY, f"weights={best}", "architecture.backbone.name=resnet18"),
+        "does not fit this architecture (DeepLabv3)",
+        "of another shape",
+    )
+    assert "best.ckpt" in err
+    fails(segtrain("evaluate", f"checkpoint={run / 'results.json'}"), "results.json")
+
+
+def test_more_processes_than_images(segtrain):
+    fails(
+        segtrain(*TINY, "dataset.source.num_images.val=1", "trainer.devices=2"),
+        "split 'val' has 1 images for 2 processes",
+    )
+
+
+def test_traceback_on_request(segtrain, monkeypatch):
+    monkeypatch.setenv("SEGTRAIN_TRACEBACK", "1")
+    code, _, err = segtrain("resume=nowhere")
+    assert code == 1
+    assert "Traceback" in err

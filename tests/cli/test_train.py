@@ -1,0 +1,303 @@
+"""Whole runs from the command line to results.json, on the embedded set."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import TINY, only_run, results_of
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+TESTS = Path(__file__).parents[1]
+TWENTY = [*TINY, "trainer.max_steps=20", "trainer.val_every_n_steps=20"]
+SCHEMA = {
+    "schema", "experiment", "task", "architecture", "backbone", "dataset", "split", "protocol",
+    "metrics", "published", "images", "seed", "global_step", "epochs", "total_batch_size",
+    "devices", "precision", "timing", "peak_memory_bytes", "parameters", "checkpoint",
+    "checkpoint_sha256", "config_sha256", "git_revision", "versions", "finished",
+}  # fmt: skip
+
+
+def process(*arguments: str, launcher: tuple[str, ...] = ("-m", "segtrain"), timeout: int = 240):
+    """The command line in a process of its own."""
+    environment = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, *launcher, *arguments],
+        env=environment, capture_output=True, text=True, timeout=timeout,
+    )  # fmt: skip
+
+
+def strike(step: int, number: int, rank: int) -> list[str]:
+    fault = f"_target_: faults.Strike, step: {step}, number: {int(number)}, rank: {rank}"
+    return [f"+callback.fault={{{fault}}}"]
+
+
+def weights(run: Path) -> dict:
+    return torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+
+
+def assert_same_training(one: Path, other: Path) -> None:
+    """Weights, averages, optimiser and schedule equal to the last bit."""
+    first, second = weights(one), weights(other)
+    assert first["global_step"] == second["global_step"]
+    for part in ("state_dict", "current_model_state"):
+        for name, tensor in first[part].items():
+            assert torch.equal(tensor, second[part][name]), (part, name)
+    states = zip(
+        first["optimizer_states"][0]["state"].items(),
+        second["optimizer_states"][0]["state"].items(),
+        strict=True,
+    )
+    for (key, state), (other_key, other_state) in states:
+        assert key == other_key
+        for name in state:
+            assert torch.equal(torch.as_tensor(state[name]), torch.as_tensor(other_state[name]))
+    assert first["lr_schedulers"][0]["_last_lr"] == second["lr_schedulers"][0]["_last_lr"]
+
+
+def test_run_folder_and_results(segtrain):
+    code, out, _ = segtrain(
+        *TINY, "published={value: 0.5, metric: miou, source: x, comparable: false}"
+    )
+    assert code == 0
+    run = only_run()
+    found = {path.name for path in run.iterdir()}
+    assert found == {"config.yaml", "run.log", "tensorboard", "checkpoints", "results.json"}
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
+    results = results_of(run)
+    assert set(results) == SCHEMA
+    assert results["schema"] == 1
+    assert results["experiment"] == "quickstart"
+    assert results["architecture"] == "DeepLabv3"
+    assert results["protocol"] == {
+        "inference": "whole",
+        "scales": [1.0],
+        "flip": False,
+        "crf": False,
+    }
+    assert results["images"] == 7
+    assert results["global_step"] == 4
+    assert results["epochs"] == pytest.approx(4 * 4 / 12)
+    assert results["published"]["value"] == 0.5
+    assert 0 <= results["metrics"]["miou"] <= 1
+    assert list(results["metrics"]["per_class_iou"]) == [
+        "background", "circle", "square", "triangle", "star", "ring", "cross", "stick",
+    ]  # fmt: skip
+    assert results["timing"]["train_seconds"] > 0
+    assert 0 <= results["timing"]["data_wait_fraction"] <= 1
+    for place in ("checkpoints/best.ckpt", "results.json", "tensorboard"):
+        assert str(run / place) in out
+    assert "mIoU" in out
+    log = (run / "run.log").read_text()
+    assert "step 4/4" in log
+    assert yaml.safe_load((run / "config.yaml").read_text())["experiment"] == "quickstart"
+
+
+def test_tensorboard_holds_scalars_pictures_and_texts(segtrain):
+    assert segtrain(*TINY)[0] == 0
+    events = EventAccumulator(str(only_run() / "tensorboard"), size_guidance={"images": 0})
+    events.Reload()
+    tags = events.Tags()
+    expected = {
+        "train/loss", "train/loss_main", "lr/backbone", "lr/head", "lr/head_no_decay", "val/miou",
+        "val_iou/circle", "images_per_second", "data_wait_fraction", "test/miou",
+    }  # fmt: skip
+    assert expected <= set(tags["scalars"])
+    assert "val/confusion" in tags["images"]
+    assert sum(tag.startswith("val/shapes/val/") for tag in tags["images"]) == 7
+    assert "config/text_summary" in tags["tensors"]
+
+
+def test_evaluate_repeats_the_result_on_any_split(segtrain):
+    assert segtrain(*TINY)[0] == 0
+    run = only_run()
+    assert segtrain("evaluate", f"run={run}")[0] == 0
+    again = results_of(only_run("outputs/evaluate/*"))
+    trained = results_of(run)
+    assert again["metrics"] == trained["metrics"]
+    assert again["checkpoint_sha256"] == trained["checkpoint_sha256"]
+    assert (again["global_step"], again["epochs"]) == (4, trained["epochs"])
+    checkpoint = run / "checkpoints" / "last.ckpt"
+    arguments = [f"checkpoint={checkpoint}", "split=val", "inference=whole", "inference.scale=0.5"]
+    assert segtrain("evaluate", *arguments, "hydra.run.dir=outputs/half")[0] == 0
+    half = results_of(only_run("outputs/half"))
+    assert half["split"] == "val"
+    assert half["protocol"]["scales"] == [0.5]
+    assert set(half) == SCHEMA
+
+
+def test_sweep_makes_a_run_per_job(segtrain):
+    code, _, _ = segtrain("-m", *TINY, "optimizer.lr=0.01,0.02", "trainer.max_steps=2")
+    assert code == 0
+    runs = sorted(Path.cwd().glob("outputs/multirun/quickstart/*/*/results.json"))
+    rates = [
+        yaml.safe_load((run.parent / "config.yaml").read_text())["optimizer"]["lr"] for run in runs
+    ]
+    assert rates == [0.01, 0.02]
+
+
+def test_a_failed_job_does_not_end_the_sweep(segtrain):
+    code, _, err = segtrain("-m", *TINY, "batch_size=0.5,4", "trainer.max_steps=1")
+    assert code == 2
+    assert "batch_size" in err
+    assert len(list(Path.cwd().glob("outputs/multirun/*/*/*/results.json"))) == 1
+
+
+def test_deterministic_runs_are_bit_equal(segtrain):
+    for name in ("a", "b"):
+        settings = ["trainer.deterministic=true", "dataset.num_workers=1"]
+        assert segtrain(*TINY, *settings, f"hydra.run.dir=outputs/{name}")[0] == 0
+    assert_same_training(Path("outputs/a"), Path("outputs/b"))
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_kill_and_resume_equals_an_uninterrupted_run(segtrain, accumulate):
+    """20 steps = 10 steps + SIGKILL + resume + 10 steps, in the middle of an epoch."""
+    settings = [
+        *TWENTY,
+        f"trainer.accumulate_grad_batches={accumulate}",
+        "architecture.refine=true",
+    ]
+    assert segtrain(*settings, "hydra.run.dir=outputs/whole")[0] == 0
+    killed = process(
+        *settings, "trainer.checkpoint_every_n_steps=5", *strike(10, signal.SIGKILL, 0),
+        "hydra.run.dir=outputs/killed",
+    )  # fmt: skip
+    assert killed.returncode == -signal.SIGKILL
+    assert weights(Path("outputs/killed"))["global_step"] == 10
+    resumed = process("resume=outputs/killed")
+    assert resumed.returncode == 0, resumed.stderr
+    assert_same_training(Path("outputs/whole"), Path("outputs/killed"))
+    assert (
+        results_of(Path("outputs/killed"))["metrics"]
+        == results_of(Path("outputs/whole"))["metrics"]
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_signal_saves_and_ends_with_its_code(segtrain, monkeypatch, number):
+    monkeypatch.syspath_prepend(TESTS)
+    before = signal.getsignal(number)
+    code, _, err = segtrain(*TWENTY, *strike(7, number, 0), "hydra.run.dir=outputs/run")
+    assert code == 128 + number
+    assert f"stopped by {signal.Signals(number).name} after step 8" in err
+    assert "resume=outputs/run" in err.replace(str(Path.cwd()) + "/", "")
+    assert signal.getsignal(number) == before
+    assert segtrain("resume=outputs/run")[0] == 0
+    assert segtrain(*TWENTY, "hydra.run.dir=outputs/whole")[0] == 0
+    assert_same_training(Path("outputs/run"), Path("outputs/whole"))
+
+
+def test_loss_that_is_not_finite_stops_the_run(segtrain, monkeypatch):
+    monkeypatch.syspath_prepend(TESTS)
+    fault = "+callback.fault={_target_: faults.SpoilLoss, step: 6}"
+    settings = ["trainer.checkpoint_every_n_steps=1", "hydra.run.dir=outputs/run"]
+    code, _, err = segtrain(*TWENTY, *settings, fault)
+    assert code == 1
+    assert "the loss is nan at step 7" in err
+    report = json.loads(Path("outputs/run/nonfinite_loss.json").read_text())
+    assert report["step"] == 7
+    assert len(report["batch"]) == 4
+    assert all(name.startswith("shapes/train/") for name in report["batch"])
+    saved = weights(Path("outputs/run"))
+    assert saved["global_step"] == 6
+    assert all(tensor.isfinite().all() for tensor in saved["current_model_state"].values())
+
+
+def test_early_stopping(segtrain):
+    callbacks = "callback=[early_stopping]"
+    patience = "callback.early_stopping.patience=1"
+    settings = ["trainer.max_steps=40", "trainer.val_every_n_steps=2", "optimizer.lr=0"]
+    tiny = [override for override in TINY if override != "experiment=quickstart"]
+    base = ["dataset=shapes", "architecture=deeplabv3", "architecture.backbone.multi_grid=null"]
+    code, _, err = segtrain(*base, *tiny, callbacks, patience, *settings)
+    assert code == 0, err
+    assert results_of(only_run("outputs/deeplabv3_shapes/*"))["global_step"] < 40
+
+
+def test_weights_start_from_another_run(segtrain):
+    assert segtrain(*TINY, "hydra.run.dir=outputs/first")[0] == 0
+    best = "outputs/first/checkpoints/best.ckpt"
+    code, _, _ = segtrain(
+        *TINY, f"weights={best}", "optimizer.lr=0", "hydra.run.dir=outputs/second"
+    )
+    assert code == 0
+    first, second = (torch.load(f"outputs/{run}/checkpoints/best.ckpt", weights_only=True)
+                     for run in ("first", "second"))  # fmt: skip
+    for name, parameter in first["state_dict"].items():
+        if name.endswith("weight"):
+            assert torch.equal(parameter, second["state_dict"][name])
+
+
+TWO = ["trainer.devices=2", "dataset.source.num_images={train: 12, val: 7, test: 7}"]
+
+
+def test_two_processes_kill_and_resume():
+    """Training on two processes works, and resumes to the last bit."""
+    whole = process(*TWENTY, *TWO, "hydra.run.dir=outputs/whole")
+    assert whole.returncode == 0, whole.stderr
+    assert results_of(Path("outputs/whole"))["devices"] == 2
+    killed = process(
+        *TWENTY, *TWO, "trainer.checkpoint_every_n_steps=10", *strike(10, signal.SIGKILL, -1),
+        "hydra.run.dir=outputs/killed",
+    )  # fmt: skip
+    assert killed.returncode == 128 + signal.SIGKILL
+    resumed = process("resume=outputs/killed")
+    assert resumed.returncode == 0, resumed.stderr
+    assert_same_training(Path("outputs/whole"), Path("outputs/killed"))
+
+
+@pytest.mark.parametrize(("number", "rank"), [(signal.SIGTERM, 1), (signal.SIGUSR1, 0)])
+def test_two_processes_stop_together_whichever_gets_the_signal(number, rank):
+    stopped = process(*TWENTY, *TWO, *strike(7, number, rank), "hydra.run.dir=outputs/run")
+    assert stopped.returncode == 128 + number, stopped.stderr
+    assert stopped.stderr.count("stopped by") == 1
+    assert weights(Path("outputs/run"))["global_step"] == 8
+
+
+def test_torchrun_with_a_config_of_rank_zero():
+    run = process(
+        *TINY, "hydra.run.dir=outputs/run",
+        launcher=("-m", "torch.distributed.run", "--nproc-per-node=2", "-m", "segtrain"),
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert results_of(Path("outputs/run"))["devices"] == 2
+    assert list(Path("outputs").iterdir()) == [Path("outputs/run")]
+
+
+def test_matrices_are_identical_on_1_2_and_3_processes(segtrain):
+    """Seven images, which neither two nor three divide, in batches of several."""
+    assert segtrain(*TINY, "hydra.run.dir=outputs/run")[0] == 0
+    matrices = []
+    for count in (1, 2, 3):
+        done = process(
+            "outputs/run/checkpoints/best.ckpt", f"matrix{count}.pt",
+            launcher=("-m", "torch.distributed.run", f"--nproc-per-node={count}",
+                      str(TESTS / "evaluate_matrix.py")),
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        matrices.append(torch.load(f"matrix{count}.pt", weights_only=True))
+    assert matrices[0].dtype == torch.int64
+    assert matrices[0].sum() > 0
+    assert torch.equal(matrices[0], matrices[1])
+    assert torch.equal(matrices[0], matrices[2])
+
+
+@pytest.mark.slow
+def test_quickstart_learns():
+    """The whole quickstart: mIoU of 0.75 or more on held-out images, within four minutes."""
+    done = process(timeout=900)
+    assert done.returncode == 0, done.stderr
+    assert results_of(only_run())["metrics"]["miou"] >= 0.75
+
+
+@pytest.mark.slow
+def test_real_camvid_learns(real_data):
+    done = process("experiment=deeplabv3_camvid", "trainer.max_steps=60", timeout=900)
+    assert done.returncode == 0, done.stderr
+    assert results_of(only_run("outputs/deeplabv3_camvid/*"))["metrics"]["miou"] >= 0.15

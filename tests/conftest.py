@@ -1,0 +1,103 @@
+"""Fixtures: tiny runs of the embedded set, tiny file trees, and the real sample data."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+TINY = [
+    "experiment=quickstart",
+    "dataset.source.num_images={train: 12, val: 7, test: 7}",
+    "dataset.source.size=[32, 32]",
+    "dataset.transform.crop_size=[32, 32]",
+    "dataset.num_workers=0",
+    "architecture.backbone.name=test_resnet",
+    "architecture.backbone.weights=none",
+    "trainer.accelerator=cpu",
+    "trainer.max_steps=4",
+    "trainer.val_every_n_steps=4",
+    "trainer.log_every_n_steps=2",
+    "batch_size=4",
+]
+
+
+@pytest.fixture(autouse=True)
+def run_in_tmp(tmp_path, monkeypatch):
+    """Runs write outputs/ where they are started; no worker variables leak in."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SEGTRAIN_TRACEBACK", raising=False)
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """Root of the real sample data."""
+    root = os.environ.get("SEGTRAIN_DATA")
+    if not root or not (Path(root) / "camvid").is_dir():
+        pytest.skip("SEGTRAIN_DATA does not hold the real sample data")
+    return Path(root)
+
+
+@pytest.fixture
+def segtrain(capfd):
+    """Runs the command line in this process; returns exit code, stdout and stderr."""
+    from segtrain.cli.main import main
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        code = main(list(arguments))
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return run
+
+
+def composed(*overrides: str, command: str = "train") -> dict:
+    """A resolved configuration as the command gets it."""
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    from segtrain.cli.main import conf_dir
+
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        config = compose(command, list(overrides))
+    return {**OmegaConf.to_container(config, resolve=True), "experiment": "test"}
+
+
+def only_run(pattern: str = "outputs/quickstart/*") -> Path:
+    """The single run folder below the current folder."""
+    (folder,) = Path.cwd().glob(pattern)
+    return folder
+
+
+def results_of(folder: Path) -> dict:
+    return json.loads((folder / "results.json").read_text())
+
+
+def write_pair(
+    root: Path, name: str, mask: np.ndarray, image_size: tuple[int, int] | None = None
+) -> None:
+    """`images/<name>.jpg` with smooth random content and `masks/<name>.png`."""
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    height, width = image_size or mask.shape
+    coarse = np.random.default_rng(len(name)).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    Image.fromarray(coarse).resize((width, height)).save(root / "images" / f"{name}.jpg")
+    Image.fromarray(mask).save(root / "masks" / f"{name}.png")
+
+
+@pytest.fixture
+def folder_set(tmp_path) -> Path:
+    """Eight 40x48 pairs of three classes, with lists of six and two."""
+    root = tmp_path / "own"
+    rng = np.random.default_rng(0)
+    for index in range(8):
+        write_pair(root, f"p{index}", rng.integers(0, 3, (40, 48), dtype=np.uint8))
+    (root / "classes.txt").write_text("sky\nroad\ncar\n")
+    (root / "train.txt").write_text("\n".join(f"p{i}" for i in range(6)))
+    (root / "val.txt").write_text("p6\np7\n")
+    return root

@@ -1,0 +1,38 @@
+"""A callback that strikes a running process, put into runs with `+callback.fault._target_`."""
+
+import os
+from pathlib import Path
+
+import torch
+from pytorch_lightning.callbacks import Callback
+
+
+class Strike(Callback):
+    """Sends a signal to its own process before optimiser step `step` + 1, once per folder and rank.
+
+    `rank` -1 strikes every process.
+    """
+
+    def __init__(self, step: int, number: int, rank: int) -> None:
+        self.step = step
+        self.number = number
+        self.rank = rank
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        mark = Path(f"struck_{trainer.global_rank}")
+        chosen = self.rank in (-1, trainer.global_rank)
+        if chosen and trainer.global_step == self.step and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), self.number)
+
+
+class SpoilLoss(Callback):
+    """Makes the network's output NaN before optimiser step `step` + 1."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_step == self.step:
+            with torch.no_grad():
+                next(pl_module.model.parameters()).fill_(float("nan"))

@@ -1,0 +1,82 @@
+import pytest
+import torch
+from conftest import composed
+from torch import nn
+
+from segtrain.build import make
+from segtrain.cli.main import options
+from segtrain.optimizer.groups import parameter_groups
+from segtrain.optimizer.schedule import poly
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+        self.head = nn.Conv2d(4, 2, 1)
+
+
+@pytest.mark.parametrize("name", options("optimizer"))
+def test_rate_of_every_group_at_start_middle_and_end(name):
+    recipe = make(
+        composed(
+            f"optimizer={name}",
+            "optimizer.lr=0.1",
+            "optimizer.head_multiplier=10",
+            "optimizer.warmup_steps=0",
+            "optimizer.power=0.9",
+        )["optimizer"]
+    )
+    optimizer, schedule = recipe(Net(), max_steps=100)
+    seen = {}
+    for step in range(101):
+        seen[step] = {group["name"]: group["lr"] for group in optimizer.param_groups}
+        optimizer.step()
+        schedule.step()
+    for step in (0, 50, 100):
+        factor = (1 - step / 100) ** 0.9
+        for group, rate in seen[step].items():
+            base = 1.0 if group.startswith("head") else 0.1
+            assert rate == pytest.approx(base * factor), (step, group)
+
+
+def test_warm_up_rises_linearly_into_poly():
+    rates = [poly(step, 100, 0.9, warmup_steps=10) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[4] == pytest.approx(0.5 * (1 - 0.04) ** 0.9)
+    assert rates[9] == pytest.approx((1 - 0.09) ** 0.9)
+    assert rates[100] == 0
+
+
+@pytest.mark.parametrize("decay_all", [True, False])
+def test_groups_hold_every_parameter_once(decay_all):
+    net = Net()
+    groups = parameter_groups(net, 0.1, 1e-4, 5.0, decay_norm_and_bias=decay_all)
+    held = [parameter for group in groups for parameter in group["params"]]
+    assert {id(p) for p in held} == {id(p) for p in net.parameters()}
+    assert len(held) == len(list(net.parameters()))
+    for group in groups:
+        for parameter in group["params"]:
+            assert group["weight_decay"] == (1e-4 if decay_all or parameter.ndim > 1 else 0)
+
+
+def test_frozen_parameters_are_left_out():
+    net = Net()
+    net.backbone.requires_grad_(False)
+    assert {g["name"] for g in parameter_groups(net, 0.1, 0.0, 1.0, True)} == {"head"}
+
+
+def test_one_step_is_torch_sgd():
+    net, peer = Net(), Net()
+    peer.load_state_dict(net.state_dict())
+    recipe = make(composed("optimizer=sgd_poly")["optimizer"])
+    optimizer, _ = recipe(net, max_steps=10)
+    other = torch.optim.SGD(peer.parameters(), lr=0.007, momentum=0.9, weight_decay=1e-4)
+    x = torch.randn(2, 3, 8, 8)
+    for model, stepper in ((net, optimizer), (peer, other)):
+        for _ in range(2):
+            model.head(model.backbone(x)).square().mean().backward()
+            stepper.step()
+            stepper.zero_grad()
+    for ours, theirs in zip(net.parameters(), peer.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
