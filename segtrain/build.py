@@ -2,6 +2,7 @@
 
 import math
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from pytorch_lightning.callbacks import (
     Callback,
-    EarlyStopping,
     ModelCheckpoint,
     TQDMProgressBar,
     WeightAveraging,
@@ -114,7 +114,7 @@ def build_trainer(config: dict, data: SemanticData, run_dir: Path) -> tuple[pl.T
     world_size = settings["devices"] * settings["num_nodes"]
     max_steps = training_steps(config, len(data.train_source), world_size)
     wait = DataWait()
-    progress = Progress(config["batch_size"], wait, lines=not settings["progress_bar"])
+    progress = Progress(config["batch_size"], wait, lines=not shows_bar(settings))
     trainer = pl.Trainer(
         **common_trainer_arguments(settings, run_dir),
         max_steps=max_steps,
@@ -125,8 +125,8 @@ def build_trainer(config: dict, data: SemanticData, run_dir: Path) -> tuple[pl.T
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         log_every_n_steps=min(settings["log_every_n_steps"], max_steps),
-        sync_batchnorm=world_size > 1 and settings["accelerator"] != "cpu",
-        enable_progress_bar=settings["progress_bar"],
+        sync_batchnorm=world_size > 1 and uses_gpu(settings),  # PyTorch has it for GPUs only
+        enable_progress_bar=shows_bar(settings),
         logger=make(config["logger"], save_dir=run_dir),
         callbacks=build_callbacks(config, run_dir, progress),
         profiler=wait,
@@ -137,14 +137,14 @@ def build_trainer(config: dict, data: SemanticData, run_dir: Path) -> tuple[pl.T
 def common_trainer_arguments(settings: dict, run_dir: Path) -> dict[str, Any]:
     """What training and evaluation share: devices, precision, determinism."""
     distributed = settings["devices"] * settings["num_nodes"] > 1
-    if settings["accelerator"] != "cpu" and torch.cuda.is_available():
+    if uses_gpu(settings):
         torch.set_float32_matmul_precision("high")  # TF32 where autocast leaves float32
     return {
         "accelerator": settings["accelerator"],
         "devices": settings["devices"],
         "num_nodes": settings["num_nodes"],
         "strategy": "ddp" if distributed else "auto",
-        "precision": resolve_precision(settings["precision"], settings["accelerator"]),
+        "precision": resolve_precision(settings),
         "deterministic": settings["deterministic"],
         "benchmark": not settings["deterministic"],
         "use_distributed_sampler": False,  # the data module gives every process its share
@@ -160,17 +160,14 @@ def build_callbacks(config: dict, run_dir: Path, progress: Progress) -> list[Cal
     A loss is checked before anything is saved. Pictures are drawn before weight averaging puts the
     raw weights back. `last.ckpt` is written after the averages were updated.
     """
-    chosen = [make(node) for node in config["callback"].values()]
+    chosen = [make(node) for node in config.get("callback", {}).values()]
     averaging = [callback for callback in chosen if isinstance(callback, WeightAveraging)]
     others = [callback for callback in chosen if callback not in averaging]
-    for callback in others:
-        if isinstance(callback, EarlyStopping):
-            callback.verbose = True
     folder = run_dir / "checkpoints"
     best = ModelCheckpoint(
         folder, "best", monitor="val/miou", mode="max", enable_version_counter=False
     )
-    bar = [TQDMProgressBar(refresh_rate=1)] if config["trainer"]["progress_bar"] else []
+    bar = [TQDMProgressBar()] if shows_bar(config["trainer"]) else []
     return [
         StopOnNonFiniteLoss(run_dir, every_n_steps=config["trainer"]["log_every_n_steps"]),
         progress,
@@ -181,6 +178,11 @@ def build_callbacks(config: dict, run_dir: Path, progress: Progress) -> list[Cal
         *bar,
         best,
     ]
+
+
+def shows_bar(settings: dict) -> bool:
+    """Whether a progress bar is shown: where it is wanted and the output is a terminal."""
+    return settings["progress_bar"] and sys.stdout.isatty()
 
 
 def training_steps(config: dict, num_images: int, world_size: int) -> int:
@@ -219,15 +221,20 @@ def validation_interval(config: dict, num_images: int, max_steps: int) -> int:
     return min(steps, max_steps) * config["trainer"]["accumulate_grad_batches"]
 
 
-def resolve_precision(precision: str, accelerator: str) -> str:
+def resolve_precision(settings: dict) -> str:
     """`auto`: bfloat16 autocast where the hardware computes in it, float32 elsewhere."""
-    if precision != "auto":
-        return str(precision)
-    if accelerator != "cpu" and torch.cuda.is_available():
-        return (
-            "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
-        )
-    return "bf16-mixed" if _cpu_has_bfloat16() else "32-true"
+    if settings["precision"] != "auto":
+        return str(settings["precision"])
+    if uses_gpu(settings):
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = _cpu_has_bfloat16()
+    return "bf16-mixed" if native else "32-true"
+
+
+def uses_gpu(settings: dict) -> bool:
+    """Whether the trainer settings lead to a GPU on this machine."""
+    return settings["accelerator"] != "cpu" and torch.cuda.is_available()
 
 
 def _cpu_has_bfloat16() -> bool:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from segtrain.benchmark.timing import alternate
-from segtrain.build import build_data, build_model, make, resolve_precision
+from segtrain.build import build_data, build_model, make, resolve_precision, uses_gpu
 from segtrain.contracts import LabelSet
 
 
@@ -24,9 +24,9 @@ def model_speed(config: dict, size: list[int] | None, rounds: int) -> list[dict]
     data = build_data(config)
     height, width = size or config["dataset"]["transform"]["crop_size"]
     settings = config["trainer"]
-    use_gpu = settings["accelerator"] != "cpu" and torch.cuda.is_available()
+    use_gpu = uses_gpu(settings)
     device = torch.device("cuda" if use_gpu else "cpu")
-    precision = resolve_precision(settings["precision"], settings["accelerator"])
+    precision = resolve_precision(settings)
     model = build_model(config, data.labels.num_classes).to(device)
     if settings["compile"]:
         model.compile()

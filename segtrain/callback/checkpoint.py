@@ -42,8 +42,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 class LastCheckpoint(Callback):
     """Keeps `last.ckpt` and answers pre-emption.
 
-    Saves every `every_n_steps` optimiser steps, before each validation, and at the end. SIGTERM and
-    SIGUSR1, on whichever process, let the running step end on all of them, save, and stop the run.
+    Saves every `every_n_steps` optimiser steps and before each validation, so after the last step
+    too. SIGTERM and SIGUSR1, on whichever process, let the running step end on all of them, save,
+    and stop the run.
 
     Args:
         path: of the file.
@@ -99,9 +100,6 @@ class LastCheckpoint(Callback):
         # Saved when the validation began. The other processes end with this one.
         if self._signal and trainer.state.fn == "fit":
             self._stop(self._signal, trainer.global_step)
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        trainer.save_checkpoint(self.path)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self._restore_handlers()

@@ -34,7 +34,7 @@ class ValidationImages(Callback):
             image, mask = source.read(int(index))
             prediction = self._predict(trainer, pl_module, image)
             strip = overlay_strip(image, mask, prediction, pl_module.labels, self.max_side)
-            self._write(trainer, f"val/{source.name(int(index))}", strip)
+            self._write(trainer, f"val_images/{source.name(int(index))}", strip)
         self._write(trainer, "val/confusion", draw_confusion(matrix, pl_module.labels.names))
 
     def _predict(

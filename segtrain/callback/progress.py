@@ -10,7 +10,6 @@ from pytorch_lightning.profilers import Profiler
 logger = logging.getLogger("segtrain")
 
 WAIT_LIMIT = 0.2  # of the step; above it the loader is the bottleneck
-SETTLING_STEPS = 5  # worker start-up and compilation are no measure of speed
 
 
 class DataWait(Profiler):
@@ -39,8 +38,9 @@ class Progress(Callback):
         lines: whether to print a line at each log step (where no progress bar is shown).
 
     Attributes:
-        train_seconds: wall time of training steps, data wait included, validation left out.
-        steps: optimiser steps since this process started.
+        train_seconds: wall time of training steps, data wait included, validation left out; goes on
+            counting in a resumed run.
+        steps: optimiser steps in that time.
     """
 
     def __init__(self, batch_size: int, wait: DataWait, lines: bool) -> None:
@@ -51,7 +51,7 @@ class Progress(Callback):
         self.steps = 0
         self._resumed_at = 0.0
         self._window = (0, 0.0, 0.0)  # steps, seconds, wait at the last log step
-        self._first_step = 0
+        self._first_step = 0  # the first window holds worker start-up and compilation
         self._warned = False
 
     @property
@@ -64,7 +64,8 @@ class Progress(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._resumed_at = time.perf_counter()
-        self._first_step = trainer.global_step
+        self.steps = self._first_step = trainer.global_step
+        self._window = (self.steps, self.train_seconds, self.wait.seconds)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._count_time()
@@ -87,12 +88,18 @@ class Progress(Callback):
         batch_idx: int,
     ) -> None:
         self._count_time()
-        done = trainer.global_step - self._first_step
-        if done == self.steps:
+        if trainer.global_step == self.steps:
             return  # in the middle of an accumulated step
-        self.steps = done
+        self.steps = trainer.global_step
         if trainer.global_step % trainer.log_every_n_steps == 0:
             self._log(trainer, pl_module)
+
+    def state_dict(self) -> dict:
+        return {"train_seconds": self.train_seconds, "wait_seconds": self.wait.seconds}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        self.train_seconds = state_dict["train_seconds"]
+        self.wait.seconds = state_dict["wait_seconds"]
 
     def _count_time(self) -> None:
         now = time.perf_counter()
@@ -119,7 +126,7 @@ class Progress(Callback):
                 speed,
                 100 * wait_fraction,
             )
-        if wait_fraction > WAIT_LIMIT and steps >= SETTLING_STEPS and not self._warned:
+        if wait_fraction > WAIT_LIMIT and steps > self._first_step and not self._warned:
             self._warned = True
             workers = trainer.datamodule.num_workers
             logger.warning(

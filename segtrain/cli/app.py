@@ -3,6 +3,7 @@
 import importlib
 import logging
 import os
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -14,6 +15,12 @@ from segtrain.cli.main import conf_dir, report
 from segtrain.errors import UserError
 
 HANDLER = "segtrain"
+INTERRUPTED = 128  # exit codes from here on are signals', which mean the whole sweep
+FALSE_ALARMS = (
+    ".*LeafSpec.* is deprecated",  # of Lightning's own code
+    ".*your dataloader is not resumable",  # ours starts at the right batch by itself
+    ".*exists and is not empty",  # the checkpoints of the run that is being resumed
+)
 
 
 def run(command: str, overrides: list[str]) -> int:
@@ -25,7 +32,7 @@ def run(command: str, overrides: list[str]) -> int:
     if launch.is_worker() and launch.rank() > 0:
         return execute(*launch.receive())
     resumed = [override for override in overrides if override.startswith("resume=")]
-    if resumed and resumed[0] not in ("resume=", "resume=null"):
+    if command == "train" and resumed and resumed[0] not in ("resume=", "resume=null"):
         return resume(resumed[0].removeprefix("resume="), overrides)
     return compose_and_run(command, overrides)
 
@@ -42,12 +49,15 @@ def compose_and_run(command: str, overrides: list[str]) -> int:
 
     def job(cfg: DictConfig) -> None:
         # Hydra would print an error of its own first, and end a sweep at its first failed job.
+        sweeps = HydraConfig.get().mode == RunMode.MULTIRUN
         try:
             codes.append(run_job(cfg))
         except BaseException as error:
             failures.append(error)
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
+            if sweeps:
                 codes.append(report(error))
+        if sweeps and codes[-1] >= INTERRUPTED:
+            raise SystemExit(codes[-1])
 
     def run_job(cfg: DictConfig) -> int:
         hydra_config = HydraConfig.get()
@@ -61,7 +71,9 @@ def compose_and_run(command: str, overrides: list[str]) -> int:
 
     # Composition errors come out of Hydra as exceptions then.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    sys.argv = ["segtrain", *(name_run(overrides) if command == "train" else overrides)]
+    if command == "train":
+        overrides = name_run(overrides)
+    sys.argv = ["segtrain", *flags_first(overrides)]
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(job)()
     if failures and not codes:
         raise failures[0]
@@ -69,24 +81,32 @@ def compose_and_run(command: str, overrides: list[str]) -> int:
 
 
 def name_run(overrides: list[str]) -> list[str]:
-    """Overrides with an experiment, or with run folders for a run without one.
+    """The overrides, with the quickstart where nothing else is chosen, and named run folders.
 
-    Without an experiment `quickstart` is meant, unless groups are chosen by hand: then nothing of
-    the quickstart shall get in, and the run is called `<architecture>_<dataset>`.
+    Without an experiment `quickstart` is meant, unless the data set or architecture is chosen by
+    hand: then nothing of the quickstart shall get in, and the run is called
+    `<architecture>_<dataset>`.
     """
-    chosen = {override.partition("=")[0] for override in overrides}
-    if "experiment" in chosen:
-        return overrides
-    if not chosen & {"dataset", "architecture"}:
-        return ["experiment=quickstart", *overrides]
-    choice = "${hydra:runtime.choices.%s}"
-    name = f"{choice % 'architecture'}_{choice % 'dataset'}"
+    chosen = dict(override.partition("=")[::2] for override in overrides)
+    added = []
+    if "experiment" not in chosen and not chosen.keys() & {"dataset", "architecture"}:
+        added.append("experiment=quickstart")
+        chosen["experiment"] = "quickstart"
+    name = chosen.get("experiment") or "_".join(
+        chosen.get(group, default)
+        for group, default in (("architecture", "deeplabv3"), ("dataset", "shapes"))
+    )
+    name = re.sub(r"[^\w-]+", "+", name)  # several names of a sweep
     time = "${now:%Y-%m-%d_%H-%M-%S}"
-    return [
-        f"hydra.run.dir=outputs/{name}/{time}",
-        f"hydra.sweep.dir=outputs/multirun/{name}/{time}",
-        *overrides,
-    ]
+    added.append(f"hydra.run.dir=outputs/{name}/{time}")
+    added.append(f"hydra.sweep.dir=outputs/multirun/{name}/{time}")
+    return [*added, *overrides]
+
+
+def flags_first(arguments: list[str]) -> list[str]:
+    """Hydra's flags (-m, --cfg job) before the overrides, since its parser takes no other order."""
+    overrides = [a for a in arguments if a[0] != "-" and ("=" in a or a[0] == "~")]
+    return [a for a in arguments if a not in overrides] + overrides
 
 
 def resume(folder: str, overrides: list[str]) -> int:
@@ -113,7 +133,6 @@ def start(command: str, config: dict, run_dir: Path) -> int:
     """Writes the configuration and runs the command, in more processes where they are asked for."""
     processes = launch.processes(config["trainer"])
     config["trainer"]["devices"] = processes
-    config["trainer"]["progress_bar"] &= sys.stderr.isatty()
     run_dir.mkdir(parents=True, exist_ok=True)
     (run_dir / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     if launch.is_worker():
@@ -149,4 +168,5 @@ def configure_logging(path: Path) -> None:
     root.setLevel(logging.INFO if launch.rank() == 0 else logging.WARNING)
     for noisy in ("pytorch_lightning", "lightning_fabric", "torch.distributed", "timm"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", module="pytorch_lightning.utilities._pytree")
+    for message in FALSE_ALARMS:
+        warnings.filterwarnings("ignore", message=message)

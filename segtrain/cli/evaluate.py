@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 
 from segtrain.architecture.weights import load_weights, read_state_dict
-from segtrain.build import build_data, build_task, common_trainer_arguments
+from segtrain.build import build_data, build_task, common_trainer_arguments, shows_bar
 from segtrain.dataset.datamodule import SemanticData
 from segtrain.errors import UserError
 from segtrain.report.results import (
@@ -33,7 +33,7 @@ def run(config: dict, run_dir: Path) -> None:
     checkpoint = find_checkpoint(config)
     merged, trained = stored_config(checkpoint)
     for key in ("dataset", "inference"):
-        if config[key] is not None:
+        if key in config:  # chosen on the command line
             merged[key] = config[key]
     merged["trainer"] |= config["trainer"]
     merged["weights"] = None
@@ -93,7 +93,7 @@ def evaluate_checkpoint(
     trainer = pl.Trainer(
         **common_trainer_arguments(settings, run_dir),
         logger=False,
-        enable_progress_bar=settings["progress_bar"],
+        enable_progress_bar=shows_bar(settings),
         enable_checkpointing=False,
     )
     started = time.perf_counter()

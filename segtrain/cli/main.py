@@ -12,9 +12,9 @@ from pathlib import Path
 
 from segtrain.errors import RunStopped, UserError
 
-# A thread that waits for the others must not spin on the core that a loader worker needs: with two
-# cores that costs a factor of ten. Read by OpenMP when PyTorch is first imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# A thread that waits for the others must soon sleep, not spin on the core that a loader worker or
+# another process needs: on two busy cores spinning costs a factor of ten. Read when PyTorch loads.
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 COMMANDS = {
     "train": "train, then evaluate the best checkpoint (the default command)",

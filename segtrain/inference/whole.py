@@ -12,18 +12,22 @@ class WholeImage:
 
     Args:
         scale: the input is resized by it first; scores always come back at the image's own size.
+        flip: also looks at the mirrored image and averages the probabilities.
     """
 
-    def __init__(self, scale: float) -> None:
+    def __init__(self, scale: float, flip: bool) -> None:
         self.scale = scale
+        self.flip = flip
 
     @property
     def protocol(self) -> dict:
         """What results call this way of testing."""
-        return {"inference": "whole", "scales": [self.scale], "flip": False, "crf": False}
+        return {"inference": "whole", "scales": [self.scale], "flip": self.flip, "crf": False}
 
     def __call__(self, model: nn.Module, images: list[Tensor]) -> list[Tensor]:
         """Images (3, H, W) uint8 RGB -> float32 scores (K, H, W), each in its image's size.
+
+        Scores are logits, or probabilities where mirrored passes are averaged.
 
         Images of equal size share a forward pass. No padding is involved, so what stands beside an
         image in its batch does not change its result.
@@ -42,5 +46,8 @@ class WholeImage:
         if self.scale != 1:
             scaled = [max(1, round(length * self.scale)) for length in size]
             batch = F.interpolate(batch.float(), scaled, mode="bilinear", antialias=self.scale < 1)
-        logits = model(batch)["logits"].float()
-        return F.interpolate(logits, size, mode="bilinear")
+        scores = model(batch)["logits"].float()
+        if self.flip:
+            mirrored = model(batch.flip(3))["logits"].float().flip(3)
+            scores = (scores.softmax(1) + mirrored.softmax(1)) / 2
+        return F.interpolate(scores, size, mode="bilinear")

@@ -47,8 +47,9 @@ def environment() -> dict:
 
 
 def config_sha256(config: dict) -> str:
-    """Hash of a resolved configuration, independent of the order of its keys."""
-    return hashlib.sha256(yaml.safe_dump(config, sort_keys=True).encode()).hexdigest()
+    """Hash of a resolved configuration, whatever the order of its keys, resumed or not."""
+    lasting = {key: value for key, value in config.items() if key != "resume"}
+    return hashlib.sha256(yaml.safe_dump(lasting, sort_keys=True).encode()).hexdigest()
 
 
 def file_sha256(path: Path) -> str:

@@ -127,6 +127,7 @@ def test_wrong_checkpoint_for_the_architecture(segtrain):
         "of another shape",
     )
     assert "best.ckpt" in err
+    fails(segtrain(f"resume={run}", "trainer.max_stepz=3"), "max_stepz", "max_steps")
     fails(segtrain("evaluate", f"checkpoint={run / 'results.json'}"), "results.json")
 
 

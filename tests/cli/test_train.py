@@ -109,7 +109,7 @@ def test_tensorboard_holds_scalars_pictures_and_texts(segtrain):
     }  # fmt: skip
     assert expected <= set(tags["scalars"])
     assert "val/confusion" in tags["images"]
-    assert sum(tag.startswith("val/shapes/val/") for tag in tags["images"]) == 7
+    assert sum(tag.startswith("val_images/shapes/val/") for tag in tags["images"]) == 7
     assert "config/text_summary" in tags["tensors"]
 
 
@@ -139,6 +139,13 @@ def test_sweep_makes_a_run_per_job(segtrain):
         yaml.safe_load((run.parent / "config.yaml").read_text())["optimizer"]["lr"] for run in runs
     ]
     assert rates == [0.01, 0.02]
+
+
+def test_a_signal_ends_the_sweep(segtrain, monkeypatch):
+    monkeypatch.syspath_prepend(TESTS)
+    code, _, _ = segtrain("-m", *TINY, "seed=1,2", *strike(2, signal.SIGTERM, 0))
+    assert code == 128 + signal.SIGTERM
+    assert len(list(Path.cwd().glob("outputs/multirun/*/*/*/config.yaml"))) == 1
 
 
 def test_a_failed_job_does_not_end_the_sweep(segtrain):
@@ -218,6 +225,14 @@ def test_early_stopping(segtrain):
     code, _, err = segtrain(*base, *tiny, callbacks, patience, *settings)
     assert code == 0, err
     assert results_of(only_run("outputs/deeplabv3_shapes/*"))["global_step"] < 40
+
+
+def test_a_run_without_callbacks(segtrain):
+    tiny = [override for override in TINY if override != "experiment=quickstart"]
+    base = ["dataset=shapes", "architecture=fcn", "architecture.backbone.multi_grid=null"]
+    code, _, err = segtrain(*base, *tiny, "callback=[]", "logger=csv")
+    assert code == 0, err
+    assert list(only_run("outputs/fcn_shapes/*").glob("csv/metrics.csv"))
 
 
 def test_weights_start_from_another_run(segtrain):

@@ -26,14 +26,14 @@ def image(height, width):
 
 @pytest.mark.parametrize("size", [(1, 1), (16, 16), (33, 47)])
 def test_scores_have_the_images_size(size):
-    (result,) = WholeImage(scale=1.0)(Net(), [image(*size)])
+    (result,) = WholeImage(scale=1.0, flip=False)(Net(), [image(*size)])
     assert result.shape == (5, *size)
     assert result.dtype == torch.float32
 
 
 def test_batching_images_of_mixed_sizes_changes_nothing():
     images = [image(20, 32), image(17, 32), image(20, 32), image(9, 9)]
-    inference, net = WholeImage(scale=1.0), Net()
+    inference, net = WholeImage(scale=1.0, flip=False), Net()
     together = inference(net, images)
     for one, result in zip(images, together, strict=True):
         torch.testing.assert_close(inference(net, [one])[0], result)
@@ -41,8 +41,20 @@ def test_batching_images_of_mixed_sizes_changes_nothing():
 
 def test_scale_resizes_the_input_and_the_scores_back():
     one, net = image(32, 48), Net()
-    (result,) = WholeImage(scale=0.5)(net, [one])
+    (result,) = WholeImage(scale=0.5, flip=False)(net, [one])
     half = F.interpolate(one[None].float(), (16, 24), mode="bilinear", antialias=True)
     expected = F.interpolate(net(half)["logits"], (32, 48), mode="bilinear")[0]
     torch.testing.assert_close(result, expected)
-    assert WholeImage(scale=0.5).protocol["scales"] == [0.5]
+    assert WholeImage(scale=0.5, flip=False).protocol["scales"] == [0.5]
+
+
+def test_flip_averages_probabilities_with_the_mirrored_image():
+    one, net = image(32, 48), Net()
+    (result,) = WholeImage(scale=1.0, flip=True)(net, [one])
+    plain = net(one[None])["logits"].softmax(1)
+    mirrored = net(one[None].flip(3))["logits"].softmax(1).flip(3)
+    expected = F.interpolate((plain + mirrored) / 2, (32, 48), mode="bilinear")[0]
+    torch.testing.assert_close(result, expected)
+    (again,) = WholeImage(scale=1.0, flip=True)(net, [one.flip(2)])
+    torch.testing.assert_close(again.flip(2), result)
+    assert WholeImage(scale=1.0, flip=True).protocol["flip"] is True
