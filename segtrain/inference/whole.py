@@ -13,16 +13,26 @@ class WholeImage:
     Args:
         scale: the input is resized by it first; scores always come back at the image's own size.
         flip: also looks at the mirrored image and averages the probabilities.
+        logit_adjustment: one term a class, added to its logits, or None. Minus a share of the log
+            of the loss's class weights takes back the over-prediction that they cause in the end
+            (Menon et al. 2021, Long-tail learning via logit adjustment).
     """
 
-    def __init__(self, scale: float, flip: bool) -> None:
+    def __init__(self, scale: float, flip: bool, logit_adjustment: list[float] | None) -> None:
         self.scale = scale
         self.flip = flip
+        self.logit_adjustment = logit_adjustment
 
     @property
     def protocol(self) -> dict:
         """What results call this way of testing."""
-        return {"inference": "whole", "scales": [self.scale], "flip": self.flip, "crf": False}
+        return {
+            "inference": "whole",
+            "scales": [self.scale],
+            "flip": self.flip,
+            "crf": False,
+            "logit_adjustment": self.logit_adjustment,
+        }
 
     def __call__(self, model: nn.Module, images: list[Tensor]) -> list[Tensor]:
         """Images (3, H, W) uint8 RGB -> float32 scores (K, H, W), each in its image's size.
@@ -46,8 +56,14 @@ class WholeImage:
         if self.scale != 1:
             scaled = [max(1, round(length * self.scale)) for length in size]
             batch = F.interpolate(batch.float(), scaled, mode="bilinear", antialias=self.scale < 1)
-        scores = model(batch)["logits"].float()
+        scores = self._logits(model, batch)
         if self.flip:
-            mirrored = model(batch.flip(3))["logits"].float().flip(3)
+            mirrored = self._logits(model, batch.flip(3)).flip(3)
             scores = (scores.softmax(1) + mirrored.softmax(1)) / 2
         return F.interpolate(scores, size, mode="bilinear")
+
+    def _logits(self, model: nn.Module, batch: Tensor) -> Tensor:
+        logits = model(batch)["logits"].float()
+        if self.logit_adjustment is not None:
+            logits = logits + logits.new_tensor(self.logit_adjustment).view(-1, 1, 1)
+        return logits
