@@ -95,7 +95,13 @@ def fetch_torchvision(name: str) -> dict[str, torch.Tensor]:
 
 
 def build_task(config: dict, labels: LabelSet) -> SemanticSegmentation:
-    """The LightningModule with network, loss, inference and optimiser recipe."""
+    """The LightningModule with network, loss, inference and optimiser recipe.
+
+    Raises:
+        UserError: the configuration does not fit together or does not fit the classes.
+    """
+    check_per_class("loss.pixel.class_weights", config["loss"]["pixel"], labels)
+    check_per_class("inference.logit_adjustment", config["inference"], labels)
     return SemanticSegmentation(
         model=build_model(config, labels.num_classes),
         loss=make(config["loss"], ignore_index=labels.ignore_index),
@@ -106,6 +112,16 @@ def build_task(config: dict, labels: LabelSet) -> SemanticSegmentation:
         seed=config["seed"],
         compile_model=config["trainer"]["compile"],
     )
+
+
+def check_per_class(key: str, node: dict, labels: LabelSet) -> None:
+    """Refuses a list of one number a class that was made for other classes."""
+    values = node.get(key.rpartition(".")[2])
+    if values is not None and len(values) != labels.num_classes:
+        raise UserError(
+            f"{key} has {len(values)} entries for {labels.num_classes} classes "
+            f"({', '.join(labels.names)}); give one a class, or null"
+        )
 
 
 def build_trainer(config: dict, data: SemanticData, run_dir: Path) -> tuple[pl.Trainer, Progress]:

@@ -53,6 +53,7 @@ def config_sha256(config: dict) -> str:
 
 
 def file_sha256(path: Path) -> str:
+    """Hash of a file's content."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -65,6 +65,8 @@ def test_command_line(segtrain, monkeypatch, arguments, parts):
         (["architecture.backbone.weights=gone.pth"], ["gone.pth"]),
         (["weights=gone.pth"], ["gone.pth"]),
         (["+architecture.colour=red"], ["DeepLabv3", "colour"]),
+        (["loss.pixel.class_weights=[1,2,3]"], ["class_weights has 3 entries for 8 classes"]),
+        (["inference.logit_adjustment=[1]"], ["logit_adjustment has 1 entries", "star"]),
         (["trainer.max_steps=many"], ["trainer.max_steps", "many"]),
         (["dataset.splits.val=holdout"], ["holdout", "train, val, test"]),
     ],

@@ -79,6 +79,7 @@ def test_run_folder_and_results(segtrain):
         "scales": [1.0],
         "flip": False,
         "crf": False,
+        "logit_adjustment": None,
     }
     assert results["images"] == 7
     assert results["global_step"] == 4
