@@ -1,4 +1,4 @@
-"""The peer that README compares with: a simple segmentation_models.pytorch recipe on CamVid.
+"""A peer to compare with on one machine: a simple segmentation_models.pytorch recipe on CamVid.
 
 DeepLabV3+ with a ResNet-18 encoder from scratch, half-scale input, AdamW with poly decay, class
 weights sqrt(median frequency), averaged weights; the same data, split, metric and machine as
