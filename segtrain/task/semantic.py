@@ -60,6 +60,19 @@ class SemanticSegmentation(pl.LightningModule):
         part = batch_idx % self.trainer.accumulate_grad_batches
         torch.manual_seed(hash((self.seed, self.global_step, part, self.global_rank)) % 2**63)
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        # Lightning refuses to clip for a fused optimiser under any autocast, though only float16
+        # scales gradients in a way that gets between the two.
+        if self.trainer.precision == "16-mixed":
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif gradient_clip_val:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), gradient_clip_val)
+
     def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:
         outputs = self.model(batch["image"])
         terms = self.loss(outputs, batch["mask"])

@@ -228,6 +228,18 @@ def test_early_stopping(segtrain):
     assert results_of(only_run("outputs/deeplabv3_shapes/*"))["global_step"] < 40
 
 
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_gradients_are_clipped_in_any_precision(segtrain, precision):
+    code, _, err = segtrain(
+        *TINY, "optimizer=sgd_poly", "optimizer.weight_decay=0",
+        "trainer.max_steps=1", f"trainer.precision={precision}", "trainer.gradient_clip_val=1e-9",
+    )  # fmt: skip
+    assert code == 0, err
+    states = weights(only_run())["optimizer_states"][0]["state"].values()
+    norm = torch.stack([state["momentum_buffer"].norm() for state in states]).norm()
+    assert 0 < norm <= 1.01e-9  # momentum of the first step is the gradient
+
+
 def test_a_run_without_callbacks(segtrain):
     tiny = [override for override in TINY if override != "experiment=quickstart"]
     base = ["dataset=shapes", "architecture=fcn", "architecture.backbone.multi_grid=null"]
