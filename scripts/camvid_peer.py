@@ -21,7 +21,8 @@ from torch.utils.data import DataLoader
 
 from segtrain.build import build_data, resolve_precision
 from segtrain.cli.main import conf_dir
-from segtrain.dataset.stream import StepSampler, TrainStream, collate_train
+from segtrain.dataset.batches import collate_crops
+from segtrain.dataset.stream import StepSampler, TrainStream
 from segtrain.metric.confusion import ConfusionMatrix, scores
 
 MEAN = 255 * torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
@@ -52,7 +53,7 @@ def main(seconds: float) -> None:
         stream,
         batch_sampler=StepSampler(10**6, BATCH, 0, 1, 0),
         num_workers=1,
-        collate_fn=collate_train,
+        collate_fn=collate_crops,
     )
     spent, steps = 0.0, 0
     started = time.perf_counter()

@@ -24,7 +24,8 @@ from segtrain.callback.final_validation import ValidateLastStep
 from segtrain.callback.nonfinite import StopOnNonFiniteLoss
 from segtrain.callback.progress import DataWait, Progress
 from segtrain.contracts import LabelSet
-from segtrain.dataset.datamodule import SemanticData
+from segtrain.dataset.counts import class_frequency, median_frequency_weights
+from segtrain.dataset.datamodule import SegmentationData
 from segtrain.errors import UserError
 from segtrain.task.semantic import SemanticSegmentation
 
@@ -47,7 +48,7 @@ def make(node: dict, **call_time: Any) -> Any:
         raise
 
 
-def build_data(config: dict) -> SemanticData:
+def build_data(config: dict) -> SegmentationData:
     """The data module; reads no image yet."""
     return make(config["dataset"], batch_size=config["batch_size"], seed=config["seed"])
 
@@ -114,6 +115,27 @@ def build_task(config: dict, labels: LabelSet) -> SemanticSegmentation:
     )
 
 
+def resolve_class_weights(config: dict, data: SegmentationData) -> None:
+    """Puts numbers for the name of a rule, by the class frequencies of the training split.
+
+    Raises:
+        UserError: there is no such rule.
+    """
+    rule = config["loss"]["pixel"].get("class_weights")
+    if not isinstance(rule, str):
+        return
+    powers = {"median_frequency": 1.0, "sqrt_median_frequency": 0.5}
+    if rule not in powers:
+        raise UserError(
+            f"loss.pixel.class_weights={rule}: no such rule; expected one number a class, null or "
+            f"one of {', '.join(powers)}"
+        )
+    name = f"{data.name}-{data.splits['train']}"
+    frequency = class_frequency(data.train_source, name, data.num_workers)
+    weights = median_frequency_weights(*frequency) ** powers[rule]
+    config["loss"]["pixel"]["class_weights"] = [round(float(weight), 4) for weight in weights]
+
+
 def check_per_class(key: str, node: dict, labels: LabelSet) -> None:
     """Refuses a list of one number a class that was made for other classes."""
     values = node.get(key.rpartition(".")[2])
@@ -124,7 +146,9 @@ def check_per_class(key: str, node: dict, labels: LabelSet) -> None:
         )
 
 
-def build_trainer(config: dict, data: SemanticData, run_dir: Path) -> tuple[pl.Trainer, Progress]:
+def build_trainer(
+    config: dict, data: SegmentationData, run_dir: Path
+) -> tuple[pl.Trainer, Progress]:
     """Trainer of a training run, and the callback that measures its speed."""
     settings = config["trainer"]
     world_size = settings["devices"] * settings["num_nodes"]

@@ -20,7 +20,7 @@ from segtrain.contracts import LabelSet
 from segtrain.dataset.labels import VOC
 from segtrain.dataset.pairs import ImageMaskPairs, Pair
 from segtrain.dataset.shapes import render_scene
-from segtrain.dataset.stream import TrainStream, collate_train, one_thread
+from segtrain.dataset.stream import TrainStream, one_thread
 
 GENERATED_SIZE = (375, 500)  # height, width: the usual size of a VOC image
 
@@ -118,7 +118,8 @@ def _compare(
     loaders = {
         "ours": DataLoader(
             ours, batch_size, sampler=range(samples), num_workers=workers,
-            collate_fn=collate_train, worker_init_fn=one_thread, persistent_workers=workers > 0,
+            collate_fn=ours.transform.collate_train, worker_init_fn=one_thread,
+            persistent_workers=workers > 0,
         ),
         "peer": DataLoader(
             peer, batch_size, num_workers=workers, persistent_workers=workers > 0,

@@ -131,8 +131,9 @@ def resume(folder: str, overrides: list[str]) -> int:
 
 def start(command: str, config: dict, run_dir: Path) -> int:
     """Writes the configuration and runs the command, in more processes where they are asked for."""
-    processes = launch.processes(config["trainer"])
-    config["trainer"]["devices"] = processes
+    processes = 1
+    if "trainer" in config:
+        processes = config["trainer"]["devices"] = launch.processes(config["trainer"])
     run_dir.mkdir(parents=True, exist_ok=True)
     (run_dir / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     if launch.is_worker():

@@ -9,7 +9,7 @@ import torch
 
 from segtrain.architecture.weights import load_weights, read_state_dict
 from segtrain.build import build_data, build_task, common_trainer_arguments, shows_bar
-from segtrain.dataset.datamodule import SemanticData
+from segtrain.dataset.datamodule import SegmentationData
 from segtrain.errors import UserError
 from segtrain.report.results import (
     config_sha256,
@@ -81,7 +81,11 @@ def without_pretraining(architecture: dict) -> dict:
 
 
 def evaluate_checkpoint(
-    config: dict, data: SemanticData, task: SemanticSegmentation, checkpoint: Path, run_dir: Path
+    config: dict,
+    data: SegmentationData,
+    task: SemanticSegmentation,
+    checkpoint: Path,
+    run_dir: Path,
 ) -> dict:
     """Evaluates one checkpoint on the `test` split; scores stay in `task.scores`.
 

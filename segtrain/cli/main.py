@@ -19,6 +19,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 COMMANDS = {
     "train": "train, then evaluate the best checkpoint (the default command)",
     "evaluate": "evaluate run=<run folder> or checkpoint=<file> on any split",
+    "prepare": "download, convert and verify dataset=<name>; preview=true draws samples",
     "benchmark": "measure=model|loader|metric: speed, memory, parameters, FLOPs",
 }
 GROUPS = (

@@ -1,15 +1,16 @@
 """`train`: trains, evaluates the best checkpoint, writes `results.json`."""
 
 import logging
+import textwrap
 from pathlib import Path
 
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from segtrain.build import build_data, build_task, build_trainer
+from segtrain.build import build_data, build_task, build_trainer, resolve_class_weights
 from segtrain.callback.progress import Progress
 from segtrain.cli.evaluate import evaluate_checkpoint
-from segtrain.dataset.datamodule import SemanticData
+from segtrain.dataset.datamodule import SegmentationData
 from segtrain.report.results import config_sha256, print_scores, write_results
 from segtrain.task.semantic import SemanticSegmentation
 
@@ -26,6 +27,7 @@ def run(config: dict, run_dir: Path) -> None:
     pl.seed_everything(config["seed"], verbose=False)
     data = build_data(config)
     data.check()
+    resolve_class_weights(config, data)
     task = build_task(config, data.labels)
     trainer, progress = build_trainer(config, data, run_dir)
     announce(config, data, task, trainer)
@@ -41,13 +43,13 @@ def run(config: dict, run_dir: Path) -> None:
 
 
 def announce(
-    config: dict, data: SemanticData, task: SemanticSegmentation, trainer: pl.Trainer
+    config: dict, data: SegmentationData, task: SemanticSegmentation, trainer: pl.Trainer
 ) -> None:
     """What is about to happen, in five lines."""
     logger.info("data        %s: %d training images (%s), %d validation images (%s)",
                 data.name, len(data.train_source), data.splits["train"],
                 len(data.val_source), data.splits["val"])  # fmt: skip
-    logger.info("labels      %s", data.labels.describe())
+    logger.info("labels      %s", textwrap.shorten(data.labels.describe(), 400))
     logger.info("network     %s, %.2f M parameters", type(task.model).__name__,
                 sum(p.numel() for p in task.model.parameters()) / 1e6)  # fmt: skip
     logger.info("training    %d steps x %d images (%.1f epochs) on %d x %s, precision %s",
@@ -58,7 +60,7 @@ def announce(
 
 
 def training_results(
-    config: dict, data: SemanticData, trainer: pl.Trainer, progress: Progress, timing: dict
+    config: dict, data: SegmentationData, trainer: pl.Trainer, progress: Progress, timing: dict
 ) -> dict:
     """The entries of `results.json` that only training knows."""
     return {

@@ -1,28 +1,23 @@
-"""One LightningDataModule for every semantic data set."""
+"""One LightningDataModule for every data set."""
 
 import os
 from collections.abc import Callable
 from functools import cached_property
 
-import albumentations as A
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from segtrain.contracts import LabelSet, Source
+from segtrain.contracts import LabelSet, Preparation, Source
+from segtrain.dataset.joined import Joined
+from segtrain.dataset.pixels import CachedPixels
 from segtrain.dataset.preflight import check_labels
-from segtrain.dataset.stream import (
-    EvalImages,
-    StepSampler,
-    TrainStream,
-    collate_eval,
-    collate_train,
-    one_thread,
-)
+from segtrain.dataset.stream import EvalImages, StepSampler, TrainStream, one_thread
+from segtrain.dataset.transforms import InstancePreset, SemanticPreset
 from segtrain.errors import UserError
 
 
-class SemanticData(pl.LightningDataModule):
+class SegmentationData(pl.LightningDataModule):
     """Loaders of one data set. Constructing it touches no image.
 
     Args:
@@ -30,8 +25,10 @@ class SemanticData(pl.LightningDataModule):
         labels: its classes.
         source: (split, labels) -> one split's images.
         splits: official split names for `train`, `val` (chooses the checkpoint) and `test` (the
-            split that is reported).
-        transform: (ignore_index) -> training augmentation.
+            split that is reported); `a+b` joins two.
+        transform: training augmentation, and how samples are batched.
+        preparation: how the files get onto the disk; None where there are none.
+        cache: whether decoded images and masks are kept in the cache (see `CachedPixels`).
         num_workers: loader processes per training process; `auto` leaves cores for the training.
         eval_batch_size: images a process evaluates at a time.
         preflight_masks: pairs per split that are checked before the first step.
@@ -46,7 +43,9 @@ class SemanticData(pl.LightningDataModule):
         labels: LabelSet,
         source: Callable[..., Source],
         splits: dict[str, str],
-        transform: Callable[..., A.Compose],
+        transform: SemanticPreset | InstancePreset,
+        preparation: Preparation | None,
+        cache: bool,
         num_workers: int | str,
         eval_batch_size: int,
         preflight_masks: int,
@@ -58,7 +57,9 @@ class SemanticData(pl.LightningDataModule):
         self.labels = labels
         self.make_source = source
         self.splits = splits
-        self.transform = transform(ignore_index=labels.ignore_index)
+        self.transform = transform
+        self.preparation = preparation
+        self.cache = cache
         self.num_workers = default_workers() if num_workers == "auto" else int(num_workers)
         self.eval_batch_size = eval_batch_size
         self.preflight_masks = preflight_masks
@@ -67,23 +68,42 @@ class SemanticData(pl.LightningDataModule):
 
     @cached_property
     def train_source(self) -> Source:
-        return self.source(self.splits["train"])
+        return self.read_source(self.splits["train"])
 
     @cached_property
     def val_source(self) -> Source:
-        return self.source(self.splits["val"])
+        return self.read_source(self.splits["val"])
 
     @cached_property
     def test_source(self) -> Source:
-        return self.source(self.splits["test"])
+        return self.read_source(self.splits["test"])
 
     def source(self, split: str) -> Source:
-        """One split by its official name.
+        """One split by its official name, or several joined by `+`, as its files are.
 
         Raises:
             UserError: its files or lists are missing, or it is empty.
         """
-        return self.make_source(split=split, labels=self.labels)
+        parts = [self.make_source(split=part, labels=self.labels) for part in split.split("+")]
+        return Joined(parts) if len(parts) > 1 else parts[0]
+
+    def read_source(self, split: str) -> Source:
+        """The split as it is read in training and evaluation, from the cache where one is used.
+
+        Raises:
+            UserError: as `source`; its labels are not public; or it cannot be cached.
+        """
+        source = self.source(split)
+        if not source.labelled:
+            raise UserError(
+                f"split '{split}' of {self.name} has no public labels to train on or to evaluate; "
+                "choose another with dataset.splits.<train|val|test>=... or split=..."
+            )
+        if not self.cache:
+            return source
+        if not isinstance(self.transform, SemanticPreset) or not source.files():
+            raise UserError(f"{self.name} has no image and mask files; use dataset.cache=false")
+        return CachedPixels(source, f"{self.name}-{split}", self.num_workers)
 
     def check(self) -> None:
         """The pre-flight check of the splits that training reads (see `check_labels`)."""
@@ -105,7 +125,7 @@ class SemanticData(pl.LightningDataModule):
             batch_sampler=sampler,
             num_workers=self.num_workers,
             prefetch_factor=4 if self.num_workers else None,
-            collate_fn=collate_train,
+            collate_fn=self.transform.collate_train,
             worker_init_fn=one_thread,
             pin_memory=torch.cuda.is_available(),
         )
@@ -126,7 +146,7 @@ class SemanticData(pl.LightningDataModule):
             EvalImages(source, self.trainer.global_rank, self.trainer.world_size),
             batch_size=self.eval_batch_size,
             num_workers=self.num_workers,
-            collate_fn=collate_eval,
+            collate_fn=self.transform.collate_eval,
             worker_init_fn=one_thread,
             pin_memory=torch.cuda.is_available(),
         )

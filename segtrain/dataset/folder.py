@@ -4,8 +4,9 @@ import hashlib
 from pathlib import Path
 
 from segtrain.contracts import LabelSet
+from segtrain.dataset.files import read_list, require_folder
 from segtrain.dataset.labels import voc_colour_map
-from segtrain.dataset.pairs import ImageMaskPairs, Pair, read_list, require_folder
+from segtrain.dataset.pairs import ImageMaskPairs, Pair
 from segtrain.errors import UserError
 
 LAYOUT = "expected images/, masks/ and classes.txt in the folder dataset.source.root"
@@ -69,7 +70,9 @@ def folder(root: str, split: str, labels: LabelSet) -> ImageMaskPairs:
             raise UserError(f"{base / 'images'}: no image named {name} (listed in {split})")
         if name not in masks:
             raise UserError(f"{base / 'masks'}: no mask {name}.png for image {images[name]}")
-    return ImageMaskPairs([Pair(images[name], masks[name]) for name in names], labels, base)
+    pairs = [Pair(images[name], masks[name]) for name in names]
+    patterns = tuple(f"images/*{end}" for end in IMAGE_ENDINGS)
+    return ImageMaskPairs(pairs, labels, base, (*patterns, *(f"masks/*{e}" for e in MASK_ENDINGS)))
 
 
 def _by_stem(directory: Path, endings: tuple[str, ...]) -> dict[str, str]:

@@ -55,6 +55,8 @@ class Scene:
 class Shapes:
     """One split of the set, held in memory once drawn; random access."""
 
+    labelled = True
+
     def __init__(self, split: str, *, num_images: int, size: tuple[int, int], seed: int) -> None:
         """Describe the split; nothing is drawn yet.
 
@@ -88,6 +90,23 @@ class Shapes:
             self._drawn[index] = scene.image, scene.mask
         image, mask = self._drawn[index]
         return image.copy(), mask.copy()
+
+    def class_counts(self, index: int) -> np.ndarray:
+        """(K + 1,) int64 pixels per class; void last."""
+        counts = np.bincount(self.read(index)[1].ravel(), minlength=256)
+        return np.append(counts[: len(CLASSES)], counts[VOID])
+
+    def fingerprint(self) -> str:
+        return f"shapes {self._split} {self._num_images} {self._size} {self._seed}"
+
+    def files(self) -> list[str]:
+        return []
+
+    def patterns(self) -> list[str]:
+        return []
+
+    def faults(self) -> list[str]:
+        return []
 
     def scene(self, index: int) -> Scene:
         """The image with its instances, drawn anew; IndexError outside the split."""

@@ -5,37 +5,37 @@ with (seed, p). So resuming needs one number, the next position; nothing is re-r
 and the augmentation are the same for any number of workers and processes.
 """
 
-import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 
-import albumentations as A
 import cv2
 import numpy as np
-import torch
 from torch.utils.data import Dataset, Sampler
 
-from segtrain.contracts import EvalBatch, Source, TrainBatch
+from segtrain.contracts import InstanceTarget, Source
+
+Sample = tuple[np.ndarray, np.ndarray | InstanceTarget]
 
 
 class TrainStream(Dataset):
-    """Positions of the training stream -> augmented samples."""
+    """Positions of the training stream -> augmented samples.
 
-    def __init__(self, source: Source, transform: A.Compose, seed: int) -> None:
+    Args:
+        source: the training split.
+        transform: (image, label, seed) -> augmented image and label.
+        seed: of order and augmentation.
+    """
+
+    def __init__(self, source: Source, transform: Callable[..., Sample], seed: int) -> None:
         self.source = source
         self.transform = transform
         self.seed = seed
 
-    def __getitem__(self, position: int) -> tuple[np.ndarray, np.ndarray, str]:
+    def __getitem__(self, position: int) -> tuple[np.ndarray, np.ndarray | InstanceTarget, str]:
         epoch, offset = divmod(position, len(self.source))
         index = int(permutation(len(self.source), self.seed, epoch)[offset])
-        image, mask = self.source.read(index)
-        self.transform.set_random_state(
-            np.random.default_rng([self.seed, position]),
-            random.Random(f"{self.seed}/{position}"),
-        )
-        sample = self.transform(image=image, mask=mask)
-        return sample["image"], sample["mask"], self.source.name(index)
+        sample = self.transform(*self.source.read(index), (self.seed, position))
+        return *sample, self.source.name(index)
 
 
 @lru_cache(maxsize=2)
@@ -79,29 +79,9 @@ class EvalImages(Dataset):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, position: int) -> tuple[np.ndarray, np.ndarray, str]:
+    def __getitem__(self, position: int) -> tuple[np.ndarray, np.ndarray | InstanceTarget, str]:
         index = self.indices[position]
         return *self.source.read(index), self.source.name(index)
-
-
-def collate_train(samples: list[tuple[np.ndarray, np.ndarray, str]]) -> TrainBatch:
-    """Stacks crops as they lie in memory: the (N, 3, H, W) view is channels_last without a copy."""
-    images, masks, names = zip(*samples, strict=True)
-    return {
-        "image": torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2),
-        "mask": torch.from_numpy(np.stack(masks)),
-        "name": list(names),
-    }
-
-
-def collate_eval(samples: list[tuple[np.ndarray, np.ndarray, str]]) -> EvalBatch:
-    """Keeps each image's own size."""
-    images, masks, names = zip(*samples, strict=True)
-    return {
-        "image": [torch.from_numpy(image).permute(2, 0, 1) for image in images],
-        "mask": [torch.from_numpy(mask) for mask in masks],
-        "name": list(names),
-    }
 
 
 def one_thread(worker: int) -> None:

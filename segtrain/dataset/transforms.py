@@ -1,9 +1,14 @@
 """Training augmentation on uint8, in an order that touches only the pixels that stay visible."""
 
 import os
+import random
 
 import cv2
 import numpy as np
+
+from segtrain.contracts import VOID, InstanceTarget
+from segtrain.dataset.batches import collate_crops, collate_images, collate_instances
+from segtrain.dataset.instances import flip_target, resize_target, single_objects
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network at import otherwise
 import albumentations as A  # noqa: E402
@@ -102,6 +107,30 @@ class PhotometricJitter(A.ImageOnlyTransform):
         return cv2.transform(img, matrix)  # saturates to 0..255
 
 
+class SemanticPreset:
+    """Augmentation of an image and its mask, as a function of a seed, and how samples are batched.
+
+    Args:
+        steps: what is done, in order.
+    """
+
+    collate_train = staticmethod(collate_crops)
+    collate_eval = staticmethod(collate_images)
+
+    def __init__(self, steps: list[A.BasicTransform]) -> None:
+        self.compose = A.Compose(steps)
+
+    def __call__(
+        self, image: np.ndarray, mask: np.ndarray, seed: tuple[int, ...]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Image (H, W, 3) and mask (H, W) -> both of the crop size; equal seeds, equal results."""
+        self.compose.set_random_state(
+            np.random.default_rng(seed), random.Random("/".join(map(str, seed)))
+        )
+        sample = self.compose(image=image, mask=mask)
+        return sample["image"], sample["mask"]
+
+
 def train_semantic(
     crop_size: tuple[int, int],
     scale_range: tuple[float, float],
@@ -110,8 +139,7 @@ def train_semantic(
     contrast: float,
     saturation: float,
     hue: float,
-    ignore_index: int,
-) -> A.Compose:
+) -> SemanticPreset:
     """The training preset: random scale and crop, horizontal flip, photometric jitter.
 
     Args:
@@ -119,12 +147,46 @@ def train_semantic(
         scale_range: smallest and largest scale of the source.
         flip: probability of a horizontal flip.
         brightness, contrast, saturation, hue: jitter strengths, 0 for none; hue in turns.
-        ignore_index: what padding gets in the mask.
     """
     steps: list[A.BasicTransform] = [
-        RandomScaleCrop(tuple(crop_size), tuple(scale_range), ignore_index),
+        RandomScaleCrop(tuple(crop_size), tuple(scale_range), VOID),
         A.HorizontalFlip(p=flip),
     ]
     if brightness or contrast or saturation or hue:
         steps.append(PhotometricJitter(brightness, contrast, saturation, hue))
-    return A.Compose(steps)
+    return SemanticPreset(steps)
+
+
+class InstancePreset:
+    """Mask R-CNN's augmentation (arXiv 1703.06870, 3.1): a scale by the shorter side, and a flip.
+
+    Args:
+        short_sides: lengths in pixels, one of which is drawn for the shorter side.
+        long_side: the longer side is never longer; the scale gives way.
+        flip: probability of a horizontal flip.
+    """
+
+    collate_train = staticmethod(collate_instances)
+    collate_eval = staticmethod(collate_instances)
+
+    def __init__(self, short_sides: list[int], long_side: int, flip: float) -> None:
+        self.short_sides = short_sides
+        self.long_side = long_side
+        self.flip = flip
+
+    def __call__(
+        self, image: np.ndarray, target: InstanceTarget, seed: tuple[int, ...]
+    ) -> tuple[np.ndarray, InstanceTarget]:
+        """Image (H, W, 3) and its instances -> both scaled, without the crowds."""
+        rng = random.Random("/".join(map(str, seed)))
+        height, width = image.shape[:2]
+        scale = min(
+            rng.choice(self.short_sides) / min(height, width), self.long_side / max(height, width)
+        )
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        image = cv2.resize(image, size, interpolation=method)
+        target = resize_target(single_objects(target), size)
+        if rng.random() < self.flip:
+            image, target = np.ascontiguousarray(image[:, ::-1]), flip_target(target)
+        return image, target

@@ -3,8 +3,9 @@ import pytest
 from conftest import write_pair
 from PIL import Image
 
+from segtrain.dataset.files import read_image, read_mask
 from segtrain.dataset.labels import VOC
-from segtrain.dataset.pairs import ImageMaskPairs, Pair, read_image, read_mask
+from segtrain.dataset.pairs import ImageMaskPairs, Pair
 from segtrain.errors import UserError
 
 

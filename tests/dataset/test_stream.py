@@ -3,27 +3,21 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from segtrain.dataset.batches import collate_crops, collate_images
 from segtrain.dataset.shapes import Shapes
-from segtrain.dataset.stream import (
-    EvalImages,
-    StepSampler,
-    TrainStream,
-    collate_eval,
-    collate_train,
-    permutation,
-)
+from segtrain.dataset.stream import EvalImages, StepSampler, TrainStream, permutation
 from segtrain.dataset.transforms import train_semantic
 
 
 def stream(seed=0):
     source = Shapes("train", num_images=10, size=(40, 40), seed=0)
-    transform = train_semantic((32, 32), (0.5, 2.0), 0.5, 0.2, 0.2, 0.2, 0.1, ignore_index=255)
+    transform = train_semantic((32, 32), (0.5, 2.0), 0.5, 0.2, 0.2, 0.2, 0.1)
     return TrainStream(source, transform, seed)
 
 
 def batches(sampler, workers=0):
     return list(
-        DataLoader(stream(), batch_sampler=sampler, num_workers=workers, collate_fn=collate_train)
+        DataLoader(stream(), batch_sampler=sampler, num_workers=workers, collate_fn=collate_crops)
     )
 
 
@@ -80,5 +74,5 @@ def test_batches_need_no_copy_to_be_channels_last():
 def test_evaluation_batches_keep_sizes():
     sizes = [(20, 30), (31, 7)]
     samples = [(np.zeros((*s, 3), np.uint8), np.zeros(s, np.uint8), "x") for s in sizes]
-    batch = collate_eval(samples)
+    batch = collate_images(samples)
     assert [tuple(image.shape) for image in batch["image"]] == [(3, 20, 30), (3, 31, 7)]

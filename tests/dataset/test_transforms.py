@@ -4,8 +4,76 @@ import albumentations as A
 import cv2
 import numpy as np
 import pytest
+from conftest import composed
 
-from segtrain.dataset.transforms import PhotometricJitter, RandomScaleCrop, train_semantic
+from segtrain.build import build_data
+from segtrain.cli.main import options
+from segtrain.dataset.instances import mask_boxes, target_from_masks
+from segtrain.dataset.transforms import (
+    InstancePreset,
+    PhotometricJitter,
+    RandomScaleCrop,
+    SemanticPreset,
+    train_semantic,
+)
+
+
+def preset_of(name, folder_set):
+    root = [f"dataset.source.root={folder_set}"] if name == "folder" else []
+    data = build_data(composed(f"dataset={name}", *root))
+    return data.transform, data.labels
+
+
+@pytest.mark.parametrize("name", options("dataset"))
+def test_labels_survive_the_preset_of_every_set(name, folder_set):
+    """No value that the labels did not have, nothing but void where there was nothing."""
+    preset, labels = preset_of(name, folder_set)
+    rng = np.random.default_rng(0)
+    for seed in range(6):
+        height, width = rng.integers(20, 300, 2)
+        image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        chosen = rng.choice(labels.num_classes, 3).astype(np.uint8)
+        mask = np.kron(rng.choice(chosen, (10, 10)), np.ones((30, 30), np.uint8))[:height, :width]
+        if isinstance(preset, SemanticPreset):
+            out, ids = preset(image, mask, (seed,))
+            assert out.shape[:2] == ids.shape
+            assert set(np.unique(ids)) <= {*chosen, 255}
+            continue
+        masks = np.stack([mask == chosen[0], mask >= 0, mask == chosen[1]])
+        masks[0, 0, 0] = masks[2, -1, -1] = True
+        target = target_from_masks(masks, chosen.tolist(), np.array([0, 1, 0], bool), 7)
+        out, kept = preset(image, target, (seed,))
+        assert kept["labels"].tolist() == [chosen[0], chosen[2]]  # the crowd is left out
+        assert set(np.unique(kept["masks"])) <= {0, 1}
+        assert kept["masks"].shape[1:] == out.shape[:2]
+        scale = out.shape[0] / height
+        for drawn, box in zip(mask_boxes(kept["masks"]), kept["boxes"], strict=True):
+            assert np.abs(drawn - box).max() <= scale + 1  # one source pixel
+            assert (box[:2] >= 0).all()
+            assert (box[2:] <= out.shape[1::-1] + np.float32(0.01)).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((480, 640), (800, 1067)), ((640, 480), (1067, 800)), ((400, 1000), (533, 1333))],
+)
+def test_shorter_side_unless_the_longer_gets_too_long(size, expected):
+    image = np.zeros((*size, 3), np.uint8)
+    target = target_from_masks(np.ones((1, *size), bool), [0], np.zeros(1, bool), 0)
+    out, kept = InstancePreset([800], 1333, 0.0)(image, target, (0,))
+    assert out.shape[:2] == expected
+    assert kept["boxes"].tolist() == [[0, 0, expected[1], expected[0]]]
+
+
+def test_flip_of_instances():
+    image = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
+    masks = np.zeros((1, 4, 5), bool)
+    masks[0, 1:3, :2] = True
+    target = target_from_masks(masks, [0], np.zeros(1, bool), 0)
+    out, flipped = InstancePreset([4], 99, 1.0)(image, target, (0,))
+    assert (out == image[:, ::-1]).all()
+    assert flipped["boxes"].tolist() == [[3, 1, 5, 3]]
+    assert (flipped["masks"][0] == masks[0, :, ::-1]).all()
 
 
 def seeded(transform, seed):
@@ -15,14 +83,13 @@ def seeded(transform, seed):
 
 
 def test_masks_get_no_new_values():
-    preset = train_semantic((64, 48), (0.3, 3.0), 0.5, 0.4, 0.4, 0.4, 0.1, ignore_index=255)
+    preset = train_semantic((64, 48), (0.3, 3.0), 0.5, 0.4, 0.4, 0.4, 0.1)
     rng = np.random.default_rng(0)
     for seed in range(40):
         height, width = rng.integers(1, 150, 2)
         mask = rng.choice(np.array([0, 7, 19], np.uint8), (height, width))
         image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
-        preset.set_random_state(np.random.default_rng(seed), random.Random(seed))
-        out = preset(image=image, mask=mask)
+        out = dict(zip(("image", "mask"), preset(image, mask, (seed,)), strict=True))
         assert out["image"].shape == (64, 48, 3)
         assert out["mask"].shape == (64, 48)
         assert out["image"].dtype == out["mask"].dtype == np.uint8
@@ -48,10 +115,9 @@ def test_image_and_mask_stay_aligned():
     mask = np.kron(np.random.default_rng(0).integers(0, 2, (8, 10)), np.ones((16, 16)))
     mask = mask.astype(np.uint8)
     image = np.repeat(mask[..., None] * 200, 3, axis=2).astype(np.uint8)
-    preset = train_semantic((100, 100), (0.5, 2.0), 0.5, 0, 0, 0, 0, ignore_index=255)
+    preset = train_semantic((100, 100), (0.5, 2.0), 0.5, 0, 0, 0, 0)
     for seed in range(20):
-        preset.set_random_state(np.random.default_rng(seed), random.Random(seed))
-        out = preset(image=image, mask=mask)
+        out = dict(zip(("image", "mask"), preset(image, mask, (seed,)), strict=True))
         valid = out["mask"] != 255
         shown = (out["image"][..., 0] > 100).astype(np.uint8)
         assert (shown == out["mask"])[valid].mean() > 0.97

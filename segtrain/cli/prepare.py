@@ -1,0 +1,114 @@
+"""`prepare`: downloads, converts and verifies a data set, or draws a contact sheet of it."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from segtrain.build import build_data
+from segtrain.dataset.cache import cached_folder
+from segtrain.dataset.datamodule import SegmentationData
+from segtrain.dataset.stream import TrainStream
+from segtrain.errors import UserError
+from segtrain.prepare.archives import obtain_all
+from segtrain.prepare.preview import Sample, write_preview
+from segtrain.prepare.progress import track
+from segtrain.prepare.summary import print_summary, write_summary
+from segtrain.prepare.verify import verify
+
+logger = logging.getLogger("segtrain")
+
+COUNTED_IMAGES = 500  # for the contact sheet's histogram; verification counts all
+
+
+def run(config: dict, run_dir: Path) -> None:
+    """Prepares the data set, or previews it.
+
+    Raises:
+        UserError: something has to be fetched by hand, cannot be fetched, or is faulty.
+    """
+    if config["preview"]:
+        preview(build_data(config), config["preview_samples"], run_dir)
+        return
+    source = config["dataset"]["source"]
+    if "filter_empty" in source:
+        source["filter_empty"] = []  # what training leaves out is verified all the same
+    data = build_data(config)
+    preparation = data.preparation
+    if preparation is not None and not config["verify"]:
+        obtain_all(preparation, config["keep_archives"])
+        if preparation.convert is not None and preparation.convert(Path(preparation.root)):
+            logger.info("converted   the annotations of %s", data.name)
+    verify_once(data, expected_counts(data, config["complete"]), config["verify"], run_dir)
+
+
+def expected_counts(data: SegmentationData, complete: bool) -> dict[str, int | None]:
+    """The splits to verify, and how many images each should have."""
+    if data.preparation is None:
+        return dict.fromkeys(data.splits.values())
+    counts = data.preparation.counts
+    return counts if complete else dict.fromkeys(counts)
+
+
+def verify_once(
+    data: SegmentationData, counts: dict[str, int | None], again: bool | None, run_dir: Path
+) -> None:
+    """Verifies the data set unless the same files were found right before.
+
+    Args:
+        data: the data set.
+        counts: see `verify`.
+        again: whether to look at files that were found right before, too.
+        run_dir: gets `verify.json`.
+
+    Raises:
+        UserError: there is a fault.
+    """
+    optional = data.preparation.optional if data.preparation else []
+
+    def build(folder: Path) -> None:
+        reports = verify(data, counts, optional, data.num_workers)
+        print_summary(reports, data.labels, data.name)
+        write_summary(run_dir / "verify.json", reports, data.labels)
+        logger.info("report      %s", run_dir / "verify.json")
+        faults = [fault for report in reports for fault in report.faults]
+        if faults:
+            shown = "\n".join(f"  {fault}" for fault in faults[:20])
+            more = f"\n  ... and {len(faults) - 20} more, see the report" if faults[20:] else ""
+            raise UserError(f"{data.name}: {len(faults)} faults\n{shown}{more}")
+        logger.info("verified    %s: no fault", data.name)
+        write_summary(folder / "verify.json", reports, data.labels)
+
+    if again:
+        build(run_dir)
+        return
+    try:
+        key = f"{counts} " + "\n".join(
+            data.source(split).fingerprint() for split in counts if split not in optional
+        )
+    except UserError:
+        build(run_dir)  # and so names the fault
+        return
+    before = []
+    cached_folder(f"verified/{data.name}", key, lambda folder: (before.append(1), build(folder)))
+    if not before:
+        logger.info("verified    %s: unchanged since it was verified; verify=true looks at every "
+                    "file again", data.name)  # fmt: skip
+
+
+def preview(data: SegmentationData, num_samples: int, run_dir: Path) -> None:
+    """Draws the first samples of the training stream."""
+    split = data.splits["train"]
+    source = data.source(split)
+    stream = TrainStream(source, data.transform, data.seed)
+    samples = [
+        Sample(name, image, label)
+        for image, label, name in (stream[position] for position in range(num_samples))
+    ]
+    counted = np.unique(np.linspace(0, len(source) - 1, COUNTED_IMAGES).round().astype(int))
+    counts = sum(
+        source.class_counts(int(index)) for index in track(counted, len(counted), "counting")
+    )
+    title = f"{data.name} {split}: training samples; classes of {len(counted)} of its images"
+    for path in write_preview(samples, data.labels, counts, title, run_dir):
+        logger.info("preview     %s", path)

@@ -1,0 +1,128 @@
+"""Cityscapes (Cordts et al. 2016): 5,000 finely and 20,000 coarsely labelled street scenes."""
+
+from pathlib import Path
+
+import numpy as np
+
+from segtrain.contracts import InstanceTarget, LabelSet
+from segtrain.dataset.counts import count_labels
+from segtrain.dataset.files import find_base, read_image, read_mask, require_folder
+from segtrain.dataset.instances import target_from_masks
+from segtrain.dataset.pairs import ImageMaskPairs, Pair
+from segtrain.errors import UserError
+
+HINT = "leftImg8bit/ and gtFine/ are expected there; segtrain prepare dataset=cityscapes says how"
+FOLDERS = {  # split -> annotation, folder of the archives
+    "train": ("gtFine", "train"),
+    "val": ("gtFine", "val"),
+    "test": (None, "test"),
+    "train_extra": ("gtCoarse", "train_extra"),
+    "train_coarse": ("gtCoarse", "train"),
+    "val_coarse": ("gtCoarse", "val"),
+}
+IMAGE_END = "_leftImg8bit.png"
+
+
+def cityscapes(root: str, split: str, labels: LabelSet) -> ImageMaskPairs:
+    """Images of `leftImg8bit/<folder>/<city>` with the label ids of `gtFine` or `gtCoarse`.
+
+    Splits: train, val, test (no labels), train_extra (coarse), train_coarse and val_coarse (the
+    coarse labels of train and val).
+
+    Raises:
+        UserError: a folder is missing or empty, or there is no such split.
+    """
+    return _list_split(root, split, labels, "labelIds")
+
+
+class CityscapesInstances:
+    """One split with instance targets.
+
+    A pixel of the instance map is `label * 1000 + number` for a single object and the label alone
+    for a group of them that could not be told apart, which becomes a crowd region.
+
+    Args:
+        root, split: as in `cityscapes`.
+        labels: the eight classes with instances.
+
+    Raises:
+        UserError: a folder is missing or empty, or there is no such split.
+    """
+
+    def __init__(self, root: str, split: str, labels: LabelSet) -> None:
+        self.pairs = _list_split(root, split, labels, "instanceIds")
+        self.labels = labels
+        self.labelled = self.pairs.labelled
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def name(self, index: int) -> str:
+        return self.pairs.name(index)
+
+    def read(self, index: int) -> tuple[np.ndarray, InstanceTarget]:
+        """Image (H, W, 3) uint8 RGB and its instances; none where the labels are not public.
+
+        Raises:
+            UserError: a file is missing or damaged, or the sizes differ; names the file.
+        """
+        pair = self.pairs.pairs[index]
+        image = read_image(pair.image)
+        ids = read_mask(pair.mask) if pair.mask else np.zeros(image.shape[:2], np.uint16)
+        if ids.shape != image.shape[:2]:
+            raise UserError(
+                f"{pair.mask}: the instance map is {ids.shape[1]}x{ids.shape[0]} but its image is "
+                f"{image.shape[1]}x{image.shape[0]} (width x height)"
+            )
+        return image, self._target(ids, index)
+
+    def class_counts(self, index: int) -> np.ndarray:
+        """(K + 1,) int64 instances per class; crowds last."""
+        return count_labels(
+            self._target(read_mask(self.pairs.pairs[index].mask), index), self.labels
+        )
+
+    def fingerprint(self) -> str:
+        return self.pairs.fingerprint()
+
+    def files(self) -> list[str]:
+        return self.pairs.files()
+
+    def patterns(self) -> list[str]:
+        return self.pairs.patterns()
+
+    def faults(self) -> list[str]:
+        return self.pairs.faults()
+
+    def _target(self, ids: np.ndarray, index: int) -> InstanceTarget:
+        raw = np.where(ids >= 1000, ids // 1000, ids)
+        wanted = np.isin(raw, list(self.labels.raw_to_train))
+        values, inverse = np.unique(np.where(wanted, ids, 0), return_inverse=True)
+        kept = np.flatnonzero(values)
+        inverse = inverse.reshape(ids.shape)
+        masks = inverse == kept[:, None, None]
+        labels = [self.labels.raw_to_train[int(v // 1000 or v)] for v in values[kept]]
+        return target_from_masks(masks, labels, values[kept] < 1000, image_id=index)
+
+
+def _list_split(root: str, split: str, labels: LabelSet, kind: str) -> ImageMaskPairs:
+    base = find_base(root, ("cityscapes",), HINT)
+    if split not in FOLDERS:
+        raise UserError(f"cityscapes has no split '{split}'; expected one of {', '.join(FOLDERS)}")
+    annotation, folder = FOLDERS[split]
+    if annotation:
+        require_folder(base / annotation / folder, HINT)
+    images = sorted((base / "leftImg8bit" / folder).glob(f"*/*{IMAGE_END}"))
+    if not images:
+        raise UserError(
+            f"{base / 'leftImg8bit' / folder}: no <city>/*{IMAGE_END}; "
+            "segtrain prepare dataset=cityscapes says what to fetch"
+        )
+
+    def mask(image: Path) -> str:
+        name = f"{image.name.removesuffix(IMAGE_END)}_{annotation}_{kind}.png"
+        return str(base / str(annotation) / folder / image.parent.name / name)
+
+    pairs = [Pair(str(image), mask(image) if annotation else "") for image in images]
+    exclusive = (f"{annotation}/{folder}/*/*_{kind}.png",) if annotation else ()
+    return ImageMaskPairs(pairs, labels, base, exclusive)

@@ -1,0 +1,116 @@
+"""Decoded images and train-id masks in two flat files, of which only what a crop shows is read.
+
+Decoding dominates the reading of large PNGs: a 2048x1024 image and its mask take some 50 ms, while
+the memory-mapped crop of one costs a copy. The price is disk space: 4 bytes a pixel.
+"""
+
+import logging
+import re
+import shutil
+import sys
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+from rich.progress import track
+from torch.utils.data import DataLoader
+
+from segtrain.contracts import Source
+from segtrain.dataset.cache import cache_root, cached_folder
+from segtrain.dataset.stream import EvalImages, one_thread
+from segtrain.errors import UserError
+
+logger = logging.getLogger("segtrain")
+
+BYTES = 4  # of a pixel: RGB and train id
+
+
+class CachedPixels:
+    """A semantic source whose pixels come from the cache, exactly as the source reads them.
+
+    Built when first asked for, anew when a file or the label map changed; other processes wait.
+
+    Args:
+        source: the split; names, counts and files remain its own.
+        name: of the data set and split.
+        num_workers: processes that decode while it is built.
+
+    Raises:
+        UserError: there is not enough disk space, or a file cannot be read.
+    """
+
+    def __init__(self, source: Source, name: str, num_workers: int) -> None:
+        self.source = source
+        self.labelled = source.labelled
+        place = sha256("\n".join(source.files()).encode()).hexdigest()[:8]
+        readable = re.sub(r"[^\w.-]+", "_", name)
+        folder = cached_folder(
+            f"pixels/{readable}-{place}",
+            source.fingerprint(),
+            lambda target: write_pixels(source, target, num_workers),
+        )
+        self.index = np.load(folder / "index.npy")  # (N, 3) int64: first pixel, height, width
+        self.images = np.memmap(folder / "images.bin", np.uint8, "r")
+        self.masks = np.memmap(folder / "masks.bin", np.uint8, "r")
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def name(self, index: int) -> str:
+        return self.source.name(index)
+
+    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Image (H, W, 3) and mask (H, W), both uint8, read-only, read where they are looked at."""
+        first, height, width = map(int, self.index[index])
+        last = first + height * width
+        image = self.images[3 * first : 3 * last].reshape(height, width, 3)
+        return image.view(np.ndarray), self.masks[first:last].reshape(height, width).view(
+            np.ndarray
+        )
+
+    def class_counts(self, index: int) -> np.ndarray:
+        return self.source.class_counts(index)
+
+    def fingerprint(self) -> str:
+        return self.source.fingerprint()
+
+    def files(self) -> list[str]:
+        return self.source.files()
+
+    def patterns(self) -> list[str]:
+        return self.source.patterns()
+
+    def faults(self) -> list[str]:
+        return self.source.faults()
+
+
+def write_pixels(source: Source, folder: Path, num_workers: int) -> None:
+    """Decodes every sample of a semantic source into `folder`.
+
+    Raises:
+        UserError: there is not enough disk space.
+    """
+    needed = BYTES * source.read(0)[1].size * len(source)
+    free = shutil.disk_usage(folder).free
+    if needed > 0.95 * free:
+        raise UserError(
+            f"{cache_root()}: the cache of {len(source)} images needs about {needed / 1e9:.1f} GB "
+            f"and {free / 1e9:.1f} GB are free; set SEGTRAIN_CACHE to a larger disk, or "
+            "dataset.cache=false"
+        )
+    logger.info("cache       writing %d images, about %.1f GB, to %s", len(source), needed / 1e9,
+                cache_root())  # fmt: skip
+    loader = DataLoader(
+        EvalImages(source, rank=0, world_size=1),
+        batch_size=None,
+        num_workers=num_workers,
+        worker_init_fn=one_thread,
+    )
+    rows, first = [], 0
+    with open(folder / "images.bin", "wb") as images, open(folder / "masks.bin", "wb") as masks:
+        for image, mask, _ in track(loader, "caching", disable=not sys.stdout.isatty()):
+            images.write(np.ascontiguousarray(image).data)
+            masks.write(np.ascontiguousarray(mask).data)
+            rows.append((first, *mask.shape))
+            first += mask.shape[0] * mask.shape[1]
+    np.save(folder / "index.npy", np.array(rows, np.int64))

@@ -1,0 +1,161 @@
+"""Downloads that resume where they broke, checked by their hash."""
+
+import hashlib
+import http.client
+import logging
+import os
+import shutil
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.response import addinfourl
+
+from rich.console import Console
+from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
+
+from segtrain.errors import UserError
+
+logger = logging.getLogger("segtrain")
+BLOCK = 1 << 20  # bytes read at once
+TIMEOUT = 30.0  # seconds a server may stay silent
+WAITS = (0.5, 1.0, 2.0, 4.0)  # seconds before each further attempt; one that got bytes resets them
+Response = http.client.HTTPResponse | addinfourl
+
+
+class _AttemptError(Exception):
+    """One attempt at a download failed; `again` says whether another may succeed."""
+
+    def __init__(self, reason: object, again: bool) -> None:
+        super().__init__(str(reason))
+        self.again = again
+
+
+def download(url: str, path: Path, digest: str | None) -> None:
+    """Downloads to `path` through `path` + ".part", which a later call resumes.
+
+    Raises:
+        UserError: not reachable, no such file, no space, not writable, or a wrong hash.
+    """
+    part = path.with_name(path.name + ".part")
+    console = Console(stderr=True)
+    columns = (*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
+    progress = Progress(*columns, console=console, disable=not console.is_terminal)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if progress.disable:
+            logger.info("downloading %s to %s", url, path)
+        with progress:
+            progress.add_task(path.name, total=None)
+            _receive_all(url, part, digest, progress)
+        _check_or_remove(part, digest)
+        os.replace(part, path)
+    except _AttemptError as error:
+        raise UserError(
+            f"{url}: cannot be downloaded: {error}. Check the network and run again, or download "
+            f"it elsewhere and put it at {path}"
+        ) from None
+    except OSError as error:
+        raise UserError(f"{url}: cannot be written to {part} ({error})") from None
+    if progress.disable:
+        logger.info("downloaded %s (%d bytes)", path, path.stat().st_size)
+
+
+def check_digest(path: Path, digest: str | None) -> None:
+    """Compares a file with a hash such as "md5:<hex>"; None lets every file pass.
+
+    Raises:
+        UserError: another hash.
+        OSError: unreadable.
+    """
+    if digest is None:
+        return
+    kind, _, expected = digest.partition(":")
+    with open(path, "rb") as file:
+        found = hashlib.file_digest(file, kind).hexdigest()
+    if found != expected.lower():
+        raise UserError(f"{path}: wrong {kind} hash: expected {expected}, found {found}")
+
+
+def _check_or_remove(path: Path, digest: str | None) -> None:
+    """`check_digest` for a file that the next run would use again."""
+    try:
+        check_digest(path, digest)
+    except UserError as error:
+        path.unlink()
+        raise UserError(f"{error}. The file was removed; run again to download it anew") from None
+
+
+def _receive_all(url: str, part: Path, digest: str | None, progress: Progress) -> None:
+    """Repeats attempts, each from where the last one broke, as long as they lead further."""
+    failures, longest = 0, _size(part)
+    while True:
+        try:
+            return _receive(url, part, digest, progress)
+        except _AttemptError as error:
+            failures = 1 if _size(part) > longest else failures + 1
+            longest = max(longest, _size(part))
+            if not error.again or failures > len(WAITS):
+                raise
+            logger.warning("%s: %s; next attempt in %g s", url, error, WAITS[failures - 1])
+        time.sleep(WAITS[failures - 1])
+
+
+def _receive(url: str, part: Path, digest: str | None, progress: Progress) -> None:
+    """One attempt: adds what `part` lacks, or all of it where the server knows no ranges."""
+    have = _size(part)
+    with _request(url, have) as response:
+        start = response.headers["Content-Range"] or ""
+        # Nothing is missing; where the server names no length, the hash check that follows decides.
+        if response.status == 416 and (start == f"bytes */{have}" or (digest and not start)):
+            return
+        if response.status in (206, 416) and not start.startswith(f"bytes {have}-"):
+            part.unlink()
+            raise _AttemptError(f"{part} is no beginning of this file and was removed", True)
+        length = int(response.headers["Content-Length"] or 0)
+        with open(part, "ab" if response.status == 206 else "wb") as file:
+            _check_space(part.parent, length)
+            total = file.tell() + length if length else None
+            for block in _blocks(response):
+                file.write(block)
+                progress.update(progress.task_ids[0], completed=file.tell(), total=total)
+    # http.client ends a broken body as it ends a whole one.
+    if _size(part) < (total or 0):
+        raise _AttemptError(f"the connection broke after {_size(part)} of {total} bytes", True)
+
+
+def _request(url: str, have: int) -> Response:
+    """The response to a request for all bytes but the first `have`; status 416 included."""
+    headers = {"User-Agent": "segtrain"} | ({"Range": f"bytes={have}-"} if have else {})
+    request = urllib.request.Request(url, headers=headers)
+    try:
+        return urllib.request.urlopen(request, timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and have:
+            return error
+        error.close()
+        raise _AttemptError(error, error.code in (408, 429) or error.code >= 500) from None
+    except (OSError, http.client.HTTPException) as error:
+        raise _AttemptError(getattr(error, "reason", error), not url.startswith("file:")) from None
+
+
+def _blocks(response: Response) -> Iterator[bytes]:
+    try:
+        while block := response.read(BLOCK):
+            yield block
+    except (OSError, http.client.HTTPException) as error:
+        raise _AttemptError(f"the connection broke ({error})", True) from None
+
+
+def _check_space(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(
+            f"{folder}: {free / 1e9:.1f} GB are free, {needed / 1e9:.1f} GB are still to be "
+            "downloaded; make room or choose another folder"
+        )
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0

@@ -1,0 +1,133 @@
+"""Every file of a data set looked at: counts, pairs, sizes, values, class frequencies."""
+
+import glob
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch.utils.data import DataLoader, Dataset
+
+from segtrain.contracts import LabelSet, Source
+from segtrain.dataset.counts import count_labels
+from segtrain.dataset.datamodule import SegmentationData
+from segtrain.dataset.stream import one_thread
+from segtrain.errors import UserError
+from segtrain.prepare.progress import track
+
+
+@dataclass
+class SplitReport:
+    """What was found in one split.
+
+    Args:
+        split: its official name.
+        expected: images of the complete set, None where none is published or asked for.
+        images: images found.
+        smallest, largest: (height, width) of the images with the fewest and most pixels.
+        counts: (K + 1,) pixels, or instances, per class; last, void pixels, or crowds.
+        images_with: (K,) images that show the class.
+        faults: one message each, naming the file.
+        absent: why an optional split was passed over.
+    """
+
+    split: str
+    expected: int | None
+    counts: np.ndarray
+    images_with: np.ndarray
+    images: int = 0
+    smallest: tuple[int, int] = (0, 0)
+    largest: tuple[int, int] = (0, 0)
+    faults: list[str] = field(default_factory=list)
+    absent: str | None = None
+
+
+class _Checked(Dataset):
+    """Samples -> what is wrong with them, their size and their label counts."""
+
+    def __init__(self, source: Source, labels: LabelSet) -> None:
+        self.source = source
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> tuple[str | None, tuple[int, int], np.ndarray]:
+        try:
+            image, label = self.source.read(index)
+        except Exception as error:  # whatever a damaged file raises is what is looked for
+            known = isinstance(error, UserError)
+            fault = str(error) if known else f"{self.source.name(index)}: {error!r}"
+            return fault, (0, 0), np.zeros(self.labels.num_classes + 1, np.int64)
+        return None, image.shape[:2], count_labels(label, self.labels)
+
+
+def verify(
+    data: SegmentationData,
+    counts: dict[str, int | None],
+    optional: list[str],
+    num_workers: int,
+) -> list[SplitReport]:
+    """Checks every sample of the splits named in `counts`.
+
+    Args:
+        data: the data set.
+        counts: expected images per split; None where any number is right.
+        optional: splits that may be absent.
+        num_workers: processes that read.
+
+    Returns:
+        One report a split. Files that no split lists are faults of the last one.
+    """
+    reports, listed, patterns = [], set(), set()
+    for split, expected in counts.items():
+        report = _empty_report(split, expected, data.labels)
+        reports.append(report)
+        try:
+            source = data.source(split)
+        except UserError as error:
+            if split in optional:
+                report.absent = str(error)
+            else:
+                report.faults.append(str(error))
+            continue
+        check_split(report, source, data.labels, num_workers)
+        listed.update(source.files())
+        patterns.update(source.patterns())
+    strays = {path for pattern in patterns for path in glob.glob(pattern)} - listed
+    reports[-1].faults += [f"{path}: extra file, in no list of the set" for path in sorted(strays)]
+    return reports
+
+
+def check_split(report: SplitReport, source: Source, labels: LabelSet, num_workers: int) -> None:
+    """Fills the report of one split."""
+    report.images = len(source)
+    if report.expected not in (None, report.images):
+        report.faults.append(
+            f"split '{report.split}' has {report.images} images, expected {report.expected}"
+        )
+    twice = (item for item in Counter(source.files()).items() if item[1] > 1)
+    report.faults += source.faults()
+    report.faults += [f"{path}: listed {count} times" for path, count in twice]
+    loader = DataLoader(
+        _Checked(source, labels),
+        batch_size=None,
+        num_workers=num_workers,
+        worker_init_fn=one_thread,
+    )
+    sizes = []
+    for fault, size, counts in track(loader, len(source), report.split):
+        if fault:
+            report.faults.append(fault)
+            continue
+        sizes.append(tuple(size))
+        counts = np.asarray(counts)
+        report.counts += counts
+        report.images_with += counts[:-1] > 0
+    if sizes:
+        report.smallest = min(sizes, key=lambda size: size[0] * size[1])
+        report.largest = max(sizes, key=lambda size: size[0] * size[1])
+
+
+def _empty_report(split: str, expected: int | None, labels: LabelSet) -> SplitReport:
+    zeros = np.zeros(labels.num_classes + 1, np.int64)
+    return SplitReport(split, expected, zeros, zeros[:-1].copy())
