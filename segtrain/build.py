@@ -26,6 +26,7 @@ from segtrain.callback.progress import DataWait, Progress
 from segtrain.contracts import LabelSet
 from segtrain.dataset.counts import class_frequency, median_frequency_weights
 from segtrain.dataset.datamodule import SegmentationData
+from segtrain.dataset.transforms import SemanticPreset
 from segtrain.errors import UserError
 from segtrain.task.semantic import SemanticSegmentation
 
@@ -51,6 +52,19 @@ def make(node: dict, **call_time: Any) -> Any:
 def build_data(config: dict) -> SegmentationData:
     """The data module; reads no image yet."""
     return make(config["dataset"], batch_size=config["batch_size"], seed=config["seed"])
+
+
+def require_semantic(data: SegmentationData) -> None:
+    """Refuses to train a semantic network on instances.
+
+    Raises:
+        UserError: the data set's samples are instances.
+    """
+    if not isinstance(data.transform, SemanticPreset):
+        raise UserError(
+            f"dataset={data.name} has instances for labels; the architecture needs a semantic "
+            "data set, such as cocostuff, cocovoc or cityscapes"
+        )
 
 
 def build_model(config: dict, num_classes: int) -> nn.Module:

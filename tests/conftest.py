@@ -90,6 +90,27 @@ def write_pair(
     Image.fromarray(mask).save(root / "masks" / f"{name}.png")
 
 
+def annotation(number, image, segmentation, category=1, crowd=0, bbox=(10, 10, 20, 20)) -> dict:
+    """One entry of a COCO annotation file."""
+    return {"id": number, "image_id": image, "category_id": category, "segmentation": segmentation,
+            "iscrowd": crowd, "bbox": list(bbox), "area": 400.0}  # fmt: skip
+
+
+def write_coco(root, annotations, images=(7, 3, 5), split="val2017", file=None) -> Path:
+    """Black 60x40 images of one split and their annotation file; returns its path."""
+    folder = root / split
+    folder.mkdir(parents=True, exist_ok=True)
+    entries = []
+    for number in images:
+        Image.new("RGB", (60, 40)).save(folder / f"{number:012}.jpg")
+        entries.append({"id": number, "file_name": f"{number:012}.jpg", "height": 40, "width": 60})
+    content = {"images": entries, "annotations": annotations, "categories": []}
+    (root / "annotations").mkdir(exist_ok=True)
+    path = root / "annotations" / (file or f"instances_{split}.json")
+    path.write_text(json.dumps(content))
+    return path
+
+
 @pytest.fixture
 def folder_set(tmp_path) -> Path:
     """Eight 40x48 pairs of three classes, with lists of six and two."""

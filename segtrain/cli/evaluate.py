@@ -8,7 +8,13 @@ import pytorch_lightning as pl
 import torch
 
 from segtrain.architecture.weights import load_weights, read_state_dict
-from segtrain.build import build_data, build_task, common_trainer_arguments, shows_bar
+from segtrain.build import (
+    build_data,
+    build_task,
+    common_trainer_arguments,
+    require_semantic,
+    shows_bar,
+)
 from segtrain.dataset.datamodule import SegmentationData
 from segtrain.errors import UserError
 from segtrain.report.results import (
@@ -41,6 +47,7 @@ def run(config: dict, run_dir: Path) -> None:
     data = build_data(merged)
     if config["split"] is not None:
         data.splits["test"] = config["split"]
+    require_semantic(data)
     task = build_task(merged, data.labels)
     results = evaluate_checkpoint(merged, data, task, checkpoint, run_dir) | trained
     if task.global_rank == 0:

@@ -20,7 +20,7 @@ COMMANDS = {
     "train": "train, then evaluate the best checkpoint (the default command)",
     "evaluate": "evaluate run=<run folder> or checkpoint=<file> on any split",
     "prepare": "download, convert and verify dataset=<name>; preview=true draws samples",
-    "benchmark": "measure=model|loader|metric: speed, memory, parameters, FLOPs",
+    "benchmark": "measure=model|loader|targets|memory|metric: speed, memory, FLOPs",
 }
 GROUPS = (
     "dataset", "architecture", "loss", "optimizer", "inference", "trainer", "callback", "logger",
@@ -114,6 +114,7 @@ def help_text() -> str:
         "  segtrain -m experiment=quickstart optimizer.lr=0.01,0.02",
         "  segtrain resume=outputs/quickstart/<date_time>",
         "  segtrain evaluate run=outputs/quickstart/<date_time> split=val",
+        "  segtrain prepare dataset=voc                 download, convert, verify; preview=true",
         "  segtrain --cfg job                           print the composed configuration",
         "",
         "Data sets are looked for under $SEGTRAIN_DATA (default: data/).",

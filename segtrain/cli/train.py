@@ -7,7 +7,13 @@ from pathlib import Path
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from segtrain.build import build_data, build_task, build_trainer, resolve_class_weights
+from segtrain.build import (
+    build_data,
+    build_task,
+    build_trainer,
+    require_semantic,
+    resolve_class_weights,
+)
 from segtrain.callback.progress import Progress
 from segtrain.cli.evaluate import evaluate_checkpoint
 from segtrain.dataset.datamodule import SegmentationData
@@ -26,6 +32,7 @@ def run(config: dict, run_dir: Path) -> None:
     """
     pl.seed_everything(config["seed"], verbose=False)
     data = build_data(config)
+    require_semantic(data)
     data.check()
     resolve_class_weights(config, data)
     task = build_task(config, data.labels)

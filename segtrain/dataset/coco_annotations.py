@@ -1,21 +1,30 @@
 """COCO instance annotations as flat arrays on disk, made once from the official JSON.
 
-Polygons and both run-length forms become compressed run-length codes, which decode fast and
-exactly. The arrays are memory-mapped, so processes and loader workers share one copy.
+Polygons and both run-length forms become compressed run-length codes of the transposed masks:
+pycocotools' codes run down the columns, so those decode straight into rows, without a copy. The
+arrays are memory-mapped; processes and loader workers share one copy.
 """
 
 import json
+import logging
+import sys
 from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from pycocotools import mask as rle
+from rich.progress import track
 
 from segtrain.dataset.cache import cached_folder, files_fingerprint
 from segtrain.dataset.packed import PackedStrings
 from segtrain.errors import UserError
 
-FORMAT = "1"  # of the arrays; another one makes them anew
+logger = logging.getLogger("segtrain")
+
+PARALLEL_FROM = 2000  # images; for fewer, starting processes takes longer
+FORMAT = "2"  # of the arrays; another one makes them anew
 
 
 class CocoAnnotations:
@@ -61,21 +70,17 @@ class CocoAnnotations:
         """Which of the M instances are the image's."""
         return slice(int(self.first[image]), int(self.first[image + 1]))
 
-    def codes_of(self, image: int) -> list[dict]:
-        """The image's run-length codes, as pycocotools takes them."""
-        size = [int(side) for side in self.sizes[image]]
-        offsets = self.code_offsets[self.first[image] : self.first[image + 1] + 1]
-        return [
-            {"size": size, "counts": self.codes[start:end].tobytes()}
-            for start, end in zip(offsets[:-1], offsets[1:], strict=True)
-        ]
-
     def masks(self, image: int) -> np.ndarray:
         """(n, H, W) uint8 masks, 0 or 1."""
-        codes = self.codes_of(image)
+        height, width = (int(side) for side in self.sizes[image])
+        offsets = self.code_offsets[self.first[image] : self.first[image + 1] + 1]
+        codes = [
+            {"size": [width, height], "counts": self.codes[start:end].tobytes()}
+            for start, end in zip(offsets[:-1], offsets[1:], strict=True)
+        ]
         if not codes:
-            return np.zeros((0, *self.sizes[image]), np.uint8)
-        return np.ascontiguousarray(rle.decode(codes).transpose(2, 0, 1))
+            return np.zeros((0, height, width), np.uint8)
+        return rle.decode(codes).transpose(2, 1, 0)
 
 
 def pack(path: Path, folder: Path) -> None:
@@ -102,9 +107,8 @@ def pack(path: Path, folder: Path) -> None:
             continue
         by_image[entry["image_id"]].append(entry)
     rows, first = [], [0]
-    for image in images:
-        for entry in by_image[image["id"]]:
-            row = _encode(entry, image["height"], image["width"])
+    for image, encoded in zip(images, _encode_all(images, by_image), strict=True):
+        for entry, row in zip(by_image[image["id"]], encoded, strict=True):
             if row is None:
                 faults.append(f"{path}: annotation {entry['id']} has no pixel in its image")
             else:
@@ -145,16 +149,34 @@ def encode_segmentation(segmentation: list | dict, height: int, width: int) -> d
     return rle.merge(rle.frPyObjects(polygons, height, width)) if polygons else None
 
 
+def _encode_all(
+    images: list[dict], by_image: dict[int, list[dict]]
+) -> Iterator[list[tuple | None]]:
+    """The rows of each image, in several processes where there are many."""
+    if len(images) < PARALLEL_FROM:
+        for image in images:
+            yield _encode_image(image, by_image[image["id"]])
+        return
+    logger.info("annotations packing those of %d images, once", len(images))
+    with ProcessPoolExecutor() as pool:
+        entries = (by_image[image["id"]] for image in images)
+        done = pool.map(_encode_image, images, entries, chunksize=64)
+        bar = track(done, "packing", len(images), disable=not sys.stdout.isatty())
+        yield from bar
+
+
+def _encode_image(image: dict, entries: list[dict]) -> list[tuple | None]:
+    return [_encode(entry, image["height"], image["width"]) for entry in entries]
+
+
 def _encode(entry: dict, height: int, width: int) -> tuple | None:
-    """Category, clipped box, area, crowd flag and code bytes of one annotation."""
+    """Category, clipped box, area, crowd flag and code of the transposed mask of an annotation."""
     left, top, box_width, box_height = entry["bbox"]
     box = (max(left, 0), max(top, 0), min(left + box_width, width), min(top + box_height, height))
     code = encode_segmentation(entry["segmentation"], height, width)
     if code is None or box[2] <= box[0] or box[3] <= box[1]:
         return None
-    counts = code["counts"]
-    if isinstance(counts, str):
-        counts = counts.encode()
+    counts = rle.encode(np.asfortranarray(rle.decode(code).T))["counts"]
     return entry["category_id"], box, entry["area"], bool(entry.get("iscrowd", 0)), counts
 
 

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from segtrain.contracts import LabelSet, Preparation, Source
 from segtrain.dataset.joined import Joined
-from segtrain.dataset.pixels import CachedPixels
+from segtrain.dataset.pixels import cached_pixels
 from segtrain.dataset.preflight import check_labels
 from segtrain.dataset.stream import EvalImages, StepSampler, TrainStream, one_thread
 from segtrain.dataset.transforms import InstancePreset, SemanticPreset
@@ -28,7 +28,7 @@ class SegmentationData(pl.LightningDataModule):
             split that is reported); `a+b` joins two.
         transform: training augmentation, and how samples are batched.
         preparation: how the files get onto the disk; None where there are none.
-        cache: whether decoded images and masks are kept in the cache (see `CachedPixels`).
+        cache: whether decoded images and masks are kept in the cache (see `cached_pixels`).
         num_workers: loader processes per training process; `auto` leaves cores for the training.
         eval_batch_size: images a process evaluates at a time.
         preflight_masks: pairs per split that are checked before the first step.
@@ -87,11 +87,11 @@ class SegmentationData(pl.LightningDataModule):
         parts = [self.make_source(split=part, labels=self.labels) for part in split.split("+")]
         return Joined(parts) if len(parts) > 1 else parts[0]
 
-    def read_source(self, split: str) -> Source:
-        """The split as it is read in training and evaluation, from the cache where one is used.
+    def labelled_source(self, split: str) -> Source:
+        """A split that can be trained on and evaluated.
 
         Raises:
-            UserError: as `source`; its labels are not public; or it cannot be cached.
+            UserError: as `source`; or its labels are not public.
         """
         source = self.source(split)
         if not source.labelled:
@@ -99,14 +99,24 @@ class SegmentationData(pl.LightningDataModule):
                 f"split '{split}' of {self.name} has no public labels to train on or to evaluate; "
                 "choose another with dataset.splits.<train|val|test>=... or split=..."
             )
+        return source
+
+    def read_source(self, split: str) -> Source:
+        """The split as it is read in training and evaluation, from the cache where one is used.
+
+        Raises:
+            UserError: as `labelled_source`; or it cannot be cached.
+        """
+        source = self.labelled_source(split)
         if not self.cache:
             return source
         if not isinstance(self.transform, SemanticPreset) or not source.files():
             raise UserError(f"{self.name} has no image and mask files; use dataset.cache=false")
-        return CachedPixels(source, f"{self.name}-{split}", self.num_workers)
+        return cached_pixels(source, f"{self.name}-{split}", self.num_workers)
 
     def check(self) -> None:
         """The pre-flight check of the splits that training reads (see `check_labels`)."""
+        self.labelled_source(self.splits["test"])  # is there, before hours of training
         check_labels(self.train_source, self.labels, self.splits["train"], self.preflight_masks)
         check_labels(self.val_source, self.labels, self.splits["val"], self.preflight_masks)
 

@@ -25,30 +25,38 @@ logger = logging.getLogger("segtrain")
 BYTES = 4  # of a pixel: RGB and train id
 
 
-class CachedPixels:
-    """A semantic source whose pixels come from the cache, exactly as the source reads them.
-
-    Built when first asked for, anew when a file or the label map changed; other processes wait.
+def cached_pixels(source: Source, name: str, num_workers: int) -> "CachedPixels":
+    """A semantic source from the cache, built when first asked for and anew after a change.
 
     Args:
-        source: the split; names, counts and files remain its own.
+        source: the split.
         name: of the data set and split.
-        num_workers: processes that decode while it is built.
+        num_workers: processes that decode while it is built; other processes wait.
 
     Raises:
         UserError: there is not enough disk space, or a file cannot be read.
     """
+    place = sha256("\n".join(source.files()).encode()).hexdigest()[:8]
+    readable = re.sub(r"[^\w.-]+", "_", name)
+    folder = cached_folder(
+        f"pixels/{readable}-{place}",
+        source.fingerprint(),
+        lambda target: write_pixels(source, target, num_workers),
+    )
+    return CachedPixels(source, folder)
 
-    def __init__(self, source: Source, name: str, num_workers: int) -> None:
+
+class CachedPixels:
+    """A semantic source whose pixels come from the cache, exactly as the source reads them.
+
+    Args:
+        source: the split; names, counts and files remain its own.
+        folder: what `write_pixels` made of it.
+    """
+
+    def __init__(self, source: Source, folder: Path) -> None:
         self.source = source
         self.labelled = source.labelled
-        place = sha256("\n".join(source.files()).encode()).hexdigest()[:8]
-        readable = re.sub(r"[^\w.-]+", "_", name)
-        folder = cached_folder(
-            f"pixels/{readable}-{place}",
-            source.fingerprint(),
-            lambda target: write_pixels(source, target, num_workers),
-        )
         self.index = np.load(folder / "index.npy")  # (N, 3) int64: first pixel, height, width
         self.images = np.memmap(folder / "images.bin", np.uint8, "r")
         self.masks = np.memmap(folder / "masks.bin", np.uint8, "r")

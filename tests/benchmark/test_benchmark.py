@@ -1,11 +1,14 @@
 import json
 
 import pytest
-from conftest import only_run
+from conftest import annotation, only_run, write_coco
 
 from segtrain.cli.main import options
 
 FAST = {
+    "memory": ["measure.listed=0", "measure.samples=8", "measure.epochs=2"],
+    "targets": ["measure.rounds=1", "measure.samples=4", "dataset=coco2017",
+                "dataset.splits.train=val2017", "dataset.source.root=."],
     "loader": ["measure.samples=4", "measure.rounds=1", "measure.num_workers=[0]"],
     "metric": ["measure.rounds=1", "measure.shape=[1, 64, 64]"],
     "model": [
@@ -15,8 +18,14 @@ FAST = {
 }  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEGTRAIN_CACHE", str(tmp_path / "cache"))
+
+
 @pytest.mark.parametrize("name", options("measure"))
-def test_measures_and_writes(name, segtrain):
+def test_measures_and_writes(name, segtrain, tmp_path):
+    write_coco(tmp_path, [annotation(1, 3, [[10, 10, 30, 10, 30, 30]])])
     code, out, err = segtrain("benchmark", f"measure={name}", *FAST[name])
     assert code == 0, err
     content = json.loads((only_run("outputs/benchmark/*") / "benchmark.json").read_text())
@@ -24,6 +33,15 @@ def test_measures_and_writes(name, segtrain):
     assert "torch" in content["versions"]
     if name == "metric":
         assert max(row["largest IoU difference"] for row in content["rows"]) < 1e-6
+    if name == "loader":
+        ways = [row["way"] for row in content["rows"]]
+        assert len(ways) == 4
+        assert ways[:2] == ["segtrain", "segtrain, cached"]
+    if name == "targets":
+        assert content["rows"][0]["masks are pycocotools'"] == "True"
+    if name == "memory":
+        assert [row["epoch"] for row in content["rows"]] == [1, 2]
+        assert content["rows"][1]["of the first epoch"] > 0.9
     if name == "model":
         (row,) = content["rows"]
         assert row["parameters"] > 20e6
@@ -33,3 +51,19 @@ def test_measures_and_writes(name, segtrain):
 def test_loader_reads_real_files(segtrain, real_data):
     code, _, err = segtrain("benchmark", "measure=loader", "dataset=voc", *FAST["loader"])
     assert code == 0, err
+
+
+def test_loader_of_instances(segtrain, tmp_path):
+    write_coco(tmp_path, [annotation(1, 3, [[10, 10, 30, 10, 30, 30]])])
+    code, out, err = segtrain(
+        "benchmark", "measure=loader", "dataset=coco2017", "dataset.source.root=.",
+        "dataset.splits.train=val2017", *FAST["loader"],
+    )  # fmt: skip
+    assert code == 0, err
+    assert "torchvision references" not in out
+
+
+def test_targets_need_instances(segtrain):
+    code, _, err = segtrain("benchmark", "measure=targets")
+    assert code == 2
+    assert "needs a COCO instance set, not shapes" in err

@@ -47,6 +47,8 @@ def own(root, *overrides):
         (["dataset=camvid", "dataset.source.root=gone", "trainer.max_steps=1"], ["gone", "CamVid"]),
         (["dataset=voc", "dataset.source.root=gone", "trainer.max_steps=1"], ["gone", "VOC"]),
         (["dataset=folder", "dataset.source.root=gone"], ["gone", "classes.txt"]),
+        (["dataset=coco2017", "trainer.max_steps=1"], ["instances for labels", "cocostuff"]),
+        (["prepare", "dataset=voc", "dataset.source.root=gone", "verify=true"], ["gone", "VOC"]),
     ],
     ids=lambda value: value[0] if isinstance(value[0], str) and "=" in value[0] else "",
 )
@@ -68,7 +70,9 @@ def test_command_line(segtrain, monkeypatch, arguments, parts):
         (["loss.pixel.class_weights=[1,2,3]"], ["class_weights has 3 entries for 8 classes"]),
         (["inference.logit_adjustment=[1]"], ["logit_adjustment has 1 entries", "star"]),
         (["trainer.max_steps=many"], ["trainer.max_steps", "many"]),
+        (["loss.pixel.class_weights=even"], ["class_weights=even", "median_frequency"]),
         (["dataset.splits.val=holdout"], ["holdout", "train, val, test"]),
+        (["dataset.splits.test=holdout"], ["holdout", "train, val, test"]),
     ],
     ids=lambda value: value[-1],
 )

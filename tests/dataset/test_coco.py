@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from conftest import annotation, write_coco
 from PIL import Image
 from pycocotools import coco as pycoco
 from pycocotools import mask as rle
@@ -18,25 +19,6 @@ SQUARE = [10, 10, 30, 10, 30, 30, 10, 30]
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("SEGTRAIN_CACHE", str(tmp_path / "cache"))
-
-
-def annotation(number, image, segmentation, category=1, crowd=0, bbox=(10, 10, 20, 20)):
-    return {"id": number, "image_id": image, "category_id": category, "segmentation": segmentation,
-            "iscrowd": crowd, "bbox": list(bbox), "area": 400.0}  # fmt: skip
-
-
-def write_coco(root, annotations, images=(7, 3, 5), split="val2017", file=None):
-    folder = root / split
-    folder.mkdir(parents=True, exist_ok=True)
-    entries = []
-    for number in images:
-        Image.new("RGB", (60, 40)).save(folder / f"{number:012}.jpg")
-        entries.append({"id": number, "file_name": f"{number:012}.jpg", "height": 40, "width": 60})
-    content = {"images": entries, "annotations": annotations, "categories": []}
-    (root / "annotations").mkdir(exist_ok=True)
-    path = root / "annotations" / (file or f"instances_{split}.json")
-    path.write_text(json.dumps(content))
-    return path
 
 
 @pytest.fixture
