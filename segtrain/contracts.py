@@ -5,7 +5,7 @@ put them together.
 Shapes: N batch, K classes, H x W pixels of the image, h x w cells of a feature map.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -64,6 +64,23 @@ class Outputs(TypedDict):
     aux: NotRequired[Tensor]  # (N, K, h', w'), training only
 
 
+@dataclass(frozen=True)
+class Listing:
+    """What a split consists of on the disk.
+
+    Args:
+        key: changes when the samples do for another reason than their files, such as the label map.
+        files: every file, as often as it is listed.
+        patterns: absolute patterns of files that some split of the set must list.
+        faults: what is wrong with the annotations as a whole, such as an id that stands twice.
+    """
+
+    key: str
+    files: Sequence[str] = ()
+    patterns: Sequence[str] = ()
+    faults: Sequence[str] = ()
+
+
 class Source(Protocol):
     """One split of a data set: random access to decoded images and their labels."""
 
@@ -80,17 +97,8 @@ class Source(Protocol):
     def class_counts(self, index: int) -> np.ndarray:
         """(K + 1,) int64: pixels (or instances) per class; last, void pixels (or crowds)."""
 
-    def fingerprint(self) -> str:
-        """Changes when a file of the split or the meaning of its labels does."""
-
-    def files(self) -> list[str]:
-        """Every file of the split, as often as it is listed."""
-
-    def patterns(self) -> list[str]:
-        """Where only listed files may lie: absolute patterns; what else they match is a fault."""
-
-    def faults(self) -> list[str]:
-        """What is wrong with the annotations as a whole, such as an id that stands twice."""
+    def listing(self) -> Listing:
+        """What the split consists of."""
 
 
 @dataclass(frozen=True)

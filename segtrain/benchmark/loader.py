@@ -51,7 +51,7 @@ def loader_speed(
     data = build_data(config)
     with tempfile.TemporaryDirectory() as folder:
         source = data.source(data.splits["train"])
-        if isinstance(data.transform, SemanticPreset) and not source.files():
+        if isinstance(data.transform, SemanticPreset) and not source.listing().files:
             source = generate_pairs(Path(folder), labels=VOC, **generated)
         rows = []
         for workers in num_workers:

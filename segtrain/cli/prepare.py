@@ -1,12 +1,13 @@
 """`prepare`: downloads, converts and verifies a data set, or draws a contact sheet of it."""
 
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
 
 from segtrain.build import build_data
-from segtrain.dataset.cache import cached_folder
+from segtrain.dataset.cache import cached_folder, fingerprint
 from segtrain.dataset.datamodule import SegmentationData
 from segtrain.dataset.stream import TrainStream
 from segtrain.errors import UserError
@@ -39,6 +40,8 @@ def run(config: dict, run_dir: Path) -> None:
         obtain_all(preparation, config["keep_archives"])
         if preparation.convert is not None and preparation.convert(Path(preparation.root)):
             logger.info("converted   the annotations of %s", data.name)
+    if config["dataset"]["num_workers"] == "auto":
+        data.num_workers = len(os.sched_getaffinity(0))  # nothing else is computed
     verify_once(data, expected_counts(data, config["complete"]), config["verify"], run_dir)
 
 
@@ -84,7 +87,7 @@ def verify_once(
         return
     try:
         key = f"{counts} " + "\n".join(
-            data.source(split).fingerprint() for split in counts if split not in optional
+            fingerprint(data.source(split).listing()) for split in counts if split not in optional
         )
     except UserError:
         build(run_dir)  # and so names the fault

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from hashlib import sha256
 from pathlib import Path
 
+from segtrain.contracts import Listing
 from segtrain.errors import UserError
 
 KEY_FILE = "key"
@@ -55,6 +56,11 @@ def files_fingerprint(paths: Iterable[str | Path]) -> str:
         except OSError:
             digest.update(f"{path}\0missing\n".encode())
     return digest.hexdigest()
+
+
+def fingerprint(listing: Listing) -> str:
+    """Changes when a file of the split or the meaning of its labels does."""
+    return f"{files_fingerprint(listing.files)} {listing.key}"
 
 
 def _is_current(folder: Path, key: str) -> bool:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segtrain.contracts import InstanceTarget, LabelSet
+from segtrain.contracts import InstanceTarget, LabelSet, Listing
 from segtrain.dataset.counts import count_labels
 from segtrain.dataset.files import find_base, read_image, read_mask, require_folder
 from segtrain.dataset.instances import target_from_masks
@@ -82,17 +82,8 @@ class CityscapesInstances:
             self._target(read_mask(self.pairs.pairs[index].mask), index), self.labels
         )
 
-    def fingerprint(self) -> str:
-        return self.pairs.fingerprint()
-
-    def files(self) -> list[str]:
-        return self.pairs.files()
-
-    def patterns(self) -> list[str]:
-        return self.pairs.patterns()
-
-    def faults(self) -> list[str]:
-        return self.pairs.faults()
+    def listing(self) -> Listing:
+        return self.pairs.listing()
 
     def _target(self, ids: np.ndarray, index: int) -> InstanceTarget:
         raw = np.where(ids >= 1000, ids // 1000, ids)

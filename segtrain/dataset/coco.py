@@ -1,11 +1,11 @@
 """COCO (Lin et al. 2014): instances of 80 things, and the same as masks of the 21 VOC classes."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from segtrain.contracts import InstanceTarget, LabelSet
-from segtrain.dataset.cache import files_fingerprint
+from segtrain.contracts import InstanceTarget, LabelSet, Listing
 from segtrain.dataset.coco_annotations import CocoAnnotations
 from segtrain.dataset.counts import count_labels
 from segtrain.dataset.files import find_base, read_image
@@ -88,17 +88,9 @@ class CocoInstances:
         }
         return count_labels(target, self.labels)
 
-    def fingerprint(self) -> str:
-        return f"{self.annotations.key} {files_fingerprint(self.files())} {self.labels.describe()}"
-
-    def files(self) -> list[str]:
-        return [str(self.folder / self.annotations.file_names[i]) for i in self.chosen]
-
-    def patterns(self) -> list[str]:
-        return [str(self.folder / "*.jpg")]
-
-    def faults(self) -> list[str]:
-        return self.annotations.faults
+    def listing(self) -> Listing:
+        listing = self.annotations.listing(self.folder, self.chosen, self.labels)
+        return replace(listing, patterns=[str(self.folder / "*.jpg")])
 
     def _single(self, number: int) -> bool:
         return not self.annotations.crowds[self.annotations.instances(number)].all()
@@ -161,17 +153,8 @@ class CocoAsVoc:
         """(K + 1,) int64 pixels per class; void last."""
         return count_labels(self._mask(self.chosen[index]), self.labels)
 
-    def fingerprint(self) -> str:
-        return f"{self.annotations.key} {files_fingerprint(self.files())} {self.labels.describe()}"
-
-    def files(self) -> list[str]:
-        return [str(self.folder / self.annotations.file_names[i]) for i in self.chosen]
-
-    def patterns(self) -> list[str]:
-        return []  # images without VOC classes lie there too
-
-    def faults(self) -> list[str]:
-        return self.annotations.faults
+    def listing(self) -> Listing:
+        return self.annotations.listing(self.folder, self.chosen, self.labels)
 
     def _mask(self, number: int) -> np.ndarray:
         categories = self.annotations.categories[self.annotations.instances(number)]

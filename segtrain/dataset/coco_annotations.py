@@ -9,7 +9,7 @@ import json
 import logging
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import numpy as np
 from pycocotools import mask as rle
 from rich.progress import track
 
+from segtrain.contracts import LabelSet, Listing
 from segtrain.dataset.cache import cached_folder, files_fingerprint
 from segtrain.dataset.packed import PackedStrings
 from segtrain.errors import UserError
@@ -65,6 +66,14 @@ class CocoAnnotations:
         self.file_names.offsets = array("name_offsets")
         self.faults = json.loads((folder / "faults.json").read_text())
         self.annotated = (folder / "annotated").exists()
+
+    def listing(self, folder: Path, images: Iterable[int], labels: LabelSet) -> Listing:
+        """Image files of the chosen positions, which lie in `folder`."""
+        return Listing(
+            key=f"{self.key} {labels.describe()}",
+            files=[str(folder / self.file_names[image]) for image in images],
+            faults=self.faults,
+        )
 
     def instances(self, image: int) -> slice:
         """Which of the M instances are the image's."""

@@ -9,7 +9,7 @@ from rich.progress import track
 from torch.utils.data import DataLoader, Dataset
 
 from segtrain.contracts import InstanceTarget, LabelSet, Source
-from segtrain.dataset.cache import cached_folder
+from segtrain.dataset.cache import cached_folder, fingerprint
 
 logger = logging.getLogger("segtrain")
 
@@ -58,7 +58,7 @@ def class_frequency(source: Source, name: str, num_workers: int) -> tuple[np.nda
             shown_in = shown_in + per_class.sum() * (per_class > 0)
         np.save(folder / "frequency.npy", np.stack([pixels, shown_in]))
 
-    folder = cached_folder(f"frequency/{name}", source.fingerprint(), build)
+    folder = cached_folder(f"frequency/{name}", fingerprint(source.listing()), build)
     pixels, shown_in = np.load(folder / "frequency.npy")
     return pixels, shown_in
 

@@ -110,7 +110,7 @@ class SegmentationData(pl.LightningDataModule):
         source = self.labelled_source(split)
         if not self.cache:
             return source
-        if not isinstance(self.transform, SemanticPreset) or not source.files():
+        if not isinstance(self.transform, SemanticPreset) or not source.listing().files:
             raise UserError(f"{self.name} has no image and mask files; use dataset.cache=false")
         return cached_pixels(source, f"{self.name}-{split}", self.num_workers)
 

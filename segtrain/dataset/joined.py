@@ -5,7 +5,7 @@ from itertools import accumulate
 
 import numpy as np
 
-from segtrain.contracts import InstanceTarget, Source
+from segtrain.contracts import InstanceTarget, Listing, Source
 
 
 class Joined:
@@ -36,17 +36,14 @@ class Joined:
         part, position = self._locate(index)
         return part.class_counts(position)
 
-    def fingerprint(self) -> str:
-        return "\n".join(part.fingerprint() for part in self.parts)
-
-    def files(self) -> list[str]:
-        return [file for part in self.parts for file in part.files()]
-
-    def patterns(self) -> list[str]:
-        return [pattern for part in self.parts for pattern in part.patterns()]
-
-    def faults(self) -> list[str]:
-        return [fault for part in self.parts for fault in part.faults()]
+    def listing(self) -> Listing:
+        parts = [part.listing() for part in self.parts]
+        return Listing(
+            key="\n".join(part.key for part in parts),
+            files=[file for part in parts for file in part.files],
+            patterns=[pattern for part in parts for pattern in part.patterns],
+            faults=[fault for part in parts for fault in part.faults],
+        )
 
     def _locate(self, index: int) -> tuple[Source, int]:
         number = bisect_right(self.ends, index)

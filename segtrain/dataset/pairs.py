@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from segtrain.contracts import LabelSet
-from segtrain.dataset.cache import files_fingerprint
+from segtrain.contracts import LabelSet, Listing
 from segtrain.dataset.counts import count_labels
 from segtrain.dataset.files import read_image, read_mask
 from segtrain.dataset.packed import PackedStrings
@@ -88,17 +87,12 @@ class ImageMaskPairs:
         """(K + 1,) int64 pixels per class; void last."""
         return count_labels(self._read_mask(self.pairs[index].mask), self.labels)
 
-    def fingerprint(self) -> str:
-        return f"{files_fingerprint(self.files())} {self.labels.describe()}"
-
-    def files(self) -> list[str]:
-        return [path for pair in self.pairs for path in pair if path]
-
-    def patterns(self) -> list[str]:
-        return [str(self.root / pattern) for pattern in self.exclusive]
-
-    def faults(self) -> list[str]:
-        return []
+    def listing(self) -> Listing:
+        return Listing(
+            key=self.labels.describe(),
+            files=[path for pair in self.pairs for path in pair if path],
+            patterns=[str(self.root / pattern) for pattern in self.exclusive],
+        )
 
     def _read_mask(self, path: str) -> np.ndarray:
         try:

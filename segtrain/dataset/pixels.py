@@ -15,8 +15,8 @@ import numpy as np
 from rich.progress import track
 from torch.utils.data import DataLoader
 
-from segtrain.contracts import Source
-from segtrain.dataset.cache import cache_root, cached_folder
+from segtrain.contracts import Listing, Source
+from segtrain.dataset.cache import cache_root, cached_folder, fingerprint
 from segtrain.dataset.stream import EvalImages, one_thread
 from segtrain.errors import UserError
 
@@ -36,11 +36,12 @@ def cached_pixels(source: Source, name: str, num_workers: int) -> "CachedPixels"
     Raises:
         UserError: there is not enough disk space, or a file cannot be read.
     """
-    place = sha256("\n".join(source.files()).encode()).hexdigest()[:8]
+    listing = source.listing()
+    place = sha256("\n".join(listing.files).encode()).hexdigest()[:8]
     readable = re.sub(r"[^\w.-]+", "_", name)
     folder = cached_folder(
         f"pixels/{readable}-{place}",
-        source.fingerprint(),
+        fingerprint(listing),
         lambda target: write_pixels(source, target, num_workers),
     )
     return CachedPixels(source, folder)
@@ -79,17 +80,8 @@ class CachedPixels:
     def class_counts(self, index: int) -> np.ndarray:
         return self.source.class_counts(index)
 
-    def fingerprint(self) -> str:
-        return self.source.fingerprint()
-
-    def files(self) -> list[str]:
-        return self.source.files()
-
-    def patterns(self) -> list[str]:
-        return self.source.patterns()
-
-    def faults(self) -> list[str]:
-        return self.source.faults()
+    def listing(self) -> Listing:
+        return self.source.listing()
 
 
 def write_pixels(source: Source, folder: Path, num_workers: int) -> None:

@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-from segtrain.contracts import LabelSet
+from segtrain.contracts import LabelSet, Listing
 from segtrain.dataset.textures import position, texture
 from segtrain.errors import UserError
 
@@ -96,17 +96,8 @@ class Shapes:
         counts = np.bincount(self.read(index)[1].ravel(), minlength=256)
         return np.append(counts[: len(CLASSES)], counts[VOID])
 
-    def fingerprint(self) -> str:
-        return f"shapes {self._split} {self._num_images} {self._size} {self._seed}"
-
-    def files(self) -> list[str]:
-        return []
-
-    def patterns(self) -> list[str]:
-        return []
-
-    def faults(self) -> list[str]:
-        return []
+    def listing(self) -> Listing:
+        return Listing(f"shapes {self._split} {self._num_images} {self._size} {self._seed}")
 
     def scene(self, index: int) -> Scene:
         """The image with its instances, drawn anew; IndexError outside the split."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
-from segtrain.contracts import LabelSet, Source
+from segtrain.contracts import LabelSet, Listing, Source
 from segtrain.dataset.counts import count_labels
 from segtrain.dataset.datamodule import SegmentationData
 from segtrain.dataset.stream import one_thread
@@ -90,24 +90,30 @@ def verify(
             else:
                 report.faults.append(str(error))
             continue
-        check_split(report, source, data.labels, num_workers)
-        listed.update(source.files())
-        patterns.update(source.patterns())
+        listing = source.listing()
+        listed.update(listing.files)
+        patterns.update(listing.patterns)
+        check_listing(report, len(source), listing)
+        check_samples(report, source, data.labels, num_workers)
     strays = {path for pattern in patterns for path in glob.glob(pattern)} - listed
     reports[-1].faults += [f"{path}: extra file, in no list of the set" for path in sorted(strays)]
     return reports
 
 
-def check_split(report: SplitReport, source: Source, labels: LabelSet, num_workers: int) -> None:
-    """Fills the report of one split."""
-    report.images = len(source)
-    if report.expected not in (None, report.images):
+def check_listing(report: SplitReport, images: int, listing: Listing) -> None:
+    """Adds what can be told without reading a sample: the count, and what is listed twice."""
+    report.images = images
+    if report.expected not in (None, images):
         report.faults.append(
-            f"split '{report.split}' has {report.images} images, expected {report.expected}"
+            f"split '{report.split}' has {images} images, expected {report.expected}"
         )
-    twice = (item for item in Counter(source.files()).items() if item[1] > 1)
-    report.faults += source.faults()
+    twice = (item for item in Counter(listing.files).items() if item[1] > 1)
     report.faults += [f"{path}: listed {count} times" for path, count in twice]
+    report.faults += listing.faults
+
+
+def check_samples(report: SplitReport, source: Source, labels: LabelSet, num_workers: int) -> None:
+    """Reads every sample; adds faults, sizes and label counts."""
     loader = DataLoader(
         _Checked(source, labels),
         batch_size=None,

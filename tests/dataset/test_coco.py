@@ -71,7 +71,7 @@ def test_images_without_instances(tree):
 
 
 def test_faults_are_named(tree):
-    found = "\n".join(source(tree).faults())
+    found = "\n".join(source(tree).listing().faults)
     assert "annotation 16 has no pixel" in found
     assert "annotation 17 has no pixel" in found
     assert "twice" not in found
