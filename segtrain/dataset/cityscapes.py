@@ -86,14 +86,14 @@ class CityscapesInstances:
         return self.pairs.listing()
 
     def _target(self, ids: np.ndarray, index: int) -> InstanceTarget:
-        raw = np.where(ids >= 1000, ids // 1000, ids)
-        wanted = np.isin(raw, list(self.labels.raw_to_train))
-        values, inverse = np.unique(np.where(wanted, ids, 0), return_inverse=True)
-        kept = np.flatnonzero(values)
-        inverse = inverse.reshape(ids.shape)
-        masks = inverse == kept[:, None, None]
-        labels = [self.labels.raw_to_train[int(v // 1000 or v)] for v in values[kept]]
-        return target_from_masks(masks, labels, values[kept] < 1000, image_id=index)
+        found = np.flatnonzero(np.bincount(ids.ravel())).tolist()
+        values = [value for value in found if (value // 1000 or value) in self.labels.raw_to_train]
+        masks = np.zeros((len(values), *ids.shape), np.uint8)
+        for value, mask in zip(values, masks, strict=True):
+            np.equal(ids, value, out=mask.view(bool))
+        labels = [self.labels.raw_to_train[value // 1000 or value] for value in values]
+        crowd = np.array([value < 1000 for value in values], bool)
+        return target_from_masks(masks, labels, crowd, image_id=index)
 
 
 def _list_split(root: str, split: str, labels: LabelSet, kind: str) -> ImageMaskPairs:

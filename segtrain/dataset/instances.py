@@ -20,9 +20,9 @@ def target_from_masks(
     return {
         "boxes": mask_boxes(masks),
         "labels": np.asarray(labels, np.int64),
-        "masks": masks.astype(np.uint8),
+        "masks": masks.view(np.uint8),
         "crowd": np.asarray(crowd, bool),
-        "area": masks.sum((1, 2), dtype=np.int64).astype(np.float32),
+        "area": np.array([np.count_nonzero(mask) for mask in masks], np.float32),
         "image_id": image_id,
     }
 
@@ -31,8 +31,8 @@ def mask_boxes(masks: np.ndarray) -> np.ndarray:
     """(n, 4) float32 boxes x1 y1 x2 y2 around masks (n, H, W); x2 and y2 are outer edges."""
     boxes = np.zeros((len(masks), 4), np.float32)
     for box, mask in zip(boxes, masks, strict=True):
-        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        box[:] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+        left, top, width, height = cv2.boundingRect(mask.view(np.uint8))
+        box[:] = left, top, left + width, top + height
     return boxes
 
 
