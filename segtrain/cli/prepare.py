@@ -1,7 +1,9 @@
 """`prepare`: downloads, converts and verifies a data set, or draws a contact sheet of it."""
 
+import glob
 import logging
 import os
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -85,18 +87,33 @@ def verify_once(
     if again:
         build(run_dir)
         return
-    try:
-        key = f"{counts} " + "\n".join(
-            fingerprint(data.source(split).listing()) for split in counts if split not in optional
-        )
-    except UserError:
+    key = state_of(data, counts, optional)
+    if key is None:
         build(run_dir)  # and so names the fault
         return
-    before = []
-    cached_folder(f"verified/{data.name}", key, lambda folder: (before.append(1), build(folder)))
-    if not before:
+    looked = []
+    cached_folder(f"verified/{data.name}", key, lambda folder: (looked.append(1), build(folder)))
+    if not looked:
         logger.info("verified    %s: unchanged since it was verified; verify=true looks at every "
                     "file again", data.name)  # fmt: skip
+
+
+def state_of(
+    data: SegmentationData, counts: dict[str, int | None], optional: list[str]
+) -> str | None:
+    """Changes with every file that verification looks at; None where a needed split is missing."""
+    parts = [str(counts)]
+    for split in counts:
+        try:
+            listing = data.source(split).listing()
+        except UserError as error:
+            if split not in optional:
+                return None
+            parts.append(str(error))
+            continue
+        parts.append(fingerprint(listing))
+        parts += [str(sorted(glob.glob(pattern))) for pattern in listing.patterns]
+    return sha256("\n".join(parts).encode()).hexdigest()
 
 
 def preview(data: SegmentationData, num_samples: int, run_dir: Path) -> None:

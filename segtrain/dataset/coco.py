@@ -1,6 +1,7 @@
 """COCO (Lin et al. 2014): instances of 80 things, and the same as masks of the 21 VOC classes."""
 
 from dataclasses import replace
+from glob import escape
 from pathlib import Path
 
 import numpy as np
@@ -90,7 +91,7 @@ class CocoInstances:
 
     def listing(self) -> Listing:
         listing = self.annotations.listing(self.folder, self.chosen, self.labels)
-        return replace(listing, patterns=[str(self.folder / "*.jpg")])
+        return replace(listing, patterns=[f"{escape(str(self.folder))}/*.jpg"])
 
     def _single(self, number: int) -> bool:
         return not self.annotations.crowds[self.annotations.instances(number)].all()

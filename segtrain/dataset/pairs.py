@@ -1,6 +1,7 @@
 """The one source for sets of image and mask files."""
 
 from collections.abc import Iterable, Sequence
+from glob import escape
 from pathlib import Path
 from typing import NamedTuple
 
@@ -91,7 +92,7 @@ class ImageMaskPairs:
         return Listing(
             key=self.labels.describe(),
             files=[path for pair in self.pairs for path in pair if path],
-            patterns=[str(self.root / pattern) for pattern in self.exclusive],
+            patterns=[f"{escape(str(self.root))}/{pattern}" for pattern in self.exclusive],
         )
 
     def _read_mask(self, path: str) -> np.ndarray:

@@ -100,6 +100,15 @@ def test_a_planted_fault_fails_the_next_run(archive, segtrain, tmp_path):
         assert "Traceback" not in err
 
 
+def test_a_new_file_is_looked_at(archive, segtrain, tmp_path):
+    assert segtrain(*archive)[0] == 0
+    masks = tmp_path / "root/VOCdevkit/VOC2012/SegmentationClass"
+    (masks / "new.png").write_bytes((masks / "a.png").read_bytes())
+    code, _, err = segtrain(*archive)
+    assert code == 2
+    assert "new.png: extra file, in no list of the set" in err
+
+
 def test_verify_alone_fetches_nothing(archive, segtrain):
     code, _, err = segtrain(*archive, "verify=true")
     assert code == 2
