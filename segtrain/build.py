@@ -18,7 +18,12 @@ from pytorch_lightning.callbacks import (
 )
 from torch import nn
 
-from segtrain.architecture.weights import from_torchvision, load_weights, read_state_dict
+from segtrain.architecture.weights import (
+    fetch_torchvision,
+    from_torchvision,
+    load_weights,
+    read_state_dict,
+)
 from segtrain.callback.checkpoint import AtomicCheckpointIO, LastCheckpoint
 from segtrain.callback.final_validation import ValidateLastStep
 from segtrain.callback.nonfinite import StopOnNonFiniteLoss
@@ -35,8 +40,12 @@ def make(node: dict, **call_time: Any) -> Any:
     """Builds the object that a configuration node names, with a message that names its key.
 
     Raises:
-        UserError: an argument is unknown or missing, or the object refuses its settings.
+        UserError: an argument is unknown or missing, or the object refuses its settings; or
+            nothing is named, as where an experiment sets values of a callback that is not chosen.
     """
+    if "_target_" not in node:
+        raise UserError(f"the settings {node} are for something that is not chosen; choose it in "
+                        "its group (callback=[images,ema]) or leave them out")  # fmt: skip
     try:
         return instantiate(node, **call_time, _convert_="all")
     except InstantiationException as error:
@@ -90,23 +99,6 @@ def load_initial_weights(model: nn.Module, weights: str) -> None:
     if any(key.startswith("backbone.conv1.") for key in state):
         state = from_torchvision(state)
     load_weights(model, state, weights)
-
-
-def fetch_torchvision(name: str) -> dict[str, torch.Tensor]:
-    """State dict of torchvision's segmentation model `name`, from its cache or the network."""
-    from torchvision.models import get_model_weights, list_models, segmentation
-
-    known = list_models(module=segmentation)
-    if name not in known:
-        raise UserError(f"torchvision has no '{name}'; it has: {', '.join(known)}")
-    entry = get_model_weights(name).DEFAULT
-    try:
-        return entry.get_state_dict(progress=True, check_hash=True)
-    except OSError as error:
-        raise UserError(
-            f"the weights torchvision/{name} could not be fetched ({error}); download {entry.url} "
-            "elsewhere and give its path: weights=<file>"
-        ) from None
 
 
 def build_task(config: dict, labels: LabelSet) -> SemanticSegmentation:

@@ -111,3 +111,20 @@ def from_torchvision(state: dict[str, Tensor]) -> dict[str, Tensor]:
         old, new = next(((old, new) for old, new in rules if key.startswith(old)), ("", ""))
         renamed[new + key.removeprefix(old)] = value
     return renamed
+
+
+def fetch_torchvision(name: str) -> dict[str, Tensor]:
+    """State dict of torchvision's segmentation model `name`, from its cache or the network."""
+    from torchvision.models import get_model_weights, list_models, segmentation
+
+    known = list_models(module=segmentation)
+    if name not in known:
+        raise UserError(f"torchvision has no '{name}'; it has: {', '.join(known)}")
+    entry = get_model_weights(name).DEFAULT
+    try:
+        return entry.get_state_dict(progress=True, check_hash=True)
+    except OSError as error:
+        raise UserError(
+            f"the weights torchvision/{name} could not be fetched ({error}); download {entry.url} "
+            "elsewhere and give its path: weights=<file>"
+        ) from None

@@ -70,6 +70,7 @@ def test_command_line(segtrain, monkeypatch, arguments, parts):
         (["loss.pixel.class_weights=[1,2,3]"], ["class_weights has 3 entries for 8 classes"]),
         (["inference.logit_adjustment=[1]"], ["logit_adjustment has 1 entries", "star"]),
         (["trainer.max_steps=many"], ["trainer.max_steps", "many"]),
+        (["callback=[]"], ["'decay': 0.99", "not chosen"]),
         (["loss.pixel.class_weights=even"], ["class_weights=even", "median_frequency"]),
         (["dataset.splits.val=holdout"], ["holdout", "train, val, test"]),
         (["dataset.splits.test=holdout"], ["holdout", "train, val, test"]),
