@@ -1,6 +1,7 @@
 """Fixtures: tiny runs of the embedded set, tiny file trees, and the real sample data."""
 
 import json
+import logging
 import os
 from pathlib import Path
 
@@ -53,7 +54,11 @@ def segtrain(capfd):
         out, err = capfd.readouterr()
         return code, out, err
 
-    return run
+    yield run
+    for handler in logging.getLogger().handlers[:]:
+        if handler.name == "segtrain":  # it writes to this test's captured output
+            logging.getLogger().removeHandler(handler)
+            handler.close()
 
 
 def composed(*overrides: str, command: str = "train") -> dict:

@@ -29,7 +29,7 @@ def test_experiment_trains_one_step_on_shapes(name, segtrain):
         override
         for override in TINY
         if not override.startswith(("experiment", "architecture.", "trainer.max_", "trainer.val"))
-    ] + ["dataset=shapes"]
+    ] + ["dataset=shapes", "dataset.splits={train: train, val: val, test: test}"]
     small = (
         "test_resnet" if config["architecture"]["backbone"]["multi_grid"] is None else "resnet50"
     )
