@@ -6,16 +6,15 @@ import os
 from hashlib import sha256
 from pathlib import Path
 
-import numpy as np
-
 from segtrain.build import build_data
 from segtrain.dataset.cache import cached_folder, fingerprint
 from segtrain.dataset.datamodule import SegmentationData
+from segtrain.dataset.preflight import evenly_spaced
+from segtrain.dataset.progress import track
 from segtrain.dataset.stream import TrainStream
 from segtrain.errors import UserError
 from segtrain.prepare.archives import obtain_all
 from segtrain.prepare.preview import Sample, write_preview
-from segtrain.prepare.progress import track
 from segtrain.prepare.summary import print_summary, write_summary
 from segtrain.prepare.verify import verify
 
@@ -125,10 +124,8 @@ def preview(data: SegmentationData, num_samples: int, run_dir: Path) -> None:
         Sample(name, image, label)
         for image, label, name in (stream[position] for position in range(num_samples))
     ]
-    counted = np.unique(np.linspace(0, len(source) - 1, COUNTED_IMAGES).round().astype(int))
-    counts = sum(
-        source.class_counts(int(index)) for index in track(counted, len(counted), "counting")
-    )
+    counted = evenly_spaced(len(source), COUNTED_IMAGES)
+    counts = sum(source.class_counts(index) for index in track(counted, len(counted), "counting"))
     title = f"{data.name} {split}: training samples; classes of {len(counted)} of its images"
     for path in write_preview(samples, data.labels, counts, title, run_dir):
         logger.info("preview     %s", path)

@@ -7,7 +7,6 @@ arrays are memory-mapped; processes and loader workers share one copy.
 
 import json
 import logging
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -15,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 from pycocotools import mask as rle
-from rich.progress import track
 
 from segtrain.contracts import LabelSet, Listing
 from segtrain.dataset.cache import cached_folder, files_fingerprint
 from segtrain.dataset.packed import PackedStrings
+from segtrain.dataset.progress import track
 from segtrain.errors import UserError
 
 logger = logging.getLogger("segtrain")
@@ -170,8 +169,7 @@ def _encode_all(
     with ProcessPoolExecutor() as pool:
         entries = (by_image[image["id"]] for image in images)
         done = pool.map(_encode_image, images, entries, chunksize=64)
-        bar = track(done, "packing", len(images), disable=not sys.stdout.isatty())
-        yield from bar
+        yield from track(done, len(images), "packing")
 
 
 def _encode_image(image: dict, entries: list[dict]) -> list[tuple | None]:

@@ -1,15 +1,14 @@
 """How often each class occurs, and loss weights made of that."""
 
 import logging
-import sys
 from pathlib import Path
 
 import numpy as np
-from rich.progress import track
 from torch.utils.data import DataLoader, Dataset
 
 from segtrain.contracts import InstanceTarget, LabelSet, Source
 from segtrain.dataset.cache import cached_folder, fingerprint
+from segtrain.dataset.progress import track
 
 logger = logging.getLogger("segtrain")
 
@@ -52,7 +51,7 @@ def class_frequency(source: Source, name: str, num_workers: int) -> tuple[np.nda
         logger.info("classes     counting the labels of %d images, once", len(source))
         loader = DataLoader(_Counts(source), batch_size=None, num_workers=num_workers)
         pixels = shown_in = 0
-        for row in track(loader, "counting labels", disable=not sys.stdout.isatty()):
+        for row in track(loader, len(source), "counting labels"):
             per_class = np.asarray(row)[:-1]
             pixels = pixels + per_class
             shown_in = shown_in + per_class.sum() * (per_class > 0)

@@ -7,16 +7,15 @@ the memory-mapped crop of one costs a copy. The price is disk space: 4 bytes a p
 import logging
 import re
 import shutil
-import sys
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
-from rich.progress import track
 from torch.utils.data import DataLoader
 
 from segtrain.contracts import Listing, Source
 from segtrain.dataset.cache import cache_root, cached_folder, fingerprint
+from segtrain.dataset.progress import track
 from segtrain.dataset.stream import EvalImages, one_thread
 from segtrain.errors import UserError
 
@@ -108,7 +107,7 @@ def write_pixels(source: Source, folder: Path, num_workers: int) -> None:
     )
     rows, first = [], 0
     with open(folder / "images.bin", "wb") as images, open(folder / "masks.bin", "wb") as masks:
-        for image, mask, _ in track(loader, "caching", disable=not sys.stdout.isatty()):
+        for image, mask, _ in track(loader, len(source), "caching"):
             images.write(np.ascontiguousarray(image).data)
             masks.write(np.ascontiguousarray(mask).data)
             rows.append((first, *mask.shape))

@@ -15,10 +15,10 @@ def check_labels(source: Source, labels: LabelSet, split: str, sample_size: int)
             or all masks together show fewer than two classes (a wrong map, such as masks of 0 and
             255 whose foreground is read as void).
     """
-    indices = np.unique(np.linspace(0, len(source) - 1, sample_size).round().astype(int))
+    indices = evenly_spaced(len(source), sample_size)
     counts = np.zeros(labels.num_classes + 1, np.int64)
     for index in indices:
-        counts += count_labels(source.read(int(index))[1], labels)
+        counts += count_labels(source.read(index)[1], labels)
     per_class = counts[:-1]
     present = [labels.names[train] for train in np.flatnonzero(per_class)]
     if labels.num_classes > 1 and len(present) < 2:
@@ -29,3 +29,8 @@ def check_labels(source: Source, labels: LabelSet, split: str, sample_size: int)
             "both values a class (for a folder: '0 background' and '255 object' in classes.txt)"
         )
     return per_class
+
+
+def evenly_spaced(length: int, count: int) -> list[int]:
+    """At most `count` different positions from the first to the last of `length`."""
+    return np.unique(np.linspace(0, length - 1, count).round().astype(int)).tolist()

@@ -13,8 +13,8 @@ from segtrain.dataset.coco_annotations import encode_segmentation
 from segtrain.dataset.context import HINT, INSIDE, LISTS, MASKS
 from segtrain.dataset.files import find_base, read_list, read_mat
 from segtrain.dataset.labels import CONTEXT_CLASSES
+from segtrain.dataset.progress import track
 from segtrain.errors import UserError
-from segtrain.prepare.progress import track
 
 JSON = "trainval_merged.json"
 # The 459-label list calls three of the 59 classes otherwise.
@@ -66,7 +66,7 @@ def convert_mat(folder: Path, base: Path, target: Path) -> dict[str, list[str]]:
         entries = [line.split(":", 1) for line in read_list(numbered)]
         check_classes({int(number): name.strip() for number, name in entries}, numbered)
     names = {split: read_list(base / f"ImageSets/Main/{split}.txt") for split in ("train", "val")}
-    jobs = [name.split()[0] for members in names.values() for name in members]
+    jobs = [name for members in names.values() for name in members]
     with ProcessPoolExecutor() as pool:
         sources = [folder / f"{name}.mat" for name in jobs]
         targets = [target / f"{name}.png" for name in jobs]

@@ -49,7 +49,9 @@ def write_summary(path: Path, reports: list[SplitReport], labels: LabelSet) -> N
             "absent": report.absent,
             "smallest": report.smallest,
             "largest": report.largest,
-            "pixels_or_instances": dict(zip(labels.names, report.counts.tolist(), strict=False)),
+            "pixels_or_instances": dict(
+                zip(labels.names, report.counts[:-1].tolist(), strict=True)
+            ),
             "void_or_crowds": int(report.counts[-1]),
             "images_with": dict(zip(labels.names, report.images_with.tolist(), strict=True)),
             "faults": report.faults,

@@ -10,9 +10,9 @@ from torch.utils.data import DataLoader, Dataset
 from segtrain.contracts import LabelSet, Listing, Source
 from segtrain.dataset.counts import count_labels
 from segtrain.dataset.datamodule import SegmentationData
+from segtrain.dataset.progress import track
 from segtrain.dataset.stream import one_thread
 from segtrain.errors import UserError
-from segtrain.prepare.progress import track
 
 
 @dataclass
