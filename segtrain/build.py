@@ -18,12 +18,8 @@ from pytorch_lightning.callbacks import (
 )
 from torch import nn
 
-from segtrain.architecture.weights import (
-    fetch_torchvision,
-    from_torchvision,
-    load_weights,
-    read_state_dict,
-)
+from segtrain.architecture.published import fetch_torchvision, from_published
+from segtrain.architecture.weights import load_weights, read_state_dict
 from segtrain.callback.checkpoint import AtomicCheckpointIO, LastCheckpoint
 from segtrain.callback.final_validation import ValidateLastStep
 from segtrain.callback.nonfinite import StopOnNonFiniteLoss
@@ -81,13 +77,19 @@ def build_model(config: dict, num_classes: int) -> nn.Module:
     model = make(config["architecture"], num_classes=num_classes)
     if config["weights"] is not None:
         load_initial_weights(model, config["weights"])
+    if config["batch_norm"]["decay"] is not None:
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.momentum = 1 - config["batch_norm"]["decay"]
     if config["trainer"]["channels_last"]:
         model = model.to(memory_format=torch.channels_last)
     return model
 
 
 def load_initial_weights(model: nn.Module, weights: str) -> None:
-    """Starts from a whole model: a checkpoint of ours, or torchvision's by file or name.
+    """Starts from a whole model: a checkpoint of ours or a published one, by file or name.
+
+    Classifiers for other classes than the file's are trained anew, which is logged.
 
     Raises:
         UserError: the weights do not fit, or `torchvision/<name>` cannot be fetched.
@@ -96,9 +98,7 @@ def load_initial_weights(model: nn.Module, weights: str) -> None:
         state = fetch_torchvision(weights.removeprefix("torchvision/"))
     else:
         state = read_state_dict(weights)
-    if any(key.startswith("backbone.conv1.") for key in state):
-        state = from_torchvision(state)
-    load_weights(model, state, weights)
+    load_weights(model, from_published(state), weights, new_classes=True)
 
 
 def build_task(config: dict, labels: LabelSet) -> SemanticSegmentation:
@@ -118,6 +118,7 @@ def build_task(config: dict, labels: LabelSet) -> SemanticSegmentation:
         config=config,
         seed=config["seed"],
         compile_model=config["trainer"]["compile"],
+        freeze_batch_norm=config["batch_norm"]["frozen"],
     )
 
 

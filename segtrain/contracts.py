@@ -61,7 +61,10 @@ class Outputs(TypedDict):
     """What a semantic network returns: scores at the stride of the head that made them."""
 
     logits: Tensor  # (N, K, h, w)
-    aux: NotRequired[Tensor]  # (N, K, h', w'), training only
+    align_corners: bool  # how they are to be resized: the weights are made for one of the two
+    aux: NotRequired[Tensor]  # (N, K, h', w'), of an auxiliary head; this and the rest in training
+    scales: NotRequired[list[Tensor]]  # (N, K, h', w') each, of every scale of the image
+    presence: NotRequired[Tensor]  # (N, K), whether the image shows a class
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,28 @@ def composed(*overrides: str, command: str = "train") -> dict:
     return {**OmegaConf.to_container(config, resolve=True), "experiment": "test"}
 
 
+def small_network(*selection: str) -> list[str]:
+    """Overrides that make a selected experiment's or architecture's network small and untrained."""
+    architecture = composed(*selection)["architecture"]
+    target = architecture["backbone"]["_target_"].rpartition(".")[2]
+    values = {"weights": "none"}
+    if "extra_blocks" in architecture:  # a cascade needs units to copy
+        values |= {"name": "resnet26", "multi_grid": "[1,2]"}
+    elif target == "TimmBackbone":
+        values |= {"name": "test_resnet", "multi_grid": "null"}
+    elif target == "Xception":
+        values |= {"name": "xception41"}
+    else:
+        values |= {"channels": "[4,4,6,6,8]", "fc_channels": "16"}
+    if "fc6_size" in architecture["backbone"]:
+        values |= {"fc6_size": "2"}
+    overrides = [f"architecture.backbone.{key}={value}" for key, value in values.items()]
+    if "extra_blocks" in architecture:
+        overrides += ["architecture.multi_grid=[1,2]",
+                      "+architecture.backbone.timm_arguments.channels=[8,8,8,8]"]  # fmt: skip
+    return overrides
+
+
 def only_run(pattern: str = "outputs/quickstart/*") -> Path:
     """The single run folder below the current folder."""
     (folder,) = Path.cwd().glob(pattern)

@@ -2,7 +2,7 @@
 
 import pytest
 import yaml
-from conftest import TINY, composed, only_run, results_of
+from conftest import TINY, composed, only_run, results_of, small_network
 
 from segtrain.build import make
 from segtrain.cli.main import GROUPS, conf_dir, options
@@ -17,30 +17,29 @@ def yaml_files():
 
 @pytest.mark.parametrize("path", yaml_files(), ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_file_says_what_it_is(path):
-    first = path.read_text().splitlines()[0 if path.parent.name != "experiment" else 1]
+    is_experiment = "experiment" in path.relative_to(conf_dir()).parts[:-1]
+    first = path.read_text().splitlines()[int(is_experiment)]
     assert first.startswith("# ")
     assert len(first) > 20
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_experiment_trains_one_step_on_shapes(name, segtrain):
-    config = composed(f"experiment={name}")
-    overrides = [
+    stand_in = [
         override
         for override in TINY
-        if not override.startswith(("experiment", "architecture.", "trainer.max_", "trainer.val"))
+        if not override.startswith(("experiment", "architecture", "trainer.max_", "trainer.val"))
     ] + ["dataset=shapes", "dataset.splits={train: train, val: val, test: test}"]
-    small = (
-        "test_resnet" if config["architecture"]["backbone"]["multi_grid"] is None else "resnet50"
-    )
+    if "objects" in choices(name)["dataset"]:
+        stand_in += ["~dataset.transform.jitter", "~dataset.transform.others"]
     code, _, err = segtrain(
         f"experiment={name}",
-        *overrides,
-        f"architecture.backbone.name={small}",
-        "architecture.backbone.weights=none",
+        *stand_in,
+        *small_network(f"experiment={name}"),
         "trainer.max_steps=1",
         "trainer.max_epochs=null",
         "trainer.val_every_n_steps=1",
+        "batch_size=2",
         "loss.pixel.class_weights=null",  # of another class count than the stand-in's
         "inference.logit_adjustment=null",
     )
@@ -52,11 +51,31 @@ def test_experiment_trains_one_step_on_shapes(name, segtrain):
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_experiment_names_architecture_and_data_set(name):
+    """`<architecture>_<data set>`, and a stage of its recipe where there are several."""
+    if name == "quickstart":
+        return
+    chosen = choices(name)
+    architecture = max((a for a in options("architecture") if name.startswith(a + "_")), key=len)
+    dataset, *_ = name.removeprefix(architecture + "_").split("_")
+    assert chosen["architecture"].startswith(architecture)
+    assert composed(f"experiment={name}")["dataset"]["name"].startswith(dataset)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_experiment_starts_from_one_with_the_same_network(name):
     config = composed(f"experiment={name}")
-    if name != "quickstart":
-        architecture, dataset = name.split("_")
-        assert dataset == config["dataset"]["name"]
-        assert config["architecture"]["_target_"].lower().endswith(architecture)
+    if config["starts_from"] is not None:
+        before = composed(f"experiment={config['starts_from']}")
+        assert before["architecture"]["_target_"] == config["architecture"]["_target_"]
+
+
+def choices(experiment: str) -> dict:
+    """The option of each group that an experiment chooses."""
+    from hydra import compose, initialize_config_dir
+
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        config = compose("train", [f"experiment={experiment}"], return_hydra_config=True)
+    return dict(config.hydra.runtime.choices)
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,10 @@
 import logging
 
 import timm
-import torch
 from torch import Tensor, nn
 
-from segtrain.architecture.weights import load_weights, read_state_dict
+from segtrain.architecture.blocks import Normalize
+from segtrain.architecture.weights import load_weights, not_fetched, read_state_dict
 from segtrain.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -22,17 +22,21 @@ class TimmBackbone(nn.Module):
         weights: `imagenet` (downloaded by timm), `none` (random), or a file with a state dict in
             timm's names (torchvision's ResNet files fit).
         output_stride: of the last map. Stages beyond it keep their resolution and are dilated
-            instead; as in torchvision, the first convolution of a dilated stage keeps the dilation
-            of the stage before.
-        timm_arguments: more of timm's settings for this model, such as
-            `{channels: [32, 64, 96, 128]}` for a narrower ResNet.
+            instead.
+        uniform_dilation: whether all 3x3 convolutions of a dilated stage have its dilation, as in
+            DeepLab and PSPNet; if not, the first keeps that of the stage before, as in torchvision
+            and EncNet. ResNets only.
         multi_grid: unit rates of the last stage's blocks, multiplied by its dilation (DeepLabv3,
             section 3.3), or None. ResNets only.
+        timm_arguments: more of timm's settings for this model, such as
+            `{channels: [32, 64, 96, 128]}` for a narrower ResNet.
 
     Attributes:
+        name: timm's.
         channels: of the four maps.
         strides: of the four maps, relative to the input.
-        output_stride: the last of them.
+        starts: image coordinate of the centre of each map's first cell.
+        output_stride: the last of the strides.
     """
 
     def __init__(
@@ -40,30 +44,34 @@ class TimmBackbone(nn.Module):
         name: str,
         weights: str,
         output_stride: int,
+        uniform_dilation: bool,
         multi_grid: list[int] | None,
         timm_arguments: dict,
     ) -> None:
         super().__init__()
+        self.name = name
         self.body = create_body(name, weights == "imagenet", output_stride, timm_arguments)
         self.channels = self.body.feature_info.channels()
         self.strides = self.body.feature_info.reduction()
+        self.starts = [(stride - 1) / 2 for stride in self.strides]
         self.output_stride = output_stride
         if self.strides[-1] != output_stride:
             raise UserError(
                 f"backbone '{name}' ends at stride {self.strides[-1]}, not at the asked "
                 f"output_stride={output_stride}; set architecture.backbone.output_stride"
             )
+        if uniform_dilation:
+            apply_uniform_dilation(self.body, output_stride)
         if multi_grid is not None:
             apply_multi_grid(self.body, multi_grid, dilation=32 // output_stride)
         if weights not in ("imagenet", "none"):
             load_weights(self.body, read_state_dict(weights), weights, ignore=CLASSIFIER_KEYS)
         mean, std = (self.body.pretrained_cfg[key] for key in ("mean", "std"))
-        self.register_buffer("mean", 255 * torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", 255 * torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        self.normalize = Normalize(mean, std)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """(N, 3, H, W) RGB in 0..255, uint8 or float -> four maps (N, channels, h, w)."""
-        return self.body((image.float() - self.mean) / self.std)
+        return self.body(self.normalize(image))
 
 
 def create_body(name: str, pretrained: bool, output_stride: int, timm_arguments: dict) -> nn.Module:
@@ -88,16 +96,27 @@ def create_body(name: str, pretrained: bool, output_stride: int, timm_arguments:
     except (OSError, RuntimeError) as error:
         if not pretrained:
             raise
-        raise UserError(
-            f"the ImageNet weights of '{name}' could not be fetched ({type(error).__name__}). "
-            "Give a file instead (architecture.backbone.weights=<file>) or train from scratch "
-            "(architecture.backbone.weights=none)"
-        ) from error
+        raise not_fetched(name, error) from error
     except (AssertionError, NotImplementedError, TypeError, KeyError) as error:
         raise UserError(
             f"backbone '{name}' gives no feature maps at output_stride={output_stride} ({error}); "
             "try output_stride=32, or a ResNet"
         ) from error
+
+
+def apply_uniform_dilation(body: nn.Module, output_stride: int) -> None:
+    """Gives all 3x3 convolutions of the dilated stages of a ResNet their stage's dilation.
+
+    Raises:
+        UserError: the backbone is no ResNet.
+    """
+    if not hasattr(body, "layer4"):
+        raise UserError(
+            "uniform_dilation needs a ResNet; set architecture.backbone.uniform_dilation=false"
+        )
+    for stage, stride in ((body.layer3, 16), (body.layer4, 32)):
+        if stride > output_stride:
+            set_dilation(stage, stride // output_stride)
 
 
 def apply_multi_grid(body: nn.Module, unit_rates: list[int], dilation: int) -> None:
@@ -113,6 +132,11 @@ def apply_multi_grid(body: nn.Module, unit_rates: list[int], dilation: int) -> N
             f" found {len(blocks)}; set architecture.backbone.multi_grid=null"
         )
     for block, unit in zip(blocks, unit_rates, strict=True):
-        for module in block.modules():
-            if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
-                module.dilation = module.padding = (dilation * unit, dilation * unit)
+        set_dilation(block, dilation * unit)
+
+
+def set_dilation(module: nn.Module, rate: int) -> None:
+    """Dilates every 3x3 convolution inside by `rate`, at unchanged output size."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d) and part.kernel_size == (3, 3):
+            part.dilation = part.padding = (rate, rate)

@@ -1,5 +1,6 @@
 """Pieces that more than one architecture uses."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -18,6 +19,27 @@ def conv_norm_act(
     )
 
 
+def separable_conv_norm_act(
+    in_channels: int, out_channels: int, kernel_size: int, dilation: int = 1
+) -> nn.Sequential:
+    """Depthwise, then 1x1 convolution, batch norm and ReLU after both (DeepLabv3+, figure 3)."""
+    padding = dilation * (kernel_size // 2)
+    return nn.Sequential(
+        nn.Conv2d(
+            in_channels,
+            in_channels,
+            kernel_size,
+            padding=padding,
+            dilation=dilation,
+            groups=in_channels,
+            bias=False,
+        ),
+        BatchNorm(in_channels),
+        nn.ReLU(inplace=True),
+        *conv_norm_act(in_channels, out_channels, kernel_size=1),
+    )
+
+
 class BatchNorm(nn.BatchNorm2d):
     """Batch norm that uses its running statistics where one value per channel has no variance.
 
@@ -30,6 +52,46 @@ class BatchNorm(nn.BatchNorm2d):
                 x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
             )
         return super().forward(x)
+
+
+class FCNHead(nn.Module):
+    """3x3 convolution to a quarter of the channels, batch norm, ReLU, dropout, 1x1 classifier.
+
+    The auxiliary head of PSPNet and EncNet, and the head of the dilated FCN.
+    """
+
+    def __init__(self, in_channels: int, num_classes: int, dropout: float) -> None:
+        super().__init__()
+        self.conv = conv_norm_act(in_channels, in_channels // 4, kernel_size=3)
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Conv2d(in_channels // 4, num_classes, 1)
+        init_head(self)
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, C, h, w) -> (N, K, h, w)
+        return self.classifier(self.dropout(self.conv(x)))
+
+
+class Normalize(nn.Module):
+    """RGB in 0..255, uint8 or float, -> float with the mean and deviation that weights expect.
+
+    Args:
+        mean, std: one number a channel, of values in 0..1.
+    """
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.register_buffer("mean", 255 * torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:  # (N, 3, H, W) -> (N, 3, H, W)
+        return (image.float() - self.mean) / self.std
+
+
+def resize(x: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
+    """Bilinear: (N, C, h, w) -> (N, C, *size)."""
+    if x.shape[2:] == tuple(size):
+        return x
+    return F.interpolate(x, size, mode="bilinear", align_corners=align_corners)
 
 
 def init_head(head: nn.Module) -> None:

@@ -1,5 +1,6 @@
 """Loading weights: every key accounted for, or an error that lists what does not fit."""
 
+import logging
 from pathlib import Path
 
 import torch
@@ -7,7 +8,9 @@ from torch import Tensor, nn
 
 from segtrain.errors import UserError
 
-SHOWN_KEYS = 6
+logger = logging.getLogger("segtrain")
+
+SHOWN_KEYS = 6  # in a message; run.log has all
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
@@ -37,22 +40,32 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 
 
 def load_weights(
-    module: nn.Module, state: dict[str, Tensor], origin: str, ignore: tuple[str, ...] = ()
+    module: nn.Module,
+    state: dict[str, Tensor],
+    origin: str,
+    ignore: tuple[str, ...] = (),
+    new_classes: bool = False,
 ) -> None:
     """Copies `state` into `module`, all of it or none.
 
     Args:
         module: receives the weights.
         state: tensors by name.
-        origin: what the error message calls them.
+        origin: what messages call them.
         ignore: key prefixes that may stand in `state` without a counterpart (a classifier).
+        new_classes: whether classifiers may be absent from `state` or made for other classes; they
+            keep their initial weights then. Layers that put out classes are called classifiers
+            throughout. An auxiliary head that the module lacks is left out. Both are logged.
 
     Raises:
-        UserError: lists missing, unexpected and mismatched keys.
+        UserError: lists missing, unexpected and mismatched keys; the log has all of them.
     """
     own = module.state_dict()
     state = {key: value for key, value in state.items() if key in own or not key.startswith(ignore)}
-    missing = sorted(own.keys() - state.keys())
+    if new_classes:
+        state = without_other_classes(own, state, origin)
+    counters = {key for key in own if key.endswith("num_batches_tracked")}  # nothing reads them
+    missing = sorted(own.keys() - state.keys() - counters)
     unexpected = sorted(state.keys() - own.keys())
     mismatched = sorted(
         f"{key} (file {tuple(state[key].shape)}, model {tuple(own[key].shape)})"
@@ -60,14 +73,53 @@ def load_weights(
         if own[key].shape != state[key].shape
     )
     if missing or unexpected or mismatched:
+        found = {
+            "missing in the file": missing,
+            "not in the model": unexpected,
+            "of another shape": mismatched,
+        }
+        for title, keys in found.items():
+            if len(keys) > SHOWN_KEYS:
+                logger.info("weights     %d %s: %s", len(keys), title, ", ".join(keys))
         raise UserError(
             f"{origin} does not fit this architecture ({type(module).__name__}):"
-            + _listed("missing in the file", missing)
-            + _listed("not in the model", unexpected)
-            + _listed("of another shape", mismatched)
+            + "".join(_listed(title, keys) for title, keys in found.items())
             + "\n  choose the architecture, backbone and class count that the weights were made for"
         )
-    module.load_state_dict(state)
+    module.load_state_dict(own | state)
+
+
+def without_other_classes(
+    own: dict[str, Tensor], state: dict[str, Tensor], origin: str
+) -> dict[str, Tensor]:
+    """`state` completed by the model's own classifiers where it has none that fit."""
+    dropped = sorted(k for k in state.keys() - own.keys() if k.startswith("auxiliary."))
+    if dropped:
+        logger.info("weights     %s: left out, not in this model: %s", origin, ", ".join(dropped))
+    replaced = sorted(
+        key
+        for key, value in own.items()
+        if is_classifier(key) and (key not in state or state[key].shape != value.shape)
+    )
+    if replaced:
+        logger.info("weights     %s: trained anew, not in the file for these classes: %s",
+                    origin, ", ".join(replaced))  # fmt: skip
+    kept = {key: value for key, value in state.items() if key not in dropped}
+    return kept | {key: own[key] for key in replaced}
+
+
+def is_classifier(key: str) -> bool:
+    """Whether a parameter belongs to a layer that puts out one value a class."""
+    return any("classifier" in part for part in key.split("."))
+
+
+def not_fetched(name: str, error: Exception) -> UserError:
+    """What to say where ImageNet weights cannot be had from the network."""
+    return UserError(
+        f"the ImageNet weights of '{name}' could not be fetched ({type(error).__name__}). "
+        "Give a file instead (architecture.backbone.weights=<file>) or train from scratch "
+        "(architecture.backbone.weights=none)"
+    )
 
 
 def _listed(title: str, keys: list[str]) -> str:
@@ -75,56 +127,3 @@ def _listed(title: str, keys: list[str]) -> str:
         return ""
     more = f", ... {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else ""
     return f"\n  {len(keys)} {title}: {', '.join(keys[:SHOWN_KEYS])}{more}"
-
-
-TORCHVISION_NAMES = (
-    # torchvision's FCNHead and DeepLabHead -> ours
-    ("backbone.", "backbone.body."),
-    ("aux_classifier.0.", "auxiliary.conv.0."),
-    ("aux_classifier.1.", "auxiliary.conv.1."),
-    ("aux_classifier.4.", "auxiliary.classifier."),
-)
-TORCHVISION_FCN_NAMES = (
-    ("classifier.0.", "head.conv.0."),
-    ("classifier.1.", "head.conv.1."),
-    ("classifier.4.", "head.classifier."),
-)
-TORCHVISION_DEEPLABV3_NAMES = (
-    ("classifier.0.convs.4.1.", "head.aspp.image_pooling.0."),
-    ("classifier.0.convs.4.2.", "head.aspp.image_pooling.1."),
-    ("classifier.0.convs.", "head.aspp.branches."),
-    ("classifier.0.project.", "head.aspp.project."),
-    ("classifier.1.", "head.refine.0."),
-    ("classifier.2.", "head.refine.1."),
-    ("classifier.4.", "head.classifier."),
-)
-
-
-def from_torchvision(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Renames the state dict of torchvision's fcn_* or deeplabv3_* model to ours."""
-    is_deeplab = any(key.startswith("classifier.0.convs.") for key in state)
-    rules = TORCHVISION_NAMES + (
-        TORCHVISION_DEEPLABV3_NAMES if is_deeplab else TORCHVISION_FCN_NAMES
-    )
-    renamed = {}
-    for key, value in state.items():
-        old, new = next(((old, new) for old, new in rules if key.startswith(old)), ("", ""))
-        renamed[new + key.removeprefix(old)] = value
-    return renamed
-
-
-def fetch_torchvision(name: str) -> dict[str, Tensor]:
-    """State dict of torchvision's segmentation model `name`, from its cache or the network."""
-    from torchvision.models import get_model_weights, list_models, segmentation
-
-    known = list_models(module=segmentation)
-    if name not in known:
-        raise UserError(f"torchvision has no '{name}'; it has: {', '.join(known)}")
-    entry = get_model_weights(name).DEFAULT
-    try:
-        return entry.get_state_dict(progress=True, check_hash=True)
-    except OSError as error:
-        raise UserError(
-            f"the weights torchvision/{name} could not be fetched ({error}); download {entry.url} "
-            "elsewhere and give its path: weights=<file>"
-        ) from None

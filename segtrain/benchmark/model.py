@@ -41,7 +41,7 @@ def model_speed(config: dict, size: list[int] | None, rounds: int) -> list[dict]
     return [
         {
             "architecture": type(model).__name__,
-            "backbone": config["architecture"]["backbone"]["name"],
+            "backbone": model.backbone.name,
             "input": f"{height}x{width}",
             "device": torch.cuda.get_device_name() if use_gpu else "cpu",
             "precision": precision,

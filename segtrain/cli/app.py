@@ -29,6 +29,10 @@ def run(command: str, overrides: list[str]) -> int:
     Under torchrun only rank zero composes; the others receive its result, so that all processes
     run the same configuration in the same run folder.
     """
+    if command == "chain":
+        from segtrain.cli import chain
+
+        return chain.run(overrides)
     if launch.is_worker() and launch.rank() > 0:
         return execute(*launch.receive())
     resumed = [override for override in overrides if override.startswith("resume=")]

@@ -114,7 +114,7 @@ def evaluate_checkpoint(
         "experiment": config["experiment"],
         "task": "semantic",
         "architecture": type(task.model).__name__,
-        "backbone": config["architecture"]["backbone"]["name"],
+        "backbone": task.model.backbone.name,
         "dataset": data.name,
         "split": data.splits["test"],
         "protocol": task.inference.protocol,

@@ -18,6 +18,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 COMMANDS = {
     "train": "train, then evaluate the best checkpoint (the default command)",
+    "chain": "train an experiment after those it starts from; resume=<folder> goes on",
     "evaluate": "evaluate run=<run folder> or checkpoint=<file> on any split",
     "prepare": "download, convert and verify dataset=<name>; preview=true draws samples",
     "benchmark": "measure=model|loader|targets|memory|metric: speed, memory, FLOPs",
@@ -113,6 +114,7 @@ def help_text() -> str:
         "  segtrain experiment=deeplabv3_voc batch_size=8 trainer.max_steps=1000",
         "  segtrain -m experiment=quickstart optimizer.lr=0.01,0.02",
         "  segtrain resume=outputs/quickstart/<date_time>",
+        "  segtrain chain experiment=fcn8s_voc          all its stages, one after the other",
         "  segtrain evaluate run=outputs/quickstart/<date_time> split=val",
         "  segtrain prepare dataset=voc                 download, convert, verify; preview=true",
         "  segtrain --cfg job                           print the composed configuration",

@@ -52,13 +52,18 @@ def run(config: dict, run_dir: Path) -> None:
 def announce(
     config: dict, data: SegmentationData, task: SemanticSegmentation, trainer: pl.Trainer
 ) -> None:
-    """What is about to happen, in five lines."""
+    """What is about to happen, in a few lines."""
     logger.info("data        %s: %d training images (%s), %d validation images (%s)",
                 data.name, len(data.train_source), data.splits["train"],
                 len(data.val_source), data.splits["val"])  # fmt: skip
     logger.info("labels      %s", textwrap.shorten(data.labels.describe(), 400))
     logger.info("network     %s, %.2f M parameters", type(task.model).__name__,
                 sum(p.numel() for p in task.model.parameters()) / 1e6)  # fmt: skip
+    origin = config.get("starts_from")  # not in the configuration of older runs
+    if origin is not None and config["weights"] is None:
+        logger.info("weights     this recipe starts from %s: give weights=<its checkpoint>, or "
+                    "train both with segtrain chain experiment=%s",
+                    origin, config["experiment"])  # fmt: skip
     logger.info("training    %d steps x %d images (%.1f epochs) on %d x %s, precision %s",
                 trainer.max_steps, config["batch_size"],
                 trainer.max_steps * config["batch_size"] / len(data.train_source),

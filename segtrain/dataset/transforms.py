@@ -1,7 +1,9 @@
 """Training augmentation on uint8, in an order that touches only the pixels that stay visible."""
 
+import math
 import os
 import random
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -14,12 +16,13 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network at
 import albumentations as A  # noqa: E402
 
 MEAN_RGB = (124, 116, 104)  # ImageNet's mean colour: padding that normalises to about zero
+BLUR_SIGMA = (0.5, 1.5)  # pixels
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 YIQ = np.array([LUMA, [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 
 
 class RandomScaleCrop(A.DualTransform):
-    """Random scale, then random crop, without ever resizing the whole image.
+    """Random scale, then random crop, turned or not, without ever resizing the whole image.
 
     The window that the crop would see is cut out of the source first and resized alone. What the
     scaled image is too small to fill is padded, the image with the mean colour, the mask with void.
@@ -27,54 +30,115 @@ class RandomScaleCrop(A.DualTransform):
     Args:
         size: height and width of the crop, in pixels.
         scale_range: the scale is drawn uniformly from it; 1.0 is the source's own resolution.
+        rotation: the angle, in degrees, is drawn uniformly from [-rotation, rotation].
         ignore_index: void.
     """
 
     def __init__(
-        self, size: tuple[int, int], scale_range: tuple[float, float], ignore_index: int
+        self,
+        size: tuple[int, int],
+        scale_range: tuple[float, float],
+        rotation: float,
+        ignore_index: int,
     ) -> None:
         super().__init__(p=1.0)
         self.size = size
         self.scale_range = scale_range
+        self.rotation = rotation
         self.ignore_index = ignore_index
 
     def get_params_dependent_on_data(self, params: dict, data: dict) -> dict:
         scale = self.py_random.uniform(*self.scale_range)
+        limit = math.radians(self.rotation)
+        angle = self.py_random.uniform(-limit, limit) if limit else 0.0
+        outer = bounds_of_turned(self.size, angle) if angle else self.size
         window, target, offset = [], [], []
-        for length, crop in zip(params["shape"][:2], self.size, strict=True):
+        for length, crop in zip(params["shape"][:2], outer, strict=True):
             visible = max(1, min(length, round(crop / scale)))  # source pixels that stay visible
             start = self.py_random.randint(0, length - visible)
             size = crop if visible < length else min(crop, max(1, round(length * scale)))
             window.append(slice(start, start + visible))
             target.append(size)
             offset.append(self.py_random.randint(0, crop - size))
-        return {"window": tuple(window), "target": tuple(target), "offset": tuple(offset)}
+        turn = turn_matrix(self.size, outer, offset, angle) if angle else None
+        return {
+            "window": tuple(window),
+            "target": tuple(target),
+            "offset": tuple(offset),
+            "turn": turn,
+        }
 
     def apply(
-        self, img: np.ndarray, window: tuple, target: tuple, offset: tuple, **params: object
+        self,
+        img: np.ndarray,
+        window: tuple,
+        target: tuple,
+        offset: tuple,
+        turn: np.ndarray | None,
+        **params: object,
     ) -> np.ndarray:
         # INTER_AREA averages what it drops; INTER_LINEAR would skip it and lose thin structures.
         shrinks = target[0] < window[0].stop - window[0].start
         method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        return self._pad(
-            cv2.resize(img[window], target[::-1], interpolation=method), offset, MEAN_RGB
-        )
+        resized = cv2.resize(img[window], target[::-1], interpolation=method)
+        return self._place(resized, offset, turn, cv2.INTER_LINEAR, MEAN_RGB)
 
     def apply_to_mask(
-        self, mask: np.ndarray, window: tuple, target: tuple, offset: tuple, **params: object
+        self,
+        mask: np.ndarray,
+        window: tuple,
+        target: tuple,
+        offset: tuple,
+        turn: np.ndarray | None,
+        **params: object,
     ) -> np.ndarray:
         # NEAREST_EXACT samples at pixel centres as INTER_LINEAR does; plain NEAREST is off by half.
         resized = cv2.resize(mask[window], target[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-        return self._pad(resized, offset, self.ignore_index)
+        return self._place(resized, offset, turn, cv2.INTER_NEAREST, self.ignore_index)
 
-    def _pad(
-        self, array: np.ndarray, offset: tuple[int, int], value: int | tuple[int, ...]
+    def _place(
+        self,
+        array: np.ndarray,
+        offset: tuple[int, int],
+        turn: np.ndarray | None,
+        method: int,
+        value: int | tuple[int, ...],
     ) -> np.ndarray:
-        if array.shape[:2] == tuple(self.size):
+        """Turned or not, to the crop size; `value` where there is nothing."""
+        border = cv2.BORDER_CONSTANT
+        if turn is not None:
+            flags = method | cv2.WARP_INVERSE_MAP
+            return cv2.warpAffine(array, turn, self.size[::-1], None, flags, border, value)
+        if array.shape[:2] == self.size:
             return array
         (top, left), (height, width) = offset, array.shape[:2]
         bottom, right = self.size[0] - height - top, self.size[1] - width - left
-        return cv2.copyMakeBorder(array, top, bottom, left, right, cv2.BORDER_CONSTANT, value=value)
+        return cv2.copyMakeBorder(array, top, bottom, left, right, border, value=value)
+
+
+def bounds_of_turned(size: tuple[int, int], angle: float) -> tuple[int, int]:
+    """Height and width of the upright box around a rectangle turned by an angle in radians."""
+    cos, sin = abs(math.cos(angle)), abs(math.sin(angle))
+    height, width = size
+    return math.ceil(height * cos + width * sin), math.ceil(width * cos + height * sin)
+
+
+def turn_matrix(
+    size: tuple[int, int], outer: tuple[int, int], offset: Sequence[int], angle: float
+) -> np.ndarray:
+    """(2, 3) map of (x, y) in a crop turned about its centre to (x, y) in an array.
+
+    Args:
+        size: height and width of the crop.
+        outer: of the upright crop with the same centre.
+        offset: row and column of the array's first pixel in the upright crop.
+        angle: in radians.
+    """
+    cos, sin = math.cos(angle), math.sin(angle)
+    turn = np.array([[cos, -sin], [sin, cos]])
+    centre, outer_centre = ((np.array(shape[::-1]) - 1) / 2 for shape in (size, outer))
+    shift = outer_centre - offset[::-1] - turn @ centre
+    return np.column_stack([turn, shift])
 
 
 class PhotometricJitter(A.ImageOnlyTransform):
@@ -134,24 +198,30 @@ class SemanticPreset:
 def train_semantic(
     crop_size: tuple[int, int],
     scale_range: tuple[float, float],
+    rotation: float,
     flip: float,
+    blur: float,
     brightness: float,
     contrast: float,
     saturation: float,
     hue: float,
 ) -> SemanticPreset:
-    """The training preset: random scale and crop, horizontal flip, photometric jitter.
+    """The training preset: random scale, rotation and crop, flip, blur, photometric jitter.
 
     Args:
         crop_size: (height, width) in pixels.
         scale_range: smallest and largest scale of the source.
+        rotation: largest angle in degrees, either way.
         flip: probability of a horizontal flip.
+        blur: probability of a 5x5 Gaussian blur of the image.
         brightness, contrast, saturation, hue: jitter strengths, 0 for none; hue in turns.
     """
     steps: list[A.BasicTransform] = [
-        RandomScaleCrop(tuple(crop_size), tuple(scale_range), VOID),
+        RandomScaleCrop(tuple(crop_size), tuple(scale_range), rotation, VOID),
         A.HorizontalFlip(p=flip),
     ]
+    if blur:
+        steps.append(A.GaussianBlur(blur_limit=(5, 5), sigma_limit=BLUR_SIGMA, p=blur))
     if brightness or contrast or saturation or hue:
         steps.append(PhotometricJitter(brightness, contrast, saturation, hue))
     return SemanticPreset(steps)

@@ -56,14 +56,17 @@ class WholeImage:
         if self.scale != 1:
             scaled = [max(1, round(length * self.scale)) for length in size]
             batch = F.interpolate(batch.float(), scaled, mode="bilinear", antialias=self.scale < 1)
-        scores = self._logits(model, batch)
+        scores, align_corners = self._logits(model, batch)
         if self.flip:
-            mirrored = self._logits(model, batch.flip(3)).flip(3)
-            scores = (scores.softmax(1) + mirrored.softmax(1)) / 2
-        return F.interpolate(scores, size, mode="bilinear")
+            mirrored, _ = self._logits(model, batch.flip(3))
+            scores = (scores.softmax(1) + mirrored.flip(3).softmax(1)) / 2
+        if scores.shape[2:] == size:
+            return scores
+        return F.interpolate(scores, size, mode="bilinear", align_corners=align_corners)
 
-    def _logits(self, model: nn.Module, batch: Tensor) -> Tensor:
-        logits = model(batch)["logits"].float()
+    def _logits(self, model: nn.Module, batch: Tensor) -> tuple[Tensor, bool]:
+        outputs = model(batch)
+        logits = outputs["logits"].float()
         if self.logit_adjustment is not None:
             logits = logits + logits.new_tensor(self.logit_adjustment).view(-1, 1, 1)
-        return logits
+        return logits, outputs["align_corners"]

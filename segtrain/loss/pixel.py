@@ -1,5 +1,7 @@
 """Pixel-wise losses: (logits, target) -> (sum of the loss, sum of the pixel weights)."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,6 +15,9 @@ class CrossEntropy(nn.Module):
         label_smoothing: share of the target spread evenly over all classes, 0 for none.
         ignore_index: void pixels, which count neither above nor below.
     """
+
+    separable: bool = True
+    """The sum over a batch is the sum over its images, so it can be computed image by image."""
 
     def __init__(
         self, class_weights: list[float] | None, label_smoothing: float, ignore_index: int
@@ -41,3 +46,58 @@ class CrossEntropy(nn.Module):
         if self.class_weights is None:
             return total, valid.sum()
         return total, self.class_weights[target[valid]].sum()
+
+
+class OhemCrossEntropy(nn.Module):
+    """Cross-entropy over the hard valid pixels: online hard example mining.
+
+    Shrivastava et al., CVPR 2016; for pixels (bootstrapping) Wu et al., arXiv 1605.06885.
+
+    Args:
+        threshold: a pixel is hard if its true class has a lower probability; None: none is.
+        min_kept: share of the valid pixels, in (0, 1], that is kept at least, hardest first.
+        class_weights: one factor a class, or None; they weigh kept pixels and select none.
+        ignore_index: void pixels, which are never kept.
+    """
+
+    separable: bool = False
+    """Pixels of all images of the batch compete to be kept."""
+
+    def __init__(
+        self,
+        threshold: float | None,
+        min_kept: float,
+        class_weights: list[float] | None,
+        ignore_index: int,
+    ) -> None:
+        super().__init__()
+        if not 0 < min_kept <= 1:
+            raise ValueError(f"min_kept is a share in (0, 1], not {min_kept}")
+        weights = None if class_weights is None else torch.tensor(class_weights)
+        self.register_buffer("class_weights", weights, persistent=False)
+        self.threshold = threshold
+        self.min_kept = min_kept
+        self.ignore_index = ignore_index
+
+    def forward(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (N, K, H, W) float32, target (N, H, W) train ids -> two scalars, sum and weight.
+
+        Both are 0 where every pixel is void.
+        """
+        target = target.long()
+        valid = target != self.ignore_index
+        losses = F.cross_entropy(logits, target, ignore_index=self.ignore_index, reduction="none")
+        weight = torch.zeros_like(losses)
+        weight[valid] = self._kept(losses.detach()[valid])
+        if self.class_weights is not None:
+            weight = weight * self.class_weights[target.where(valid, 0)]
+        return (losses * weight).sum(), weight.sum()
+
+    def _kept(self, losses: Tensor) -> Tensor:
+        """Unweighted losses (P,) of the valid pixels -> (P,), 1 where kept and 0 elsewhere."""
+        count = math.ceil(self.min_kept * len(losses))
+        if self.threshold is not None:
+            # Those below the threshold are the hardest ones, so one number describes both rules.
+            count = max(count, int((torch.exp(-losses) < self.threshold).sum()))
+        hardest = losses.topk(count, sorted=False).indices
+        return torch.zeros_like(losses).index_fill_(0, hardest, 1)

@@ -1,4 +1,4 @@
-"""The loss of a semantic network: a pixel loss on every head's scores, weighted and summed."""
+"""The loss of a semantic network: pixel, region and presence terms, weighted and summed."""
 
 from collections.abc import Callable
 
@@ -8,38 +8,166 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segtrain.contracts import Outputs
+from segtrain.errors import UserError
 
 
 class SegmentationLoss(nn.Module):
-    """Main and auxiliary term, each a mean over the valid pixels of all processes.
+    """A pixel loss on every head's scores, each a mean over the valid pixels of all processes.
 
-    Scores are resized bilinearly (float32) to the labels, never the labels to the scores.
+    Scores are resized bilinearly to the labels, in float32, one image at a time where the loss
+    allows it: then neither their full-resolution form nor its gradient is ever kept for the batch.
 
     Args:
         pixel: (ignore_index) -> pixel loss that returns (sum, weight).
-        aux_weight: factor of the auxiliary term.
+        region: (ignore_index) -> loss of the main scores as a whole that returns a scalar, such as
+            Dice; or None.
+        aux_weight: factor of the auxiliary head's term.
+        region_weight: factor of the region term.
+        presence_weight: factor of the presence term (the SE-loss of EncNet, section 3.2).
+        resize: `logits`; or `labels`, which are then resized (nearest) to the scores, as DeepLabv2
+            trains.
+        normalize: whether pixel terms are means over pixels; if not, sums over pixels and means
+            over images, as Caffe's un-normalised loss.
         ignore_index: void.
     """
 
     def __init__(
-        self, pixel: Callable[..., nn.Module], aux_weight: float, ignore_index: int
+        self,
+        pixel: Callable[..., nn.Module],
+        region: Callable[..., nn.Module] | None,
+        aux_weight: float,
+        region_weight: float,
+        presence_weight: float,
+        resize: str,
+        normalize: bool,
+        ignore_index: int,
     ) -> None:
         super().__init__()
+        if resize not in ("logits", "labels"):
+            raise UserError(f"loss.resize={resize}: expected logits or labels")
         self.pixel = pixel(ignore_index=ignore_index)
+        self.region = None if region is None else region(ignore_index=ignore_index)
         self.aux_weight = aux_weight
+        self.region_weight = region_weight
+        self.presence_weight = presence_weight
+        self.resize = resize
+        self.normalize = normalize
+        self.ignore_index = ignore_index
 
     def forward(self, outputs: Outputs, target: Tensor) -> dict[str, Tensor]:
         """Outputs and target (N, H, W) -> weighted terms by name; their sum is to be minimised."""
+        align_corners = outputs["align_corners"]
         with torch.autocast(target.device.type, enabled=False):
-            terms = {"main": self._term(outputs["logits"], target)}
+            terms = {"main": self._pixel_term(outputs["logits"], target, align_corners)}
             if "aux" in outputs:
-                terms["aux"] = self.aux_weight * self._term(outputs["aux"], target)
+                aux = self._pixel_term(outputs["aux"], target, align_corners)
+                terms["aux"] = self.aux_weight * aux
+            for index, scores in enumerate(outputs.get("scales", ())):
+                terms[f"scale{index}"] = self._pixel_term(scores, target, align_corners)
+            if "presence" in outputs:
+                presence = presence_loss(outputs["presence"].float(), target, self.ignore_index)
+                terms["presence"] = self.presence_weight * presence
+            if self.region is not None:
+                scores, labels = self._fit(outputs["logits"], target, align_corners)
+                terms["region"] = self.region_weight * self.region(scores, labels)
         return terms
 
-    def _term(self, logits: Tensor, target: Tensor) -> Tensor:
-        resized = F.interpolate(logits.float(), target.shape[-2:], mode="bilinear")
-        total, weight = self.pixel(resized, target)
+    def _fit(self, logits: Tensor, target: Tensor, align_corners: bool) -> tuple[Tensor, Tensor]:
+        """Both in one size, the scores in float32."""
+        logits = logits.float()
+        if logits.shape[2:] == target.shape[1:]:
+            return logits, target
+        if self.resize == "labels":
+            return logits, nearest_labels(target, logits.shape[2:], align_corners)
+        size = target.shape[1:]
+        return F.interpolate(logits, size, mode="bilinear", align_corners=align_corners), target
+
+    def _pixel_term(self, logits: Tensor, target: Tensor, align_corners: bool) -> Tensor:
+        def term(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+            return self.pixel(*self._fit(scores, labels, align_corners))
+
+        if self.pixel.separable and logits.requires_grad:
+            total, weight = SumOverImages.apply(logits, target, term)
+        else:
+            total, weight = term(logits, target)
+        if not self.normalize:
+            return total / len(logits)
         return total / mean_over_processes(weight).clamp(min=1e-6)
+
+
+class SumOverImages(torch.autograd.Function):
+    """A loss that is a sum over images, with its gradient worked out image by image at once.
+
+    Only the gradient of the small scores is kept until the backward pass, so that the memory of
+    full-resolution scores, probabilities and gradients is one image's instead of the batch's.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx,
+        scores: Tensor,
+        target: Tensor,
+        term: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+    ) -> tuple[Tensor, Tensor]:
+        gradient = torch.empty_like(scores)
+        totals, weights = [], []
+        for index in range(len(scores)):
+            one = slice(index, index + 1)
+            with torch.enable_grad():
+                part = scores[one].detach().requires_grad_()
+                total, weight = term(part, target[one])
+            (gradient[one],) = torch.autograd.grad(total, part)
+            totals.append(total.detach())
+            weights.append(weight.detach())
+        ctx.save_for_backward(gradient)
+        weight = torch.stack(weights).sum()
+        ctx.mark_non_differentiable(weight)
+        return torch.stack(totals).sum(), weight
+
+    @staticmethod
+    def backward(
+        ctx: torch.autograd.function.FunctionCtx, total: Tensor, _: Tensor
+    ) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * total.to(gradient.dtype), None, None
+
+
+def nearest_labels(target: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
+    """Labels (N, H, W) at the positions of a smaller grid, (N, *size)."""
+    rows, columns = (
+        _nearest(length, small, align_corners, target.device)
+        for length, small in zip(target.shape[1:], size, strict=True)
+    )
+    return target[:, rows[:, None], columns[None, :]]
+
+
+def _nearest(length: int, small: int, align_corners: bool, device: torch.device) -> Tensor:
+    positions = torch.arange(small, device=device)
+    if align_corners:
+        positions = positions * ((length - 1) / max(small - 1, 1))
+    else:
+        positions = (positions + 0.5) * (length / small) - 0.5
+    return positions.round().long().clamp(0, length - 1)
+
+
+def presence_loss(presence: Tensor, target: Tensor, ignore_index: int) -> Tensor:
+    """Binary cross-entropy of which classes each image shows, mean over images and classes.
+
+    Args:
+        presence: (N, K) logits.
+        target: (N, H, W) train ids.
+        ignore_index: void.
+    """
+    labels = target.flatten(1).long()
+    counted = torch.zeros(len(labels), 256, device=labels.device)
+    counted.scatter_(1, labels, 1.0)
+    counted[:, ignore_index] = 0
+    return F.binary_cross_entropy_with_logits(presence, counted[:, : presence.shape[1]])
+
+
+def number_of_processes() -> int:
+    """That train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def mean_over_processes(weight: Tensor) -> Tensor:
@@ -49,7 +177,7 @@ def mean_over_processes(weight: Tensor) -> Tensor:
     mean weight therefore gives sum / weight of the whole batch, however unevenly void pixels lie.
     """
     weight = weight.detach().float()
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+    if number_of_processes() > 1:
         dist.all_reduce(weight)
-        weight = weight / dist.get_world_size()
+        weight = weight / number_of_processes()
     return weight

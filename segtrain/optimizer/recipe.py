@@ -7,7 +7,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from segtrain.optimizer.groups import parameter_groups
-from segtrain.optimizer.schedule import poly
+from segtrain.optimizer.schedule import poly, step_decay
 
 
 def sgd_poly(
@@ -18,14 +18,38 @@ def sgd_poly(
     momentum: float,
     weight_decay: float,
     head_multiplier: float,
+    bias_multiplier: float,
     decay_norm_and_bias: bool,
     power: float,
     warmup_steps: int,
 ) -> tuple[Optimizer, LambdaLR]:
-    """SGD with momentum and poly decay, stepped once per optimiser step."""
-    groups = parameter_groups(model, lr, weight_decay, head_multiplier, decay_norm_and_bias)
+    """SGD with momentum and poly decay, stepped once per optimiser step; power 0: a fixed rate."""
+    groups = parameter_groups(
+        model, lr, weight_decay, head_multiplier, bias_multiplier, decay_norm_and_bias
+    )
     optimizer = SGD(groups, lr=lr, momentum=momentum, fused=_fused(model))
     return optimizer, _poly_lr(optimizer, max_steps, power, warmup_steps)
+
+
+def sgd_step(
+    model: nn.Module,
+    max_steps: int,
+    *,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    head_multiplier: float,
+    bias_multiplier: float,
+    decay_norm_and_bias: bool,
+    gamma: float,
+    step_size: int,
+) -> tuple[Optimizer, LambdaLR]:
+    """SGD with momentum, its rate multiplied by gamma every `step_size` optimiser steps."""
+    groups = parameter_groups(
+        model, lr, weight_decay, head_multiplier, bias_multiplier, decay_norm_and_bias
+    )
+    optimizer = SGD(groups, lr=lr, momentum=momentum, fused=_fused(model))
+    return optimizer, LambdaLR(optimizer, partial(step_decay, gamma=gamma, step_size=step_size))
 
 
 def adamw_poly(
@@ -41,7 +65,7 @@ def adamw_poly(
     warmup_steps: int,
 ) -> tuple[Optimizer, LambdaLR]:
     """AdamW (Loshchilov & Hutter 2019) and poly decay, stepped once per optimiser step."""
-    groups = parameter_groups(model, lr, weight_decay, head_multiplier, decay_norm_and_bias)
+    groups = parameter_groups(model, lr, weight_decay, head_multiplier, 1.0, decay_norm_and_bias)
     optimizer = AdamW(groups, lr=lr, betas=tuple(betas), fused=_fused(model))
     return optimizer, _poly_lr(optimizer, max_steps, power, warmup_steps)
 

@@ -9,3 +9,8 @@ def poly(step: int, max_steps: int, power: float, warmup_steps: int) -> float:
     """
     decay = max(0.0, 1 - step / max_steps) ** power
     return decay * min(1.0, (step + 1) / warmup_steps) if warmup_steps else decay
+
+
+def step_decay(step: int, gamma: float, step_size: int) -> float:
+    """gamma ** (step // step_size), Caffe's "step" policy."""
+    return gamma ** (step // step_size)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from segtrain.contracts import EvalBatch, LabelSet, TrainBatch
 from segtrain.loss.segmentation import SegmentationLoss
@@ -23,6 +24,7 @@ class SemanticSegmentation(pl.LightningModule):
         config: resolved configuration, stored in checkpoints so that one file rebuilds the run.
         seed: of dropout; step s draws from (seed, s, process), so a resumed run draws the same.
         compile_model: whether `model` goes through torch.compile.
+        freeze_batch_norm: whether statistics, scales and shifts of batch norm stay as they are.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class SemanticSegmentation(pl.LightningModule):
         config: dict,
         seed: int,
         compile_model: bool,
+        freeze_batch_norm: bool,
     ) -> None:
         super().__init__()
         self.model = model
@@ -46,8 +49,19 @@ class SemanticSegmentation(pl.LightningModule):
         self.seed = seed
         self.matrix = ConfusionMatrix(labels.num_classes, labels.ignore_index)
         self.scores: Scores | None = None  # of the last evaluation
+        self.norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+        self.norms = self.norms if freeze_batch_norm else []
+        for norm in self.norms:
+            norm.requires_grad_(False)
+        self.train()
         if compile_model:
             self.model.compile()
+
+    def train(self, mode: bool = True) -> "SemanticSegmentation":
+        super().train(mode)
+        for norm in self.norms:  # frozen
+            norm.eval()
+        return self
 
     def configure_optimizers(self) -> dict:
         optimizer, schedule = self.make_optimizer(self.model, self.trainer.max_steps)

@@ -6,8 +6,10 @@ from segtrain.architecture.backbone import TimmBackbone
 from segtrain.errors import UserError
 
 
-def backbone(name="test_resnet", weights="none", output_stride=8, multi_grid=None, **more):
-    return TimmBackbone(name, weights, output_stride, multi_grid, more)
+def backbone(
+    name="test_resnet", weights="none", output_stride=8, multi_grid=None, uniform=False, **more
+):
+    return TimmBackbone(name, weights, output_stride, uniform, multi_grid, more)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "test_resnet", "mobilenetv3_small_050", "resnet10t"])
@@ -80,6 +82,7 @@ def test_imagenet_weights_without_network(monkeypatch):
         ({"name": "resnet81"}, "timm has no model 'resnet81'; nearest: "),
         ({"name": "resnet18", "multi_grid": [1, 2, 4]}, "needs a ResNet whose last stage has 3"),
         ({"name": "vgg11", "output_stride": 8}, "vgg11"),
+        ({"name": "mobilenetv3_small_050", "uniform": True}, "uniform_dilation needs a ResNet"),
     ],
 )
 def test_impossible_settings(settings, message):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import composed
+from conftest import composed, small_network
 from torchvision.models import segmentation
 
 from segtrain.architecture.weights import load_weights, read_state_dict
@@ -19,7 +19,7 @@ PUBLISHED_PARAMETERS = {
 
 def ours(name: str) -> torch.nn.Module:
     head, backbone = name.split("_")
-    architecture = {"fcn": "fcn", "deeplabv3": "deeplabv3_torchvision"}[head]
+    architecture = {"fcn": "fcn_torchvision", "deeplabv3": "deeplabv3_torchvision"}[head]
     config = composed(
         f"architecture={architecture}",
         f"architecture.backbone.name={backbone}",
@@ -45,7 +45,7 @@ def test_logits_equal_torchvisions(name, tmp_path):
     assert sum(p.numel() for p in model.parameters()) == PUBLISHED_PARAMETERS[name]
     image = torch.randint(0, 256, (1, 3, 65, 81), dtype=torch.uint8)
     # The rounding of the normalisation itself, which test_backbone.py checks, would be amplified.
-    normalised = (image.float() - model.backbone.mean) / model.backbone.std
+    normalised = model.backbone.normalize(image)
     with torch.no_grad():
         expected = peer.eval()(normalised)
         logits = model.eval()(image)["logits"]
@@ -92,3 +92,78 @@ def test_torchvision_without_network(monkeypatch):
     monkeypatch.setattr(segmentation.FCN_ResNet50_Weights, "get_state_dict", offline)
     with pytest.raises(UserError, match=r"could not be fetched.*https://.*weights=<file>"):
         load_initial_weights(torch.nn.Identity(), "torchvision/fcn_resnet50")
+
+
+def test_every_misfit_is_in_the_log(caplog):
+    """A message shows the first few keys, run.log all of them."""
+    model = torch.nn.Sequential(*(torch.nn.Linear(1, 1) for _ in range(10)))
+    with caplog.at_level("INFO", "segtrain"), pytest.raises(UserError, match="14 more"):
+        load_weights(model, {"other": torch.zeros(1)}, "file.pth")
+    assert all(f"{i}.{part}" in caplog.text for i in range(10) for part in ("weight", "bias"))
+
+
+def test_other_class_count_replaces_the_classifier_only_and_says_so(tmp_path, caplog):
+    """Weights of 21 classes with an auxiliary head, into a model of 5 classes without one."""
+    chosen = "architecture=deeplabv3_torchvision"
+    base = [chosen, *small_network(chosen)]
+    torch.manual_seed(0)
+    donor = build_model(composed(*base), 21)
+    torch.save(donor.state_dict(), tmp_path / "w.pth")
+    model = build_model(composed(*base, "architecture.auxiliary=false"), 5)
+    before = model.state_dict()["head.classifier.weight"].clone()
+    with caplog.at_level("INFO", "segtrain"):
+        load_initial_weights(model, str(tmp_path / "w.pth"))
+    state, given = model.state_dict(), donor.state_dict()
+    assert torch.equal(state["head.classifier.weight"], before)
+    others = [key for key in state if not key.startswith("head.classifier")]
+    assert all(torch.equal(state[key], given[key]) for key in others)
+    assert "trained anew, not in the file for these classes: head.classifier.bias" in caplog.text
+    assert "left out, not in this model: auxiliary.classifier.bias" in caplog.text
+
+
+def test_fcn_stages_hand_their_weights_on(tmp_path, caplog):
+    """FCN-16s takes all of FCN-32s; the scores of pool4 are new."""
+    nets = {}
+    for name in ("fcn32s", "fcn16s"):
+        chosen = f"architecture={name}"
+        torch.manual_seed(len(nets))
+        nets[name] = build_model(composed(chosen, *small_network(chosen)), 4)
+    torch.nn.init.normal_(nets["fcn32s"].classifiers[0].weight)
+    torch.save(nets["fcn32s"].state_dict(), tmp_path / "32s.pth")
+    with caplog.at_level("INFO", "segtrain"):
+        load_initial_weights(nets["fcn16s"], str(tmp_path / "32s.pth"))
+    got = nets["fcn16s"].state_dict()
+    for key, value in nets["fcn32s"].state_dict().items():
+        assert torch.equal(got[key], value)
+    assert "classifiers.1.bias, classifiers.1.weight" in caplog.text
+
+
+def test_authors_pspnet_checkpoint_loads(tmp_path):
+    """Names and shapes of github.com/hszhao/semseg's PSPNet-50, saved by nn.DataParallel."""
+    model = build_model(composed("architecture=pspnet", "architecture.backbone.name=resnet50s",
+                                 "architecture.backbone.weights=none"), 21)  # fmt: skip
+    theirs = {}
+    stem = {"conv1.0": "0", "conv1.1": "1", "conv1.3": "3", "conv1.4": "4", "conv1.6": "6",
+            "bn1": "7"}  # fmt: skip
+    for key, value in model.state_dict().items():
+        name = key.removeprefix("backbone.body.")
+        for ours, number in stem.items():
+            if key.startswith("backbone.") and name.startswith(ours + "."):
+                name = f"layer0.{number}{name.removeprefix(ours)}"
+        for level in range(4):
+            for part in (0, 1):
+                name = name.replace(f"head.pyramid.reductions.{level}.{part}.",
+                                    f"ppm.features.{level}.{part + 1}.")  # fmt: skip
+        for ours, other in (("head.conv", "cls"), ("auxiliary.conv", "aux")):
+            name = name.replace(ours, other)
+        name = name.replace("head.classifier", "cls.4").replace("auxiliary.classifier", "aux.4")
+        theirs[f"module.{name}"] = torch.randn(value.shape).to(value.dtype)
+    assert {"module.layer0.0.weight", "module.ppm.features.3.2.running_var", "module.aux.4.bias",
+            "module.layer4.2.conv3.weight"} <= theirs.keys()  # fmt: skip
+    torch.save({"epoch": 50, "state_dict": theirs}, tmp_path / "train_epoch_50.pth")
+    load_initial_weights(model, str(tmp_path / "train_epoch_50.pth"))
+    state = model.state_dict()
+    assert torch.equal(state["head.pyramid.reductions.3.1.running_var"],
+                       theirs["module.ppm.features.3.2.running_var"])  # fmt: skip
+    assert torch.equal(state["backbone.body.bn1.weight"], theirs["module.layer0.7.weight"])
+    assert torch.equal(state["auxiliary.classifier.bias"], theirs["module.aux.4.bias"])

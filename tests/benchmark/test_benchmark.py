@@ -11,6 +11,8 @@ FAST = {
                 "dataset.splits.train=val2017", "dataset.source.root=."],
     "loader": ["measure.samples=4", "measure.rounds=1", "measure.num_workers=[0]"],
     "metric": ["measure.rounds=1", "measure.shape=[1, 64, 64]"],
+    "step": ["measure.rounds=1", "measure.size=[33, 33]", "batch_size=2",
+             "architecture=deeplabv3_torchvision", "architecture.backbone.weights=none"],
     "model": [
         "measure.rounds=1", "measure.size=[64, 64]", "batch_size=2",
         "architecture.backbone.name=resnet50", "architecture.backbone.weights=none",
@@ -42,6 +44,9 @@ def test_measures_and_writes(name, segtrain, tmp_path):
     if name == "memory":
         assert [row["epoch"] for row in content["rows"]] == [1, 2]
         assert content["rows"][1]["of the first epoch"] > 0.9
+    if name == "step":
+        assert [row["side"] for row in content["rows"]] == ["segtrain", "torchvision"]
+        assert all(row["time ratio"] > 0 and row["memory ratio"] > 0 for row in content["rows"])
     if name == "model":
         (row,) = content["rows"]
         assert row["parameters"] > 20e6
@@ -67,3 +72,19 @@ def test_targets_need_instances(segtrain):
     code, _, err = segtrain("benchmark", "measure=targets")
     assert code == 2
     assert "needs a COCO instance set, not shapes" in err
+
+
+def test_step_against_smp(segtrain):
+    code, out, err = segtrain(
+        "benchmark", "measure=step", "architecture=pspnet", "architecture.auxiliary=false",
+        "architecture.backbone.name=resnet18", "architecture.backbone.weights=none",
+        "measure.rounds=1", "measure.size=[33, 33]", "batch_size=2",
+    )  # fmt: skip
+    assert code == 0, err
+    assert "smp" in out
+
+
+def test_step_without_a_peer(segtrain):
+    code, _, err = segtrain("benchmark", "measure=step", "architecture=encnet")
+    assert code == 2
+    assert "EncNet has no peer; these have: DeepLabv3" in err

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import TINY, only_run, results_of
+from conftest import TINY, only_run, results_of, small_network
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 TESTS = Path(__file__).parents[1]
@@ -242,10 +242,11 @@ def test_gradients_are_clipped_in_any_precision(segtrain, precision):
 
 def test_a_run_without_callbacks(segtrain):
     tiny = [override for override in TINY if override != "experiment=quickstart"]
-    base = ["dataset=shapes", "architecture=fcn", "architecture.backbone.multi_grid=null"]
+    base = ["dataset=shapes", "architecture=fcn_torchvision",
+            *small_network("architecture=fcn_torchvision")]  # fmt: skip
     code, _, err = segtrain(*base, *tiny, "callback=[]", "logger=csv")
     assert code == 0, err
-    assert list(only_run("outputs/fcn_shapes/*").glob("csv/metrics.csv"))
+    assert list(only_run("outputs/fcn_torchvision_shapes/*").glob("csv/metrics.csv"))
 
 
 def test_weights_start_from_another_run(segtrain):

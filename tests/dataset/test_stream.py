@@ -11,7 +11,7 @@ from segtrain.dataset.transforms import train_semantic
 
 def stream(seed=0):
     source = Shapes("train", num_images=10, size=(40, 40), seed=0)
-    transform = train_semantic((32, 32), (0.5, 2.0), 0.5, 0.2, 0.2, 0.2, 0.1)
+    transform = train_semantic((32, 32), (0.5, 2.0), 0.0, 0.5, 0.0, 0.2, 0.2, 0.2, 0.1)
     return TrainStream(source, transform, seed)
 
 

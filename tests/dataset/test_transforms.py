@@ -5,6 +5,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import composed
+from scipy.ndimage import map_coordinates
 
 from segtrain.build import build_data
 from segtrain.cli.main import options
@@ -82,8 +83,9 @@ def seeded(transform, seed):
     return compose
 
 
-def test_masks_get_no_new_values():
-    preset = train_semantic((64, 48), (0.3, 3.0), 0.5, 0.4, 0.4, 0.4, 0.1)
+@pytest.mark.parametrize(("rotation", "blur"), [(0.0, 0.0), (30.0, 0.5)])
+def test_masks_get_no_new_values(rotation, blur):
+    preset = train_semantic((64, 48), (0.3, 3.0), rotation, 0.5, blur, 0.4, 0.4, 0.4, 0.1)
     rng = np.random.default_rng(0)
     for seed in range(40):
         height, width = rng.integers(1, 150, 2)
@@ -102,7 +104,7 @@ def test_equals_resizing_everything_first(scale):
     smooth = np.random.default_rng(1).integers(0, 256, (12, 16, 3), dtype=np.uint8)
     image = cv2.resize(smooth, (320, 240), interpolation=cv2.INTER_CUBIC)
     whole = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
-    crop = seeded(RandomScaleCrop((96, 96), (scale, scale), 255), seed=3)
+    crop = seeded(RandomScaleCrop((96, 96), (scale, scale), 0.0, 255), seed=3)
     out = crop(image=image, mask=image[..., 0])["image"]
     match = cv2.matchTemplate(whole, out, cv2.TM_SQDIFF)
     difference = np.sqrt(max(0.0, match.min()) / out.size)
@@ -110,25 +112,125 @@ def test_equals_resizing_everything_first(scale):
     assert difference < 0.6 * one_pixel
 
 
-def test_image_and_mask_stay_aligned():
-    """An image that shows its own label keeps doing so under scale, crop, pad and flip."""
+@pytest.mark.parametrize("rotation", [0.0, 25.0])
+def test_image_and_mask_stay_aligned(rotation):
+    """An image that shows its own label keeps doing so under scale, turn, crop, pad and flip."""
     mask = np.kron(np.random.default_rng(0).integers(0, 2, (8, 10)), np.ones((16, 16)))
     mask = mask.astype(np.uint8)
     image = np.repeat(mask[..., None] * 200, 3, axis=2).astype(np.uint8)
-    preset = train_semantic((100, 100), (0.5, 2.0), 0.5, 0, 0, 0, 0)
+    preset = train_semantic((100, 100), (0.5, 2.0), rotation, 0.5, 0.0, 0, 0, 0, 0)
     for seed in range(20):
         out = dict(zip(("image", "mask"), preset(image, mask, (seed,)), strict=True))
         valid = out["mask"] != 255
         shown = (out["image"][..., 0] > 100).astype(np.uint8)
         assert (shown == out["mask"])[valid].mean() > 0.97
-        assert (out["image"][~valid] == (124, 116, 104)).all()
+        void = (~valid).astype(np.uint8)
+        if rotation:  # the image's edge is interpolated
+            void = cv2.erode(void, np.ones((3, 3)))
+        assert (out["image"][void > 0] == (124, 116, 104)).all()
 
 
 def test_small_images_are_padded_not_stretched():
-    crop = seeded(RandomScaleCrop((64, 64), (1.0, 1.0), 255), seed=0)
+    crop = seeded(RandomScaleCrop((64, 64), (1.0, 1.0), 0.0, 255), seed=0)
     out = crop(image=np.zeros((20, 30, 3), np.uint8), mask=np.zeros((20, 30), np.uint8))
     assert (out["mask"] == 0).sum() == 20 * 30
     assert (out["mask"] == 255).sum() == 64 * 64 - 20 * 30
+
+
+def mapping(crop, shape, seed):
+    """(2, 3) map of a crop's (x, y) to the source's, read off an image that shows where it is."""
+    y, x = np.indices(shape)
+    image = np.stack([x, y, x], axis=2).astype(np.uint8)
+    out = seeded(crop, seed)(image=image, mask=np.zeros(shape, np.uint8))
+    rows, columns = np.nonzero(cv2.erode((out["mask"] == 0).astype(np.uint8), np.ones((5, 5))))
+    places = np.stack([columns, rows, np.ones_like(rows)], axis=1)
+    shown = out["image"][rows, columns, :2].astype(float)
+    matrix, *_ = np.linalg.lstsq(places, shown, rcond=None)
+    assert np.abs(places @ matrix - shown).max() < 1.5  # affine, no part moved on its own
+    return matrix.T
+
+
+def test_rotation_is_uniform_and_keeps_right_angles():
+    shape, angles = (240, 250), []
+    for seed in range(150):
+        matrix = mapping(RandomScaleCrop((90, 120), (0.7, 1.5), 30.0, 255), shape, seed)[:, :2]
+        stretch = np.linalg.svd(matrix, compute_uv=False)
+        assert stretch[0] < 1.04 * stretch[1]
+        assert 0.64 < stretch.mean() < 1.45  # source pixels per pixel
+        assert np.linalg.det(matrix) > 0
+        angles.append(np.degrees(np.arctan2(matrix[1, 0], matrix[0, 0])))
+    assert np.abs(angles).max() < 31
+    counts = np.histogram(angles, 5, (-30, 30))[0]
+    assert counts.min() > 15  # 30 expected
+    assert counts.max() < 48
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_rotation_equals_interpolating_the_whole_image(seed):
+    """Against scipy at each pixel's place in the source, image and mask."""
+    shape = (240, 250)
+    smooth = np.random.default_rng(seed).integers(0, 256, (10, 10, 3), dtype=np.uint8)
+    image = cv2.resize(smooth, shape[::-1], interpolation=cv2.INTER_CUBIC)
+    mask = np.kron(np.arange(16).reshape(4, 4), np.ones((60, 63)))[:, :250].astype(np.uint8)
+    crop = RandomScaleCrop((150, 170), (0.8, 1.6), 40.0, 255)
+    out = seeded(crop, seed)(image=image, mask=mask)
+    y, x = np.indices((150, 170))
+    matrix = mapping(crop, shape, seed)
+    x, y = matrix @ np.stack([x.ravel(), y.ravel(), np.ones(x.size)])
+    inside = (x > 1) & (y > 1) & (x < 248) & (y < 238)
+    outside = (x < -1.5) | (y < -1.5) | (x > 250.5) | (y > 240.5)
+    ids = out["mask"].ravel()
+    assert (ids[outside] == 255).all()
+    assert (ids[inside] == map_coordinates(mask, [y, x], order=0)[inside]).mean() > 0.98
+    for channel in range(3):
+        expected = map_coordinates(image[..., channel].astype(float), [y, x], order=1)
+        difference = expected[inside] - out["image"][..., channel].ravel()[inside]
+        assert np.abs(difference).mean() < 1
+        assert np.abs(difference).max() < 12
+
+
+def test_rotation_leaves_nothing_void_that_the_image_can_fill():
+    crop = RandomScaleCrop((60, 80), (1.0, 1.5), 45.0, 255)
+    for seed in range(30):
+        out = seeded(crop, seed)(
+            image=np.full((120, 110, 3), 9, np.uint8), mask=np.ones((120, 110), np.uint8)
+        )
+        assert (out["mask"] == 1).all()
+        assert (out["image"] == 9).all()
+
+
+def test_without_rotation_no_angle_is_drawn():
+    """So that what was trained before rotation came can be resumed and repeated."""
+    crop, ours, expected = (
+        RandomScaleCrop((6, 8), (0.5, 2.0), 0.0, 255),
+        *map(random.Random, (5, 5)),
+    )
+    crop.set_random_state(np.random.default_rng(0), ours)
+    drawn = crop.get_params_dependent_on_data({"shape": (40, 50, 3)}, {})
+    scale = expected.uniform(0.5, 2.0)
+    for axis, (length, size) in enumerate([(40, 6), (50, 8)]):
+        visible = round(size / scale)
+        start = expected.randint(0, length - visible)
+        assert drawn["window"][axis] == slice(start, start + visible)
+        assert drawn["offset"][axis] == expected.randint(0, 0)
+    assert ours.getstate() == expected.getstate()
+
+
+def test_blur_spreads_over_5_pixels_of_the_image_alone():
+    image, mask = np.zeros((21, 21, 3), np.uint8), np.zeros((21, 21), np.uint8)
+    image[10, 10], mask[10, 10] = 250, 3
+    preset = train_semantic((21, 21), (1.0, 1.0), 0.0, 0.0, 0.5, 0, 0, 0, 0)
+    blurred = 0
+    for seed in range(200):
+        out, ids = preset(image, mask, (seed,))
+        assert (ids == mask).all()
+        if (out == image).all():
+            continue
+        blurred += 1
+        assert out[8:13, 8:13].sum() == out.sum()
+        assert abs(int(out[..., 0].sum()) - 250) < 13  # half a level each of 25 pixels
+        assert out[10, 10, 0] == out.max() < 200
+    assert 75 < blurred < 125
 
 
 def test_jitter_strengths():

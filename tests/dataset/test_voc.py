@@ -120,3 +120,77 @@ def test_official_lists_make_trainaug(real_data, tree):
     source = voc(str(tree), "trainaug", VOC)
     assert len(source) == 10582
     assert {source.name(i).rpartition("/")[2][:-4] for i in range(len(source))} == set(names)
+
+
+def test_sbd_lists_with_sbd_files(tree):
+    sbd = tree / "benchmark_RELEASE/dataset"
+    source = voc(str(tree), "sbd_train", VOC)
+    assert [source.pairs[i].image for i in range(3)] == [str(sbd / f"img/{n}.jpg") for n in "bcx"]
+    (sbd / "img/d.jpg").write_bytes((sbd / "img/y.jpg").read_bytes())
+    assert contents(voc(str(tree), "sbd_val", VOC)) == {"d": 12, "y": 14}
+
+
+def test_val_without_sbd(tree):
+    assert contents(voc(str(tree), "val_without_sbd", VOC)) == {"d": 3}
+    (tree / "benchmark_RELEASE/dataset/train.txt").write_text("c\nd\n")
+    with pytest.raises(UserError, match="val_without_sbd is empty"):
+        voc(str(tree), "val_without_sbd", VOC)
+
+
+def test_lists_of_the_user_are_splits(tree):
+    lists = tree / "VOCdevkit/VOC2012/ImageSets/Segmentation"
+    for split in ("seg11valid", "val_without_sbd", "train_hard", "sbd_val"):
+        (lists / f"{split}.txt").write_text("c\na\n")
+        assert contents(voc(str(tree), split, VOC)) == {"c": 2, "a": 0}
+    with pytest.raises(UserError, match="other.txt: no such split list; found: .*seg11valid"):
+        voc(str(tree), "other_hard", VOC)
+
+
+@pytest.mark.parametrize("split", ["sbd_train", "sbd_val", "val_without_sbd"])
+def test_splits_that_need_sbd_say_so(split, tree):
+    (tree / "benchmark_RELEASE").rename(tree / "elsewhere")
+    with pytest.raises(UserError, match=f"{split} needs SBD: .* downloads SBD"):
+        voc(str(tree), split, VOC)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEGTRAIN_CACHE", str(tmp_path / "cache"))
+
+
+def test_hard_images_are_those_with_hard_classes(tree, cache, caplog):
+    caplog.set_level("INFO")
+    # a, b, c and d show background, aeroplane, bicycle, and chair in one pixel.
+    masks = tree / "VOCdevkit/VOC2012/SegmentationClass"
+    mixed = np.zeros((20, 30), np.uint8)
+    mixed[3, 4] = 9
+    Image.fromarray(mixed).save(masks / "d.png")
+    assert contents(voc(str(tree), "trainval_hard", VOC)) == {"c": 2, "d": 9}
+    assert caplog.text.count("in 4 images, once") == 1
+    assert len(voc(str(tree), "trainval_hard", VOC)) == 2
+    assert caplog.text.count("once") == 1  # the second time from the cache
+    mixed[3, 4] = 8
+    Image.fromarray(mixed).save(masks / "d.png", compress_level=0)
+    assert contents(voc(str(tree), "trainval_hard", VOC)) == {"c": 2}
+    with pytest.raises(UserError, match="'train_hard' is empty: no image shows bicycle"):
+        voc(str(tree), "train_hard", VOC)
+    with pytest.raises(UserError, match="'test_hard': its images have no public masks"):
+        voc(str(tree), "test_hard", VOC)
+
+
+def test_hard_images_of_trainaug_come_from_either_set(tree, cache):
+    masks = tree / "benchmark_RELEASE/dataset/cls"
+    write_sbd(masks / "y.mat", np.full((20, 30), 18, np.uint8))
+    assert contents(voc(str(tree), "trainaug_hard", VOC)) == {"y": 18}
+
+
+def test_real_hard_images_against_a_scan(real_data, cache):
+    whole = voc(str(real_data / "voc2012"), "trainval", VOC)
+    hard = voc(str(real_data / "voc2012"), "trainval_hard", VOC)
+    expected = [
+        pair
+        for pair in whole.pairs
+        if np.isin(np.asarray(Image.open(pair.mask)), [2, 9, 11, 16, 18]).any()
+    ]
+    assert list(hard.pairs) == expected
+    assert 0 < len(expected) < len(whole)

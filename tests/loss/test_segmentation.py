@@ -1,16 +1,27 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from conftest import composed
 
+from segtrain.build import make as build
+from segtrain.cli.main import options
+from segtrain.errors import UserError
 from segtrain.loss.pixel import CrossEntropy
 from segtrain.loss.segmentation import SegmentationLoss
 
 
-def make(class_weights=None, label_smoothing=0.0, aux_weight=0.4):
+def make(class_weights=None, label_smoothing=0.0, **changes):
     def pixel(ignore_index):
         return CrossEntropy(class_weights, label_smoothing, ignore_index)
 
-    return SegmentationLoss(pixel, aux_weight, ignore_index=255)
+    settings = {"region": None, "aux_weight": 0.4, "region_weight": 1.0, "presence_weight": 0.2,
+                "resize": "logits", "normalize": True}  # fmt: skip
+    return SegmentationLoss(pixel, **(settings | changes), ignore_index=255)
+
+
+def outputs(logits, align_corners=False, **more):
+    return {"logits": logits, "align_corners": align_corners, **more}
 
 
 def slow_cross_entropy(logits, target, weights):
@@ -32,7 +43,7 @@ def test_equals_slow_reference(weights):
     logits = torch.randn(2, 4, 5, 6)
     target = torch.randint(0, 4, (2, 5, 6), dtype=torch.uint8)
     target[0, :3] = 255
-    loss = make(weights)({"logits": logits}, target)["main"]
+    loss = make(weights)(outputs(logits), target)["main"]
     expected = slow_cross_entropy(logits.numpy(), target.numpy(), weights or [1.0] * 4)
     assert loss.item() == pytest.approx(expected, abs=1e-5)
 
@@ -41,16 +52,16 @@ def test_void_pixels_change_nothing():
     torch.manual_seed(0)
     logits = torch.randn(1, 3, 4, 4)
     target = torch.randint(0, 3, (1, 4, 4))
-    alone = make()({"logits": logits}, target)["main"]
+    alone = make()(outputs(logits), target)["main"]
     wide = torch.cat([logits, torch.randn(1, 3, 4, 4)], dim=3)
     padded = torch.cat([target, torch.full((1, 4, 4), 255)], dim=2)
-    torch.testing.assert_close(make()({"logits": wide}, padded)["main"], alone)
+    torch.testing.assert_close(make()(outputs(wide), padded)["main"], alone)
 
 
 def test_all_void_is_zero_with_zero_gradient():
     logits = torch.randn(1, 3, 4, 4, requires_grad=True)
     for weights in (None, [1.0, 2.0, 3.0]):
-        loss = make(weights)({"logits": logits}, torch.full((1, 8, 8), 255))["main"]
+        loss = make(weights)(outputs(logits), torch.full((1, 8, 8), 255))["main"]
         loss.backward()
         assert loss.item() == 0
         assert (logits.grad == 0).all()
@@ -59,7 +70,7 @@ def test_all_void_is_zero_with_zero_gradient():
 def test_auxiliary_term_is_weighted():
     torch.manual_seed(0)
     logits, target = torch.randn(1, 3, 4, 4), torch.randint(0, 3, (1, 8, 8))
-    terms = make(aux_weight=0.25)({"logits": logits, "aux": logits}, target)
+    terms = make(aux_weight=0.25)(outputs(logits, aux=logits), target)
     torch.testing.assert_close(terms["aux"], 0.25 * terms["main"])
 
 
@@ -67,9 +78,9 @@ def test_softmax_is_float32_under_autocast():
     logits = (100 * torch.randn(1, 3, 4, 4)).bfloat16()
     target = torch.randint(0, 3, (1, 4, 4))
     with torch.autocast("cpu", torch.bfloat16):
-        loss = make()({"logits": logits}, target)["main"]
+        loss = make()(outputs(logits), target)["main"]
     assert loss.dtype == torch.float32
-    torch.testing.assert_close(loss, make()({"logits": logits.float()}, target)["main"])
+    torch.testing.assert_close(loss, make()(outputs(logits.float()), target)["main"])
 
 
 def _share(rank, port, queue):
@@ -78,7 +89,7 @@ def _share(rank, port, queue):
     dist.init_process_group("gloo", f"tcp://localhost:{port}", rank=rank, world_size=2)
     logits, target = _halves()[rank]
     logits.requires_grad_()
-    make()({"logits": logits}, target)["main"].backward()
+    make()(outputs(logits), target)["main"].backward()
     queue.put((rank, logits.grad.numpy()))
     dist.barrier()
     dist.destroy_process_group()
@@ -107,7 +118,88 @@ def test_two_processes_average_over_all_their_valid_pixels():
         worker.join()
     (first, first_target), (second, second_target) = _halves()
     joint = torch.cat([first, second]).requires_grad_()
-    make()({"logits": joint}, torch.cat([first_target, second_target]))["main"].backward()
+    make()(outputs(joint), torch.cat([first_target, second_target]))["main"].backward()
     for rank in range(2):
         averaged = torch.from_numpy(gradients[rank]) / 2  # as data-parallel training does
         torch.testing.assert_close(averaged, joint.grad[rank : rank + 1])
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("weights", [None, [0.5, 2.0, 1.0]])
+def test_working_image_by_image_changes_no_gradient(align_corners, weights):
+    """Against the plain way: resize the whole batch, average over its valid pixels."""
+    torch.manual_seed(0)
+    logits = torch.randn(3, 3, 5, 4, requires_grad=True)
+    target = torch.randint(0, 3, (3, 33, 27), dtype=torch.uint8)
+    target[1, 5:] = 255
+    make(weights)(outputs(logits, align_corners), target)["main"].mul(3).backward()
+    got, logits.grad = logits.grad, None
+    resized = F.interpolate(logits, (33, 27), mode="bilinear", align_corners=align_corners)
+    weight = None if weights is None else torch.tensor(weights)
+    expected = F.cross_entropy(resized, target.long(), weight, ignore_index=255)
+    expected.mul(3).backward()
+    torch.testing.assert_close(make(weights)(outputs(logits, align_corners), target)["main"],
+                               expected)  # fmt: skip
+    torch.testing.assert_close(got, logits.grad)
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_labels_are_shrunk_to_the_scores(align_corners):
+    """DeepLabv2's way: the nearest label of each cell, and one term for every scale."""
+    torch.manual_seed(0)
+    logits, small = torch.randn(2, 3, 5, 5), torch.randn(2, 3, 3, 3)
+    target = torch.randint(0, 3, (2, 33, 33), dtype=torch.uint8)
+    target[0, :9] = 255
+    terms = make(resize="labels")(outputs(logits, align_corners, scales=[logits, small]), target)
+    assert set(terms) == {"main", "scale0", "scale1"}
+    for name, scores in (("main", logits), ("scale0", logits), ("scale1", small)):
+        side = scores.shape[2]
+        at = [round(i * 32 / (side - 1)) if align_corners else round((i + 0.5) * 33 / side - 0.5)
+              for i in range(side)]  # fmt: skip
+        labels = target[:, at][:, :, at].long()
+        expected = F.cross_entropy(scores, labels, ignore_index=255)
+        torch.testing.assert_close(terms[name], expected)
+
+
+def test_unnormalised_loss_sums_over_pixels():
+    """As Caffe's: the sum over valid pixels, the mean over images."""
+    logits, target = torch.randn(2, 3, 6, 6), torch.randint(0, 3, (2, 6, 6))
+    target[0, 0] = 255
+    got = make(normalize=False)(outputs(logits), target)["main"]
+    expected = F.cross_entropy(logits, target, ignore_index=255, reduction="sum") / 2
+    torch.testing.assert_close(got, expected)
+
+
+def test_presence_loss_asks_which_classes_each_image_shows():
+    """EncNet section 3.2: binary cross-entropy a class and image; void is no class."""
+    presence = torch.randn(2, 3)
+    target = torch.zeros(2, 4, 4, dtype=torch.uint8)
+    target[1] = 2
+    target[1, 0] = 255
+    terms = make()(outputs(torch.randn(2, 3, 4, 4), presence=presence), target)
+    shows = torch.tensor([[1.0, 0, 0], [0, 0, 1.0]])
+    p = presence.sigmoid()
+    expected = -(shows * p.log() + (1 - shows) * (1 - p).log()).mean()
+    torch.testing.assert_close(terms["presence"], 0.2 * expected)
+
+
+@pytest.mark.parametrize("name", options("loss"))
+def test_every_loss_learns_and_has_no_gradient_where_all_is_void(name):
+    loss = build(composed(f"loss={name}")["loss"], ignore_index=255)
+    logits = torch.zeros(2, 3, 4, 4, requires_grad=True)
+    target = torch.ones(2, 16, 16, dtype=torch.uint8)
+    first = sum(loss(outputs(logits), target).values())
+    first.backward()
+    with torch.no_grad():
+        logits -= 0.1 * logits.grad.sign()
+    assert sum(loss(outputs(logits), target).values()) < first
+    logits.grad = None
+    total = sum(loss(outputs(logits), torch.full_like(target, 255)).values())
+    total.backward()
+    assert total == 0
+    assert not logits.grad.any()
+
+
+def test_unknown_way_to_resize():
+    with pytest.raises(UserError, match=r"loss.resize=mask: expected logits or labels"):
+        make(resize="mask")

@@ -18,13 +18,15 @@ class Net(nn.Module):
 
 @pytest.mark.parametrize("name", options("optimizer"))
 def test_rate_of_every_group_at_start_middle_and_end(name):
+    poly_only = [] if name == "sgd_step" else ["optimizer.warmup_steps=0", "optimizer.power=0.9"]
+    step_only = ["optimizer.step_size=40"] if name == "sgd_step" else []
     recipe = make(
         composed(
             f"optimizer={name}",
             "optimizer.lr=0.1",
             "optimizer.head_multiplier=10",
-            "optimizer.warmup_steps=0",
-            "optimizer.power=0.9",
+            *poly_only,
+            *step_only,
         )["optimizer"]
     )
     optimizer, schedule = recipe(Net(), max_steps=100)
@@ -33,11 +35,15 @@ def test_rate_of_every_group_at_start_middle_and_end(name):
         seen[step] = {group["name"]: group["lr"] for group in optimizer.param_groups}
         optimizer.step()
         schedule.step()
-    for step in (0, 50, 100):
-        factor = (1 - step / 100) ** 0.9
+    for step in (0, 39, 40, 50, 100):
+        factor = 0.1 ** (step // 40) if step_only else (1 - step / 100) ** 0.9
         for group, rate in seen[step].items():
             base = 1.0 if group.startswith("head") else 0.1
             assert rate == pytest.approx(base * factor), (step, group)
+
+
+def test_power_zero_is_a_fixed_rate():
+    assert {poly(step, 100, 0, warmup_steps=0) for step in range(101)} == {1.0}
 
 
 def test_warm_up_rises_linearly_into_poly():
@@ -51,7 +57,7 @@ def test_warm_up_rises_linearly_into_poly():
 @pytest.mark.parametrize("decay_all", [True, False])
 def test_groups_hold_every_parameter_once(decay_all):
     net = Net()
-    groups = parameter_groups(net, 0.1, 1e-4, 5.0, decay_norm_and_bias=decay_all)
+    groups = parameter_groups(net, 0.1, 1e-4, 5.0, 2.0, decay_norm_and_bias=decay_all)
     held = [parameter for group in groups for parameter in group["params"]]
     assert {id(p) for p in held} == {id(p) for p in net.parameters()}
     assert len(held) == len(list(net.parameters()))
@@ -60,10 +66,21 @@ def test_groups_hold_every_parameter_once(decay_all):
             assert group["weight_decay"] == (1e-4 if decay_all or parameter.ndim > 1 else 0)
 
 
+def test_biases_of_convolutions_learn_faster_than_their_weights():
+    """Caffe's recipes: biases at twice the rate, the head at ten times, without decay."""
+    net = Net()
+    groups = {g["name"]: g for g in parameter_groups(net, 0.1, 1e-4, 10.0, 2.0, False)}
+    assert {name: group["lr"] for name, group in groups.items()} == pytest.approx(
+        {"backbone": 0.1, "backbone_bias": 0.2, "backbone_no_decay": 0.1, "head": 1.0,
+         "head_bias": 2.0})  # fmt: skip
+    assert [id(p) for p in groups["backbone_bias"]["params"]] == [id(net.backbone[0].bias)]
+    assert groups["head_bias"]["weight_decay"] == 0
+
+
 def test_frozen_parameters_are_left_out():
     net = Net()
     net.backbone.requires_grad_(False)
-    assert {g["name"] for g in parameter_groups(net, 0.1, 0.0, 1.0, True)} == {"head"}
+    assert {g["name"] for g in parameter_groups(net, 0.1, 0.0, 1.0, 1.0, True)} == {"head"}
 
 
 def test_one_step_is_torch_sgd():

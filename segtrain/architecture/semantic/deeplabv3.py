@@ -1,27 +1,36 @@
-"""DeepLabv3: Chen et al., Rethinking Atrous Convolution, arXiv 1706.05587, section 3.3."""
+"""DeepLabv3: Chen, Papandreou, Schroff & Adam, Rethinking Atrous Convolution, arXiv 1706.05587."""
+
+import copy
 
 import torch
 from torch import Tensor, nn
 
-from segtrain.architecture.backbone import TimmBackbone
-from segtrain.architecture.blocks import conv_norm_act, init_head
-from segtrain.architecture.semantic.fcn import FCNHead
+from segtrain.architecture.backbone import TimmBackbone, set_dilation
+from segtrain.architecture.blocks import (
+    FCNHead,
+    conv_norm_act,
+    init_head,
+    separable_conv_norm_act,
+)
 from segtrain.contracts import Outputs
+from segtrain.errors import UserError
 
 
 class ASPP(nn.Module):
-    """Atrous spatial pyramid pooling with image-level features.
+    """Atrous spatial pyramid pooling with image-level features (section 3.3).
 
     A 1x1 convolution, one 3x3 convolution per atrous rate and globally pooled features, each to
     `channels` with batch norm and ReLU; concatenated and projected by a 1x1 convolution.
+    `separable` makes the 3x3 convolutions depthwise-separable (DeepLabv3+, section 3.1).
     """
 
-    def __init__(self, in_channels: int, channels: int, rates: list[int]) -> None:
+    def __init__(self, in_channels: int, channels: int, rates: list[int], separable: bool) -> None:
         super().__init__()
+        atrous = separable_conv_norm_act if separable else conv_norm_act
         self.branches = nn.ModuleList(
             [
                 conv_norm_act(in_channels, channels, kernel_size=1),
-                *(conv_norm_act(in_channels, channels, 3, dilation=rate) for rate in rates),
+                *(atrous(in_channels, channels, 3, dilation=rate) for rate in rates),
             ]
         )
         self.image_pooling = conv_norm_act(in_channels, channels, kernel_size=1)
@@ -32,6 +41,11 @@ class ASPP(nn.Module):
         features = [branch(x) for branch in self.branches]
         features.append(pooled.expand(-1, -1, *x.shape[2:]))
         return self.project(torch.cat(features, dim=1))
+
+
+def rates_at(output_stride: int, atrous_rates: list[int]) -> list[int]:
+    """Rates given for output stride 16: they double at 8 (section 3.3) and halve at 32."""
+    return [max(1, rate * 16 // output_stride) for rate in atrous_rates]
 
 
 class DeepLabv3Head(nn.Module):
@@ -45,7 +59,7 @@ class DeepLabv3Head(nn.Module):
         self, in_channels: int, channels: int, rates: list[int], refine: bool, num_classes: int
     ) -> None:
         super().__init__()
-        self.aspp = ASPP(in_channels, channels, rates)
+        self.aspp = ASPP(in_channels, channels, rates, separable=False)
         self.dropout = nn.Dropout(0.5 if refine else 0.0)
         self.refine = conv_norm_act(channels, channels, kernel_size=3) if refine else nn.Identity()
         self.classifier = nn.Conv2d(channels, num_classes, 1)
@@ -61,10 +75,10 @@ class DeepLabv3(nn.Module):
     Args:
         backbone: gives four feature maps; output stride 8 or 16 and multi-grid are its settings.
         aspp_channels: of each ASPP branch (256 in the paper).
-        atrous_rates: of the 3x3 branches at output stride 16; they double at 8 and halve at 32
-            (section 3.3: "the rates are doubled when output_stride = 8").
+        atrous_rates: of the 3x3 branches at output stride 16 (see `rates_at`).
         refine: see `DeepLabv3Head`; false in the paper.
         auxiliary: FCN head on the third stage, in training only; not in the paper.
+        align_corners: how the logits are to be resized; true in the authors' code.
         num_classes: K.
     """
 
@@ -75,11 +89,13 @@ class DeepLabv3(nn.Module):
         atrous_rates: list[int],
         refine: bool,
         auxiliary: bool,
+        align_corners: bool,
         num_classes: int,
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        rates = [max(1, rate * 16 // backbone.output_stride) for rate in atrous_rates]
+        self.align_corners = align_corners
+        rates = rates_at(backbone.output_stride, atrous_rates)
         self.head = DeepLabv3Head(backbone.channels[-1], aspp_channels, rates, refine, num_classes)
         self.auxiliary = (
             FCNHead(backbone.channels[-2], num_classes, dropout=0.1) if auxiliary else None
@@ -88,7 +104,65 @@ class DeepLabv3(nn.Module):
     def forward(self, image: Tensor) -> Outputs:
         """(N, 3, H, W) RGB in 0..255 -> logits (N, K, h, w) at the backbone's output stride."""
         maps = self.backbone(image)
-        outputs: Outputs = {"logits": self.head(maps[-1])}
+        outputs: Outputs = {"logits": self.head(maps[-1]), "align_corners": self.align_corners}
         if self.auxiliary is not None and self.training:
             outputs["aux"] = self.auxiliary(maps[-2])
         return outputs
+
+
+class DeepLabv3Cascade(nn.Module):
+    """The paper's other design (section 3.2): copies of the last ResNet block, ever more dilated.
+
+    Args:
+        backbone: a ResNet; its last stage is "block4".
+        extra_blocks: how many copies follow it; 3 for the paper's "block7".
+        multi_grid: unit rates of the units of every copy, the backbone's own for its last stage.
+        align_corners: how the logits are to be resized.
+        num_classes: K.
+    """
+
+    def __init__(
+        self,
+        backbone: TimmBackbone,
+        extra_blocks: int,
+        multi_grid: list[int],
+        align_corners: bool,
+        num_classes: int,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.align_corners = align_corners
+        rate = 32 // backbone.output_stride
+        self.blocks = nn.Sequential(
+            *(
+                copied_block(backbone, [rate * 2**number * unit for unit in multi_grid])
+                for number in range(1, extra_blocks + 1)
+            )
+        )
+        self.classifier = nn.Conv2d(backbone.channels[-1], num_classes, 1)
+        init_head(self.classifier)
+
+    def forward(self, image: Tensor) -> Outputs:
+        """(N, 3, H, W) RGB in 0..255 -> logits (N, K, h, w) at the backbone's output stride."""
+        logits = self.classifier(self.blocks(self.backbone(image)[-1]))
+        return {"logits": logits, "align_corners": self.align_corners}
+
+
+def copied_block(backbone: TimmBackbone, rates: list[int]) -> nn.Sequential:
+    """A copy of the last ResNet stage, weights included, that can follow it.
+
+    Its first unit is a copy of the second, since the first takes half the channels.
+
+    Raises:
+        UserError: the backbone is no ResNet whose last stage has one unit a rate and at least two.
+    """
+    units = list(getattr(backbone.body, "layer4", ()))
+    if len(units) != len(rates) or len(units) < 2:
+        raise UserError(
+            f"the cascade needs a ResNet whose last stage has {max(2, len(rates))} units, one for "
+            f"each of architecture.multi_grid; {backbone.name} has {len(units)}"
+        )
+    copies = [copy.deepcopy(unit) for unit in (units[1], *units[1:])]
+    for unit, rate in zip(copies, rates, strict=True):
+        set_dilation(unit, rate)
+    return nn.Sequential(*copies)

@@ -1,0 +1,91 @@
+"""DeepLabv3+: Chen, Zhu, Papandreou, Schroff & Adam, Encoder-Decoder with Atrous Separable
+Convolution, ECCV 2018 (arXiv 1802.02611)."""
+
+import torch
+from torch import Tensor, nn
+
+from segtrain.architecture.backbone import TimmBackbone
+from segtrain.architecture.blocks import (
+    conv_norm_act,
+    init_head,
+    resize,
+    separable_conv_norm_act,
+)
+from segtrain.architecture.semantic.deeplabv3 import ASPP, rates_at
+from segtrain.architecture.xception import Xception
+from segtrain.contracts import Outputs
+
+
+class Decoder(nn.Module):
+    """Encoder features upsampled onto low-level features, two 3x3 convolutions (section 3.1).
+
+    Args:
+        low_level_channels: of the backbone's map at stride 4.
+        reduced_channels: to which a 1x1 convolution brings it (48, table 1).
+        channels: of the encoder and of both convolutions (256, table 2).
+        separable: whether they are depthwise-separable.
+        align_corners: how the encoder's features are resized.
+    """
+
+    def __init__(
+        self,
+        low_level_channels: int,
+        reduced_channels: int,
+        channels: int,
+        separable: bool,
+        align_corners: bool,
+    ) -> None:
+        super().__init__()
+        conv = separable_conv_norm_act if separable else conv_norm_act
+        self.align_corners = align_corners
+        self.reduce = conv_norm_act(low_level_channels, reduced_channels, kernel_size=1)
+        self.convs = nn.Sequential(
+            conv(channels + reduced_channels, channels, 3), conv(channels, channels, 3)
+        )
+
+    def forward(self, encoded: Tensor, low_level: Tensor) -> Tensor:
+        """(N, C, h, w) and (N, L, H/4, W/4) -> (N, C, H/4, W/4)."""
+        upsampled = resize(encoded, low_level.shape[2:], self.align_corners)
+        return self.convs(torch.cat([upsampled, self.reduce(low_level)], dim=1))
+
+
+class DeepLabv3Plus(nn.Module):
+    """DeepLabv3 as the encoder, and a decoder that brings back object boundaries.
+
+    Args:
+        backbone: four maps, the first at stride 4; ResNet-101 or Xception-65 in the paper.
+        channels: of the ASPP and the decoder (256).
+        low_level_channels: of the reduced low-level map (48).
+        atrous_rates: of the ASPP at output stride 16 (see `rates_at`).
+        separable: depthwise-separable 3x3 convolutions in ASPP and decoder.
+        align_corners: how maps and logits are resized; true in the authors' code.
+        num_classes: K.
+    """
+
+    def __init__(
+        self,
+        backbone: TimmBackbone | Xception,
+        channels: int,
+        low_level_channels: int,
+        atrous_rates: list[int],
+        separable: bool,
+        align_corners: bool,
+        num_classes: int,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.align_corners = align_corners
+        rates = rates_at(backbone.output_stride, atrous_rates)
+        self.aspp = ASPP(backbone.channels[-1], channels, rates, separable)
+        self.decoder = Decoder(
+            backbone.channels[0], low_level_channels, channels, separable, align_corners
+        )
+        self.classifier = nn.Conv2d(channels, num_classes, 1)
+        for part in (self.aspp, self.decoder, self.classifier):
+            init_head(part)
+
+    def forward(self, image: Tensor) -> Outputs:
+        """(N, 3, H, W) RGB in 0..255 -> logits (N, K, h, w) at the low-level map's stride, 4."""
+        maps = self.backbone(image)
+        logits = self.classifier(self.decoder(self.aspp(maps[-1]), maps[0]))
+        return {"logits": logits, "align_corners": self.align_corners}

@@ -1,0 +1,83 @@
+"""PSPNet: Zhao et al., Pyramid Scene Parsing Network, CVPR 2017 (arXiv 1612.01105)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segtrain.architecture.backbone import TimmBackbone
+from segtrain.architecture.blocks import FCNHead, conv_norm_act, init_head, resize
+from segtrain.contracts import Outputs
+
+
+class PyramidPooling(nn.Module):
+    """The input, and its averages over 1x1, 2x2, 3x3 and 6x6 regions, each reduced to an equal
+    share of channels, resized and concatenated (section 3.2)."""
+
+    def __init__(self, in_channels: int, bins: list[int], align_corners: bool) -> None:
+        super().__init__()
+        self.bins = bins
+        self.align_corners = align_corners
+        self.reductions = nn.ModuleList(
+            conv_norm_act(in_channels, in_channels // len(bins), kernel_size=1) for _ in bins
+        )
+        self.out_channels = in_channels + len(bins) * (in_channels // len(bins))
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, C, h, w) -> (N, 2C, h, w)
+        levels = [x]
+        for size, reduce in zip(self.bins, self.reductions, strict=True):
+            pooled = reduce(F.adaptive_avg_pool2d(x, size))
+            levels.append(resize(pooled, x.shape[2:], self.align_corners))
+        return torch.cat(levels, dim=1)
+
+
+class PSPHead(nn.Module):
+    """Pyramid pooling, 3x3 convolution to a quarter of the input's channels, classifier."""
+
+    def __init__(
+        self, in_channels: int, bins: list[int], align_corners: bool, num_classes: int
+    ) -> None:
+        super().__init__()
+        self.pyramid = PyramidPooling(in_channels, bins, align_corners)
+        self.conv = conv_norm_act(self.pyramid.out_channels, in_channels // 4, kernel_size=3)
+        self.dropout = nn.Dropout(0.1)
+        self.classifier = nn.Conv2d(in_channels // 4, num_classes, 1)
+        init_head(self)
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, C, h, w) -> (N, K, h, w)
+        return self.classifier(self.dropout(self.conv(self.pyramid(x))))
+
+
+class PSPNet(nn.Module):
+    """Dilated backbone, pyramid pooling and an auxiliary head on the third stage (figure 4).
+
+    Args:
+        backbone: gives four feature maps; deep-stem ResNet at output stride 8 in the paper.
+        bins: regions a side of each pyramid level.
+        auxiliary: adds the auxiliary head, which runs in training only.
+        align_corners: how maps and logits are resized; true in the authors' code.
+        num_classes: K.
+    """
+
+    def __init__(
+        self,
+        backbone: TimmBackbone,
+        bins: list[int],
+        auxiliary: bool,
+        align_corners: bool,
+        num_classes: int,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.align_corners = align_corners
+        self.head = PSPHead(backbone.channels[-1], bins, align_corners, num_classes)
+        self.auxiliary = (
+            FCNHead(backbone.channels[-2], num_classes, dropout=0.1) if auxiliary else None
+        )
+
+    def forward(self, image: Tensor) -> Outputs:
+        """(N, 3, H, W) RGB in 0..255 -> logits (N, K, h, w) at the backbone's output stride."""
+        maps = self.backbone(image)
+        outputs: Outputs = {"logits": self.head(maps[-1]), "align_corners": self.align_corners}
+        if self.auxiliary is not None and self.training:
+            outputs["aux"] = self.auxiliary(maps[-2])
+        return outputs

@@ -1,0 +1,59 @@
+"""Aligned Xception (DeepLabv3+, arXiv 1802.02611, section 3.2), by timm, tapped for the decoder."""
+
+import timm
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segtrain.architecture.blocks import Normalize
+from segtrain.architecture.weights import load_weights, not_fetched, read_state_dict
+from segtrain.errors import UserError
+
+
+class Xception(nn.Module):
+    """timm's xception41, 65 or 71 without its classifier.
+
+    Its first map is what DeepLabv3+'s decoder takes: the second separable convolution of the
+    entry flow's second block, stride 4 with 256 channels, before the strided third. ReLUs stand
+    where the authors' released network has them: before the separable convolutions, in the exit
+    flow after each depthwise one.
+
+    Args:
+        name: timm's model name.
+        weights: `imagenet` (downloaded by timm), `none` (random), or a file of timm's names.
+        output_stride: of the last map: 8, 16 or 32.
+
+    Attributes: as of TimmBackbone.
+    """
+
+    def __init__(self, name: str, weights: str, output_stride: int) -> None:
+        super().__init__()
+        if not name.startswith("xception") or not timm.is_model(name):
+            raise UserError(
+                f"no aligned Xception is called '{name}'; expected xception41, xception65 or "
+                "xception71 (architecture/backbone=timm takes any other model)"
+            )
+        self.name = name
+        try:
+            self.body = timm.create_model(
+                name, pretrained=weights == "imagenet", output_stride=output_stride, num_classes=0
+            )
+        except (OSError, RuntimeError) as error:
+            raise not_fetched(name, error) from error
+        if weights not in ("imagenet", "none"):
+            load_weights(self.body, read_state_dict(weights), weights, ignore=("head.",))
+        self.channels = [256, self.body.feature_info[-1]["num_chs"]]
+        self.strides = [4, output_stride]
+        self.starts = [(stride - 1) / 2 for stride in self.strides]
+        self.output_stride = output_stride
+        self.normalize = Normalize(*(self.body.pretrained_cfg[key] for key in ("mean", "std")))
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """(N, 3, H, W) RGB -> low-level map (N, 256, H/4, W/4), last map (N, 2048, h, w)."""
+        first, second, *rest = self.body.blocks
+        x = first(self.body.stem(self.normalize(image)))
+        stack = second.stack
+        low_level = stack.conv2(F.relu(stack.conv1(F.relu(x))))
+        x = stack.conv3(F.relu(low_level)) + second.shortcut(x)
+        for block in rest:
+            x = block(x)
+        return [low_level, self.body.act(x)]

@@ -1,0 +1,167 @@
+"""A training step of a network here, against the same network of a public library."""
+
+import multiprocessing
+import resource
+from collections.abc import Callable
+from functools import partial
+from multiprocessing.connection import Connection
+from statistics import median
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.optim import SGD
+
+from segtrain.benchmark.peers import PEERS
+from segtrain.benchmark.timing import alternate, median_ratio, synchronise
+from segtrain.build import build_data, build_model, make, resolve_precision, uses_gpu
+from segtrain.errors import UserError
+
+
+def training_step(config: dict, size: list[int] | None, rounds: int) -> list[dict]:
+    """Two rows: forward, loss at full resolution, backward and optimiser, here and in the peer.
+
+    Each side lives in a process of its own, so that its peak memory is its own; they take turns,
+    step by step, so that what else the machine does hits both alike. Both compute in the precision
+    of `trainer.precision`; the peer otherwise as its users do: default memory format,
+    `F.interpolate`, `F.cross_entropy`, `torch.optim.SGD`.
+
+    Args:
+        config: the resolved configuration; its architecture must have a peer.
+        size: (height, width) of the batch; null for the data set's crop size.
+        rounds: timed steps, after one that is not.
+
+    Raises:
+        UserError: no public library has this network; or a side failed.
+    """
+    name = config["architecture"]["_target_"].rpartition(".")[2]
+    if name not in PEERS:
+        raise UserError(f"measure=step: {name} has no peer; these have: {', '.join(PEERS)}")
+    height, width = size or config["dataset"]["transform"]["crop_size"]
+    library = PEERS[name].library
+    context = multiprocessing.get_context("spawn")
+    pipes: dict[str, Connection] = {}
+    for side, worker in (("segtrain", our_side), (library, peer_side)):
+        pipes[side], end = context.Pipe()
+        context.Process(target=worker, args=(end, config, (height, width)), daemon=True).start()
+        end.close()
+    calls = {side: partial(ask, pipe, "step", side) for side, pipe in pipes.items()}
+    seconds = alternate(calls, rounds)
+    memory = {side: ask(pipe, "memory", side) for side, pipe in pipes.items()}
+    for pipe in pipes.values():
+        pipe.close()
+    return [
+        {
+            "side": side,
+            "batch": f"{config['batch_size']}x{height}x{width}",
+            "precision": resolve_precision(config["trainer"]),
+            "step ms": 1e3 * median(seconds[side]),
+            "peak memory MB": memory[side] / 2**20,
+            "time ratio": median_ratio(seconds[side], seconds[library]),
+            "memory ratio": memory[side] / memory[library],
+        }
+        for side in pipes
+    ]
+
+
+def ask(pipe: Connection, what: str, side: str) -> int:
+    """A side's answer to `step` (0, when it is done) or `memory` (bytes)."""
+    pipe.send(what)
+    try:
+        answer = pipe.recv()
+    except EOFError:
+        raise UserError(f"measure=step: {side} ended, as for lack of memory") from None
+    if isinstance(answer, str):
+        raise UserError(f"measure=step: {side}: {answer}")
+    return answer
+
+
+def our_side(pipe: Connection, config: dict, size: tuple[int, int]) -> None:
+    """Model, loss and optimiser as training builds them."""
+
+    def build(device: torch.device, classes: int) -> Callable[[], None]:
+        model = build_model(config, classes).to(device).train()
+        if config["trainer"]["compile"]:
+            model.compile()
+        loss = make(config["loss"], ignore_index=255).to(device)
+        optimizer, _ = make(config["optimizer"])(model, max_steps=1000)
+        image, target = random_batch(config["batch_size"], size, classes, device)
+        image = image.contiguous(memory_format=torch.channels_last)
+
+        def call() -> None:
+            with autocast(config, device):
+                outputs = model(image)
+            sum(loss(outputs, target).values()).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+        return call
+
+    serve(pipe, config, build)
+
+
+def peer_side(pipe: Connection, config: dict, size: tuple[int, int]) -> None:
+    """The library's model with plain interpolation, cross-entropy and SGD."""
+
+    def build(device: torch.device, classes: int) -> Callable[[], None]:
+        peer = PEERS[config["architecture"]["_target_"].rpartition(".")[2]]
+        model: nn.Module = peer.build(config["architecture"]["backbone"]["name"], classes)
+        model = model.to(device).train()
+        optimizer = SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
+        image, target = random_batch(config["batch_size"], size, classes, device)
+        image, target = (image.float() / 255 - 0.45) / 0.225, target.long()
+
+        def call() -> None:
+            with autocast(config, device):
+                outputs = model(image)
+                outputs = outputs.values() if isinstance(outputs, dict) else (outputs,)
+                total = 0
+                for scores, weight in zip(outputs, (1.0, 0.4), strict=False):
+                    resized = F.interpolate(scores, target.shape[1:], mode="bilinear")
+                    total = total + weight * F.cross_entropy(resized, target, ignore_index=255)
+            total.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+        return call
+
+    serve(pipe, config, build)
+
+
+def serve(
+    pipe: Connection, config: dict, build: Callable[[torch.device, int], Callable[[], None]]
+) -> None:
+    """Builds one side and does what the pipe asks for until it is closed."""
+    use_gpu = uses_gpu(config["trainer"])
+    try:
+        step = build(
+            torch.device("cuda" if use_gpu else "cpu"), build_data(config).labels.num_classes
+        )
+        while True:
+            if pipe.recv() == "step":
+                step()
+                synchronise()
+                pipe.send(0)
+            elif use_gpu:
+                pipe.send(torch.cuda.max_memory_allocated())
+            else:
+                pipe.send(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    except EOFError:
+        return
+    except Exception as error:  # crosses to the other process as a message
+        pipe.send(f"{type(error).__name__}: {error}")
+
+
+def autocast(config: dict, device: torch.device) -> torch.autocast:
+    """The precision in which both sides compute."""
+    enabled = resolve_precision(config["trainer"]) == "bf16-mixed"
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+
+
+def random_batch(
+    batch_size: int, size: tuple[int, int], classes: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images (N, 3, H, W) and train ids (N, H, W), both uint8."""
+    image = torch.randint(0, 256, (batch_size, 3, *size), dtype=torch.uint8, device=device)
+    target = torch.randint(0, classes, (batch_size, *size), dtype=torch.uint8, device=device)
+    return image, target

@@ -1,0 +1,225 @@
+"""`chain`: an experiment and those that it starts from, trained in turn, each by a process."""
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+
+import yaml
+
+from segtrain.cli import launch
+from segtrain.cli.explain import nearest
+from segtrain.cli.main import conf_dir
+from segtrain.errors import RunStopped, UserError
+
+PLAN = "chain.yaml"
+OWN = ("experiment", "resume", "hydra.run.dir")  # read here, not handed to the stages
+# What a stage gets when the chain gets the key. A training saves on SIGTERM and SIGUSR1 only.
+PASSED_ON = {
+    signal.SIGTERM: signal.SIGTERM,
+    signal.SIGUSR1: signal.SIGUSR1,
+    signal.SIGINT: signal.SIGTERM,
+    signal.SIGHUP: signal.SIGTERM,
+}
+
+
+def run(overrides: list[str]) -> int:
+    """Trains the stages of `experiment=`, or those that are left of `resume=`.
+
+    Raises:
+        UserError: no such chain, or an override that cannot be one of its.
+        RunStopped: a stage failed, or a signal ended it.
+    """
+    if launch.is_worker():
+        raise UserError("chain starts processes itself: no torchrun, but trainer.devices=<number>")
+    given = dict(override.partition("=")[::2] for override in overrides)
+    for override in overrides:
+        if override.startswith("-"):
+            raise UserError(f"chain takes no {override}: it trains every stage once")
+    if bool(given.get("experiment")) == bool(given.get("resume")):
+        raise UserError("give one of experiment=<name> and resume=<folder of a chain>")
+    added = [override for override in overrides if override.partition("=")[0] not in OWN]
+    if given.get("resume"):
+        folder = Path(given["resume"])
+        plan = read_plan(folder)
+    else:
+        folder = new_folder(given["experiment"], given.get("hydra.run.dir"))
+        plan = {"stages": stages(given["experiment"], conf_dir()), "overrides": []}
+    for override in added:
+        named = re.match(r"([\w-]+):", override)
+        if named and named[1] not in plan["stages"]:
+            known = ", ".join(plan["stages"])
+            raise UserError(f"{override}: no such stage; the stages are {known}")
+    plan["overrides"] += added
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / PLAN).write_text(yaml.safe_dump(plan, sort_keys=False))
+    train(plan, added, folder)
+    finish(plan["stages"], folder)
+    return 0
+
+
+def stages(experiment: str, conf_dir: Path) -> list[str]:
+    """The experiments to train, first to last, found by following `starts_from`.
+
+    Raises:
+        UserError: an unknown experiment, or one that starts from itself.
+    """
+    known = {path.stem: path for path in (conf_dir / "experiment").glob("*.yaml")}
+    found: list[str] = []
+    name: str | None = experiment
+    while name is not None:
+        if name not in known:
+            of = f", which {found[-1]} starts from" if found else ""
+            raise UserError(f"unknown experiment '{name}'{of}; {nearest(name, sorted(known))}")
+        if name in found:
+            raise UserError(f"starts_from goes round in a circle: {' <- '.join([*found, name])}")
+        found.append(name)
+        name = starts_from(known[name])
+    return found[::-1]
+
+
+def starts_from(file: Path) -> str | None:
+    """The key of an experiment's file, or else of the experiments that it is derived from."""
+    content = yaml.safe_load(file.read_text()) or {}
+    if "starts_from" in content:
+        return content["starts_from"]
+    bases = [file.with_name(f"{entry}.yaml") for entry in content.get("defaults", [])
+             if isinstance(entry, str)]  # fmt: skip
+    origins = [starts_from(base) for base in bases if base.is_file()]
+    return next((origin for origin in reversed(origins) if origin), None)
+
+
+def new_folder(experiment: str, chosen: str | None) -> Path:
+    """Where a chain will lie; not made yet."""
+    time = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    folder = Path(chosen or f"outputs/{experiment}/{time}")
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder} is not empty; to go on: segtrain chain resume={folder}")
+    return folder
+
+
+def read_plan(folder: Path) -> dict:
+    """Stages and overrides of a chain that was begun."""
+    if not (folder / PLAN).is_file():
+        raise UserError(f"resume={folder}: {folder / PLAN} does not exist; give a chain's folder")
+    return yaml.safe_load((folder / PLAN).read_text())
+
+
+def run_folder(folder: Path, stages: list[str], stage: str) -> Path:
+    """`<folder>/<k>_<stage>`."""
+    return folder / f"{stages.index(stage) + 1}_{stage}"
+
+
+def train(plan: dict, added: list[str], folder: Path) -> None:
+    """Trains what has no results yet, each stage from the checkpoint of the one before.
+
+    Args:
+        plan: content of chain.yaml.
+        added: the overrides of this call, which a stage that is resumed does not have yet.
+        folder: of the chain.
+    """
+    names, weights = plan["stages"], []
+    for stage in names:
+        first = stage == names[0]
+        run_dir = run_folder(folder, names, stage)
+        if not (run_dir / "results.json").is_file():
+            if (run_dir / "checkpoints" / "last.ckpt").is_file():
+                arguments = [f"resume={run_dir}", *general(added, first), *own(added, stage)]
+            else:
+                arguments = [
+                    f"experiment={stage}", *general(plan["overrides"], first), *weights,
+                    *own(plan["overrides"], stage), f"hydra.run.dir={quoted(run_dir)}",
+                ]  # fmt: skip
+            place = f"stage {names.index(stage) + 1} of {len(names)}, {stage}"
+            print(f"chain       {place}", flush=True)
+            if code := execute(arguments):
+                raise RunStopped(
+                    f"{place}, ended with exit code {code}. "
+                    f"Go on with: segtrain chain resume={folder} (overrides: {PLAN} there)",
+                    exit_code=code,
+                )
+        name = Path(results(run_dir)["checkpoint"]).name  # beside it, wherever the folder is now
+        weights = [f"weights={quoted((run_dir / 'checkpoints' / name).resolve())}"]
+
+
+def general(overrides: list[str], first: bool) -> list[str]:
+    """The overrides of all stages; `weights` is the first one's."""
+    return [
+        override
+        for override in overrides
+        if not re.match(r"[\w-]+:", override) and (first or not override.startswith("weights="))
+    ]
+
+
+def own(overrides: list[str], stage: str) -> list[str]:
+    """The overrides `<stage>:key=value`, without the stage."""
+    start = f"{stage}:"
+    return [override.removeprefix(start) for override in overrides if override.startswith(start)]
+
+
+def quoted(path: Path) -> str:
+    """A path as Hydra's grammar reads it, whatever characters it has."""
+    return "'" + str(path).replace("'", "\\'") + "'"
+
+
+def execute(arguments: list[str]) -> int:
+    """Trains one stage, handing on signals; returns its exit code, never 0 after a signal."""
+    received: list[int] = []
+    child: subprocess.Popen | None = None
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        if child is not None:
+            child.send_signal(PASSED_ON[number])
+
+    old = {
+        number: signal.signal(number, pass_on)
+        for number in PASSED_ON
+        if signal.getsignal(number) != signal.SIG_IGN  # nohup
+    }
+    try:
+        # A process group of its own: Ctrl-C reaches the chain alone, and the stage as SIGTERM.
+        child = subprocess.Popen(
+            [sys.executable, "-m", "segtrain", *arguments],
+            stdin=subprocess.DEVNULL, process_group=0,
+        )  # fmt: skip
+        if received:  # before there was a child
+            child.send_signal(PASSED_ON[received[-1]])
+        code = child.wait()
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+    if code < 0:
+        return 128 - code
+    return code or (128 + received[-1] if received else 0)
+
+
+def finish(stages: list[str], folder: Path) -> None:
+    """Makes the chain's folder read as a run, the last stage's, and prints all stages."""
+    last = run_folder(folder, stages, stages[-1])
+    shutil.copyfile(last / "results.json", folder / "results.json")
+    link = folder / "checkpoints"
+    link.unlink(missing_ok=True)
+    link.symlink_to(Path(last.name) / "checkpoints")
+    rows = [("stage", "mIoU %", "split", "run folder")]
+    for stage in stages:
+        run_dir = run_folder(folder, stages, stage)
+        outcome = results(run_dir)
+        miou = outcome["metrics"].get("miou")
+        figure = "-" if miou is None else f"{100 * miou:.2f}"
+        rows.append((stage, figure, f"{outcome['dataset']} {outcome['split']}", str(run_dir)))
+    name, figure, split, _ = (max(map(len, column)) for column in zip(*rows, strict=True))
+    print()
+    for row in rows:
+        print(f"{row[0]:<{name}}  {row[1]:>{figure}}  {row[2]:<{split}}  {row[3]}")
+    print(f"\nchain       {folder}", flush=True)
+
+
+def results(run_dir: Path) -> dict:
+    """Content of a run's `results.json`."""
+    return json.loads((run_dir / "results.json").read_text())
