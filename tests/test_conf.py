@@ -5,6 +5,7 @@ import yaml
 from conftest import TINY, composed, only_run, results_of, small_network
 
 from segtrain.build import make
+from segtrain.cli.chain import stages
 from segtrain.cli.main import GROUPS, conf_dir, options
 
 EXPERIMENTS = options("experiment")
@@ -67,6 +68,7 @@ def test_experiment_starts_from_one_with_the_same_network(name):
     if config["starts_from"] is not None:
         before = composed(f"experiment={config['starts_from']}")
         assert before["architecture"]["_target_"] == config["architecture"]["_target_"]
+        assert stages(name, conf_dir())[-2:] == [config["starts_from"], name]
 
 
 def choices(experiment: str) -> dict:
@@ -91,7 +93,9 @@ def test_every_group_file_targets_its_own_package(group, name):
         elif group == "callback":
             assert node["_target_"].startswith(("segtrain.callback", "pytorch_lightning.callbacks"))
         else:
-            assert node["_target_"].startswith(expected.get(group, f"segtrain.{group}"))
+            assert node["_target_"].startswith(
+                expected.get(group, f"segtrain.{group.split('/')[0]}")
+            )
 
 
 @pytest.mark.parametrize("name", options("callback"))

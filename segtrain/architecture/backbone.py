@@ -3,6 +3,7 @@
 import logging
 
 import timm
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segtrain.architecture.blocks import Normalize
@@ -68,10 +69,18 @@ class TimmBackbone(nn.Module):
             load_weights(self.body, read_state_dict(weights), weights, ignore=CLASSIFIER_KEYS)
         mean, std = (self.body.pretrained_cfg[key] for key in ("mean", "std"))
         self.normalize = Normalize(mean, std)
+        self.channels_come_last = str(getattr(self.body, "output_fmt", "NCHW")).endswith("NHWC")
+        fixed = timm.get_pretrained_cfg(name).fixed_input_size
+        self.patch_size = self.strides[0] if fixed else None  # Swin takes whole patches only
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """(N, 3, H, W) RGB in 0..255, uint8 or float -> four maps (N, channels, h, w)."""
-        return self.body(self.normalize(image))
+        x = self.normalize(image)
+        if self.patch_size is not None:
+            missing = [-length % self.patch_size for length in image.shape[2:]]
+            x = F.pad(x, (0, missing[1], 0, missing[0]))  # with the mean colour
+        maps = self.body(x)
+        return [m.permute(0, 3, 1, 2) for m in maps] if self.channels_come_last else maps
 
 
 def create_body(name: str, pretrained: bool, output_stride: int, timm_arguments: dict) -> nn.Module:
@@ -84,14 +93,16 @@ def create_body(name: str, pretrained: bool, output_stride: int, timm_arguments:
     if not timm.is_model(name):
         near = timm.list_models(f"*{name[:6]}*")[:8]
         raise UserError(f"timm has no model '{name}'; nearest: {', '.join(near) or 'none'}")
+    settings: dict = {} if output_stride == 32 else {"output_stride": output_stride}
+    if timm.get_pretrained_cfg(name).fixed_input_size:  # Swin takes any size if it is told so
+        settings["strict_img_size"] = False
     try:
         return timm.create_model(
             name,
             pretrained=pretrained,
             features_only=True,
-            output_stride=output_stride,
             out_indices=(-4, -3, -2, -1),
-            **timm_arguments,
+            **(settings | timm_arguments),
         )
     except (OSError, RuntimeError) as error:
         if not pretrained:

@@ -86,7 +86,8 @@ def contestants(
             pixels.mkdir()
             write_pixels(source, pixels, workers)
         ways["segtrain, cached"] = ours(CachedPixels(source, pixels))
-    if isinstance(source, ImageMaskPairs):
+    # Object crops have no counterpart in the peers.
+    if isinstance(source, ImageMaskPairs) and "scale_range" in config["dataset"]["transform"]:
         peers = {
             "torchvision references": ReferencePipeline,
             "albumentations, resize then crop": AlbumentationsPipeline,

@@ -88,7 +88,7 @@ def starts_from(file: Path) -> str | None:
     content = yaml.safe_load(file.read_text()) or {}
     if "starts_from" in content:
         return content["starts_from"]
-    bases = [file.with_name(f"{entry}.yaml") for entry in content.get("defaults", [])
+    bases = [file.parent / f"{entry}.yaml" for entry in content.get("defaults", [])
              if isinstance(entry, str)]  # fmt: skip
     origins = [starts_from(base) for base in bases if base.is_file()]
     return next((origin for origin in reversed(origins) if origin), None)

@@ -24,7 +24,7 @@ COMMANDS = {
     "benchmark": "measure=model|loader|targets|memory|metric: speed, memory, FLOPs",
 }
 GROUPS = (
-    "dataset", "architecture", "loss", "optimizer", "inference", "trainer", "callback", "logger",
+    "dataset", "architecture", "architecture/backbone", "loss", "optimizer", "inference", "trainer", "callback", "logger",
     "measure",
 )  # fmt: skip
 
@@ -103,9 +103,11 @@ def help_text() -> str:
     lines = ["usage: segtrain [COMMAND] [key=value ...] [-m]", "", "commands:"]
     lines += [f"  {name:<10} {text}" for name, text in COMMANDS.items()]
     lines += ["", "config groups (group=choice), every key inside is group.key=value:"]
-    lines += [f"  {group:<13} {', '.join(options(group))}" for group in GROUPS]
+    for group in GROUPS:
+        lines += textwrap.wrap(", ".join(options(group)), 110, initial_indent=f"  {group:<21} ",
+                               subsequent_indent=24 * " ")  # fmt: skip
     lines += ["", "experiments (experiment=NAME):"]
-    lines += textwrap.wrap(", ".join(options("experiment")), 96, initial_indent="  ",
+    lines += textwrap.wrap(", ".join(options("experiment")), 110, initial_indent="  ",
                            subsequent_indent="  ")  # fmt: skip
     lines += [
         "",

@@ -1,8 +1,11 @@
 import pytest
 import torch
+from conftest import composed
 from torch import nn
 
 from segtrain.architecture.backbone import TimmBackbone
+from segtrain.build import build_model
+from segtrain.cli.main import options
 from segtrain.errors import UserError
 
 
@@ -10,6 +13,9 @@ def backbone(
     name="test_resnet", weights="none", output_stride=8, multi_grid=None, uniform=False, **more
 ):
     return TimmBackbone(name, weights, output_stride, uniform, multi_grid, more)
+
+
+MODERN = ["convnext_atto", "swin_tiny_patch4_window7_224", "efficientnet_b0", "pvt_v2_b0"]
 
 
 @pytest.mark.parametrize("name", ["resnet18", "test_resnet", "mobilenetv3_small_050", "resnet10t"])
@@ -94,3 +100,30 @@ def test_narrow_variant():
     model = backbone("resnet10t", channels=(8, 16, 24, 32), stem_width=8)
     assert model.channels == [8, 16, 24, 32]
     assert isinstance(model, nn.Module)
+
+
+@pytest.mark.parametrize("name", MODERN)
+@pytest.mark.parametrize("size", [(33, 47), (64, 97)])
+def test_modern_backbones_take_any_size(name, size):
+    model = backbone(name, output_stride=32).eval()
+    with torch.no_grad():
+        maps = model(torch.zeros(1, 3, *size, dtype=torch.uint8))
+    assert [m.shape[1] for m in maps] == model.channels
+    for stride, m in zip(model.strides, maps, strict=True):
+        for length, got in zip(size, m.shape[2:], strict=True):
+            assert length // stride <= got <= -(-length // stride)
+
+
+@pytest.mark.parametrize("name", [n for n in options("architecture") if n != "deconvnet"])
+def test_modern_backbone_by_one_choice(name):
+    """All architectures but DeconvNet, whose decoder mirrors its encoder, take any timm model."""
+    if name in ("deeplabv2_vgg16", "deeplabv3_cascade"):
+        pytest.skip("the paper's variant for one kind of backbone; its main variant takes any")
+    config = composed(f"architecture={name}", "architecture/backbone=timm",
+                      "architecture.backbone.name=convnext_atto",
+                      "architecture.backbone.weights=none")  # fmt: skip
+    model = build_model(config, 4).eval()
+    with torch.no_grad():
+        logits = model(torch.zeros(2, 3, 70, 95, dtype=torch.uint8))["logits"]
+    assert logits.shape[:2] == (2, 4)
+    assert logits.isfinite().all()

@@ -104,16 +104,17 @@ def test_memory_format_does_not_matter(name):
     torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", NAMES)
-def test_compiles_without_a_graph_break(name):
-    """Forward and backward as one graph each; making kernels of them is PyTorch's part."""
+def test_compiles_without_a_graph_break(name, backend):
+    """Forward and backward as one graph each; slow: with kernels generated for them."""
     model = small(name).train()
     for dropout in (m for m in model.modules() if isinstance(m, nn.Dropout)):
         dropout.p = 0.0
     image = pixels(2, 3, 48, 48)
     expected = model(image)["logits"]
     torch.compiler.reset()
-    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    compiled = torch.compile(model, backend=backend, fullgraph=True)
     got = compiled(image)["logits"]
     got.square().mean().backward()
     torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)

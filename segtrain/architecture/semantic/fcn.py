@@ -66,6 +66,9 @@ class FCN(nn.Module):
         scores, start = self._upsample(-1, scores, start)
         top, (height, width) = round(-start), image.shape[2:]
         logits = scores[:, :, top : top + height, top : top + width]
+        missing = height - logits.shape[2], width - logits.shape[3]
+        if any(missing):  # backbones that drop the last rows, such as ConvNeXt
+            logits = F.pad(logits, (0, missing[1], 0, missing[0]), mode="replicate")
         return {"logits": logits, "align_corners": False}
 
     def _upsample(self, index: int, scores: Tensor, start: float) -> tuple[Tensor, float]:
