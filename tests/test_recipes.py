@@ -1,5 +1,5 @@
-"""Every full-size experiment: two steps of the real network at the recipe's own crop size, on a small
-tree of its own data set in the official layout."""
+"""Every full-size experiment: two steps of the real network at the recipe's own crop size, on a
+small tree of its own data set in the official layout."""
 
 import numpy as np
 import pytest

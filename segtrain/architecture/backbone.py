@@ -36,7 +36,8 @@ class TimmBackbone(nn.Module):
         name: timm's.
         channels: of the four maps.
         strides: of the four maps, relative to the input.
-        starts: image coordinate of the centre of each map's first cell.
+        starts: image coordinate of the centre of each map's first cell, as resizing without aligned
+            corners has it.
         output_stride: the last of the strides.
     """
 

@@ -13,7 +13,7 @@ class Xception(nn.Module):
     """timm's xception41, 65 or 71 without its classifier.
 
     Its first map is what DeepLabv3+'s decoder takes: the second separable convolution of the
-    entry flow's second block, stride 4 with 256 channels, before the strided third. ReLUs stand
+    entry flow's block from stride 4 to 8, with 256 channels, before the strided third. ReLUs stand
     where the authors' released network has them: before the separable convolutions, in the exit
     flow after each depthwise one.
 
@@ -41,6 +41,7 @@ class Xception(nn.Module):
             raise not_fetched(name, error) from error
         if weights not in ("imagenet", "none"):
             load_weights(self.body, read_state_dict(weights), weights, ignore=("head.",))
+        self.tapped = 2 if name.startswith("xception71") else 1  # the block from stride 4 to 8
         self.channels = [256, self.body.feature_info[-1]["num_chs"]]
         self.strides = [4, output_stride]
         self.starts = [(stride - 1) / 2 for stride in self.strides]
@@ -49,11 +50,12 @@ class Xception(nn.Module):
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """(N, 3, H, W) RGB -> low-level map (N, 256, H/4, W/4), last map (N, 2048, h, w)."""
-        first, second, *rest = self.body.blocks
-        x = first(self.body.stem(self.normalize(image)))
-        stack = second.stack
-        low_level = stack.conv2(F.relu(stack.conv1(F.relu(x))))
-        x = stack.conv3(F.relu(low_level)) + second.shortcut(x)
-        for block in rest:
+        x = self.body.stem(self.normalize(image))
+        for block in self.body.blocks[: self.tapped]:
+            x = block(x)
+        block = self.body.blocks[self.tapped]
+        low_level = block.stack.conv2(F.relu(block.stack.conv1(F.relu(x))))
+        x = block.stack.conv3(F.relu(low_level)) + block.shortcut(x)
+        for block in self.body.blocks[self.tapped + 1 :]:
             x = block(x)
         return [low_level, self.body.act(x)]

@@ -15,10 +15,12 @@ class Peer:
     Args:
         library: its name.
         build: (ResNet's name, classes) -> untrained network at output stride 8.
+        same: the choices with which the network here is the same.
     """
 
     library: str
     build: Callable[[str, int], nn.Module]
+    same: str
 
 
 def torchvision_deeplabv3(backbone: str, classes: int) -> nn.Module:
@@ -66,7 +68,13 @@ class SmpPSPNet(nn.Module):
 
 
 PEERS = {
-    "DeepLabv3": Peer("torchvision", torchvision_deeplabv3),
-    "DilatedFCN": Peer("torchvision", torchvision_fcn),
-    "PSPNet": Peer("smp", SmpPSPNet),
+    "DeepLabv3": Peer(
+        "torchvision", torchvision_deeplabv3, "choose architecture=deeplabv3_torchvision"
+    ),
+    "DilatedFCN": Peer("torchvision", torchvision_fcn, "choose architecture=fcn_torchvision"),
+    "PSPNet": Peer(
+        "smp",
+        SmpPSPNet,
+        "choose architecture.backbone.name=resnet50 architecture.auxiliary=false",
+    ),
 }

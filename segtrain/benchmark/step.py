@@ -32,7 +32,8 @@ def training_step(config: dict, size: list[int] | None, rounds: int) -> list[dic
         rounds: timed steps, after one that is not.
 
     Raises:
-        UserError: no public library has this network; or a side failed.
+        UserError: no public library has this network, or only with other settings; or a side
+            failed.
     """
     name = config["architecture"]["_target_"].rpartition(".")[2]
     if name not in PEERS:
@@ -46,6 +47,12 @@ def training_step(config: dict, size: list[int] | None, rounds: int) -> list[dic
         context.Process(target=worker, args=(end, config, (height, width)), daemon=True).start()
         end.close()
     calls = {side: partial(ask, pipe, "step", side) for side, pipe in pipes.items()}
+    counts = [ask(pipe, "parameters", side) for side, pipe in pipes.items()]
+    if abs(counts[0] / counts[1] - 1) > 1e-3:  # smp's first pyramid level has no batch norm
+        raise UserError(
+            f"measure=step: not the same network: {counts[0]:,} parameters here, {counts[1]:,} in "
+            f"{library}; {PEERS[name].same}"
+        )
     seconds = alternate(calls, rounds)
     memory = {side: ask(pipe, "memory", side) for side, pipe in pipes.items()}
     for pipe in pipes.values():
@@ -65,7 +72,7 @@ def training_step(config: dict, size: list[int] | None, rounds: int) -> list[dic
 
 
 def ask(pipe: Connection, what: str, side: str) -> int:
-    """A side's answer to `step` (0, when it is done) or `memory` (bytes)."""
+    """A side's answer to `step` (0, when it is done), `memory` (bytes) or `parameters`."""
     pipe.send(what)
     try:
         answer = pipe.recv()
@@ -79,7 +86,7 @@ def ask(pipe: Connection, what: str, side: str) -> int:
 def our_side(pipe: Connection, config: dict, size: tuple[int, int]) -> None:
     """Model, loss and optimiser as training builds them."""
 
-    def build(device: torch.device, classes: int) -> Callable[[], None]:
+    def build(device: torch.device, classes: int) -> tuple[nn.Module, Callable[[], None]]:
         model = build_model(config, classes).to(device).train()
         if config["trainer"]["compile"]:
             model.compile()
@@ -95,7 +102,7 @@ def our_side(pipe: Connection, config: dict, size: tuple[int, int]) -> None:
             optimizer.step()
             optimizer.zero_grad()
 
-        return call
+        return model, call
 
     serve(pipe, config, build)
 
@@ -103,9 +110,11 @@ def our_side(pipe: Connection, config: dict, size: tuple[int, int]) -> None:
 def peer_side(pipe: Connection, config: dict, size: tuple[int, int]) -> None:
     """The library's model with plain interpolation, cross-entropy and SGD."""
 
-    def build(device: torch.device, classes: int) -> Callable[[], None]:
+    def build(device: torch.device, classes: int) -> tuple[nn.Module, Callable[[], None]]:
         peer = PEERS[config["architecture"]["_target_"].rpartition(".")[2]]
-        model: nn.Module = peer.build(config["architecture"]["backbone"]["name"], classes)
+        model: nn.Module = peer.build(
+            config["architecture"]["backbone"]["name"].partition(".")[0], classes
+        )
         model = model.to(device).train()
         optimizer = SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
         image, target = random_batch(config["batch_size"], size, classes, device)
@@ -123,25 +132,27 @@ def peer_side(pipe: Connection, config: dict, size: tuple[int, int]) -> None:
             optimizer.step()
             optimizer.zero_grad()
 
-        return call
+        return model, call
 
     serve(pipe, config, build)
 
 
 def serve(
-    pipe: Connection, config: dict, build: Callable[[torch.device, int], Callable[[], None]]
+    pipe: Connection, config: dict, build: Callable[[torch.device, int], tuple[nn.Module, Callable]]
 ) -> None:
     """Builds one side and does what the pipe asks for until it is closed."""
     use_gpu = uses_gpu(config["trainer"])
     try:
-        step = build(
-            torch.device("cuda" if use_gpu else "cpu"), build_data(config).labels.num_classes
-        )
+        device = torch.device("cuda" if use_gpu else "cpu")
+        model, step = build(device, build_data(config).labels.num_classes)
         while True:
-            if pipe.recv() == "step":
+            question = pipe.recv()
+            if question == "step":
                 step()
                 synchronise()
                 pipe.send(0)
+            elif question == "parameters":
+                pipe.send(sum(parameter.numel() for parameter in model.parameters()))
             elif use_gpu:
                 pipe.send(torch.cuda.max_memory_allocated())
             else:

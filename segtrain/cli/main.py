@@ -21,11 +21,11 @@ COMMANDS = {
     "chain": "train an experiment after those it starts from; resume=<folder> goes on",
     "evaluate": "evaluate run=<run folder> or checkpoint=<file> on any split",
     "prepare": "download, convert and verify dataset=<name>; preview=true draws samples",
-    "benchmark": "measure=model|loader|targets|memory|metric: speed, memory, FLOPs",
+    "benchmark": "measure=model|step|loader|targets|memory|metric: speed, memory, FLOPs",
 }
 GROUPS = (
-    "dataset", "architecture", "architecture/backbone", "loss", "optimizer", "inference", "trainer", "callback", "logger",
-    "measure",
+    "dataset", "architecture", "architecture/backbone", "loss", "optimizer", "inference", "trainer",
+    "callback", "logger", "measure",
 )  # fmt: skip
 
 

@@ -184,7 +184,7 @@ def train_object_crops(
     Args:
         crop_size: (height, width) in pixels.
         resize: (height, width) of the box before the crop; no smaller.
-        enlarge: factor on the sides of the object's box; 1.2 in the paper.
+        enlarge: factor on the sides of the object's box.
         jitter: largest shift of the box, and change of its sides, as a share of them.
         others: `background` or `keep`; void stays void.
         flip: probability of a horizontal flip.

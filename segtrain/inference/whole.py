@@ -13,14 +13,20 @@ class WholeImage:
     Args:
         scale: the input is resized by it first; scores always come back at the image's own size.
         flip: also looks at the mirrored image and averages the probabilities.
+        pad: where scores are resized with aligned corners, first pads the image to k times the
+            output stride plus one pixel, the only sizes at which cells lie where such resizing puts them.
+            For networks that are trained on crops of such sizes.
         logit_adjustment: one term a class, added to its logits, or None. Minus a share of the log
             of the loss's class weights takes back the over-prediction that they cause in the end
             (Menon et al. 2021, Long-tail learning via logit adjustment).
     """
 
-    def __init__(self, scale: float, flip: bool, logit_adjustment: list[float] | None) -> None:
+    def __init__(
+        self, scale: float, flip: bool, pad: bool, logit_adjustment: list[float] | None
+    ) -> None:
         self.scale = scale
         self.flip = flip
+        self.pad = pad
         self.logit_adjustment = logit_adjustment
 
     @property
@@ -30,6 +36,7 @@ class WholeImage:
             "inference": "whole",
             "scales": [self.scale],
             "flip": self.flip,
+            "pad": self.pad,
             "crf": False,
             "logit_adjustment": self.logit_adjustment,
         }
@@ -56,17 +63,38 @@ class WholeImage:
         if self.scale != 1:
             scaled = [max(1, round(length * self.scale)) for length in size]
             batch = F.interpolate(batch.float(), scaled, mode="bilinear", antialias=self.scale < 1)
-        scores, align_corners = self._logits(model, batch)
+        scores = self._scores(model, batch)
         if self.flip:
-            mirrored, _ = self._logits(model, batch.flip(3))
-            scores = (scores.softmax(1) + mirrored.flip(3).softmax(1)) / 2
-        if scores.shape[2:] == size:
-            return scores
-        return F.interpolate(scores, size, mode="bilinear", align_corners=align_corners)
+            mirrored = self._scores(model, batch.flip(3)).flip(3)
+            scores = (scores.softmax(1) + mirrored.softmax(1)) / 2
+        aligned = model.align_corners and not self.pad
+        return resize(scores, size, aligned)
 
-    def _logits(self, model: nn.Module, batch: Tensor) -> tuple[Tensor, bool]:
-        outputs = model(batch)
-        logits = outputs["logits"].float()
+    def _scores(self, model: nn.Module, batch: Tensor) -> Tensor:
+        """Logits of a batch; in the batch's own size where it had to be padded."""
+        padded = pad_to_cells(batch, model) if self.pad and model.align_corners else batch
+        logits = model(padded)["logits"].float()
         if self.logit_adjustment is not None:
             logits = logits + logits.new_tensor(self.logit_adjustment).view(-1, 1, 1)
-        return logits, outputs["align_corners"]
+        if padded is batch:
+            return logits
+        logits = resize(logits, padded.shape[2:], align_corners=True)
+        return logits[:, :, : batch.shape[2], : batch.shape[3]]
+
+
+def resize(scores: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
+    """Bilinear: (N, K, h, w) -> (N, K, *size)."""
+    if scores.shape[2:] == tuple(size):
+        return scores
+    return F.interpolate(scores, size, mode="bilinear", align_corners=align_corners)
+
+
+def pad_to_cells(batch: Tensor, model: nn.Module) -> Tensor:
+    """Pads right and bottom with the mean colour to sizes of the form k * output stride + 1."""
+    stride = model.backbone.output_stride
+    height, width = (-(-(length - 1) // stride) * stride + 1 for length in batch.shape[2:])
+    mean = model.backbone.normalize.mean.to(batch.dtype)
+    padded = mean.expand(len(batch), 3, height, width)
+    padded = padded.contiguous(memory_format=torch.channels_last)
+    padded[:, :, : batch.shape[2], : batch.shape[3]] = batch
+    return padded

@@ -3,6 +3,8 @@
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
+
 
 def parameter_groups(
     model: nn.Module,
@@ -26,7 +28,7 @@ def parameter_groups(
     Returns:
         Non-empty groups; every trainable parameter is in exactly one.
     """
-    norms = {id(p) for m in model.modules() if isinstance(m, _NormBase) for p in m.parameters()}
+    norms = {id(p) for m in model.modules() if isinstance(m, NORMS) for p in m.parameters()}
     groups: dict[str, dict] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:

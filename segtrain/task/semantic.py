@@ -49,18 +49,19 @@ class SemanticSegmentation(pl.LightningModule):
         self.seed = seed
         self.matrix = ConfusionMatrix(labels.num_classes, labels.ignore_index)
         self.scores: Scores | None = None  # of the last evaluation
-        self.norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-        self.norms = self.norms if freeze_batch_norm else []
-        for norm in self.norms:
-            norm.requires_grad_(False)
+        self.freeze_batch_norm = freeze_batch_norm
+        if freeze_batch_norm:
+            for norm in batch_norms(model):
+                norm.requires_grad_(False)
         self.train()
         if compile_model:
             self.model.compile()
 
     def train(self, mode: bool = True) -> "SemanticSegmentation":
         super().train(mode)
-        for norm in self.norms:  # frozen
-            norm.eval()
+        if self.freeze_batch_norm:
+            for norm in batch_norms(self.model):
+                norm.eval()
         return self
 
     def configure_optimizers(self) -> dict:
@@ -137,3 +138,8 @@ class SemanticSegmentation(pl.LightningModule):
         for name, value in zip(self.labels.names, self.scores.per_class_iou, strict=True):
             if value is not None:
                 self.log(f"{split}_iou/{name}", value)
+
+
+def batch_norms(model: nn.Module) -> list[_BatchNorm]:
+    """Every batch norm, synchronised or not."""
+    return [module for module in model.modules() if isinstance(module, _BatchNorm)]

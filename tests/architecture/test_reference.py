@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from conftest import composed, small_network
 from torch import nn
 
-from segtrain.architecture.semantic.deconvnet import DeconvNet, SwitchVGG16
+from segtrain.architecture.semantic.deconvnet import DeconvNet, SwitchVGG16, unpool
 from segtrain.architecture.semantic.deeplabv3 import ASPP
 from segtrain.architecture.semantic.encnet import ContextEncoding, Encoding
 from segtrain.architecture.semantic.parsenet import L2Norm
@@ -104,7 +104,11 @@ def test_unpooling_puts_values_where_the_maxima_were():
         _, switches = encoder(image)
         before = encoder.stages[0](encoder.normalize(image))
         values = torch.randn(1, 4, 22, 19)
-        got = F.max_unpool2d(values, switches[0][0], 2, 2, output_size=switches[0][1])
+        got = unpool(values, *switches[0])
+        torch.use_deterministic_algorithms(True)
+        again = unpool(values, *switches[0])
+        torch.use_deterministic_algorithms(False)
+    assert torch.equal(got, again)
     for channel in range(4):
         expected = slow_unpool(values[0, channel].numpy(), before[0, channel].numpy())
         assert np.array_equal(got[0, channel].numpy(), expected)
@@ -255,11 +259,12 @@ def test_cascade_doubles_its_rates():
     assert all(torch.equal(block[0].conv2.weight, second) for block in model.blocks)
 
 
-def test_xception_taps_the_second_convolution_of_the_second_block():
+@pytest.mark.parametrize(("name", "block"), [("xception65", 1), ("xception71", 2)])
+def test_xception_taps_the_last_map_at_stride_4(name, block):
     """256 channels at stride 4, before the strided convolution; last map as timm's own forward."""
-    model = network("deeplabv3plus_xception").backbone
+    model = network("deeplabv3plus_xception", f"architecture.backbone.name={name}").backbone
     seen = {}
-    model.body.blocks[1].stack.conv2.register_forward_hook(
+    model.body.blocks[block].stack.conv2.register_forward_hook(
         lambda module, inputs, output: seen.update(tap=output.clone())
     )
     image = torch.randint(0, 256, (1, 3, 97, 65), dtype=torch.uint8)

@@ -77,11 +77,21 @@ def test_targets_need_instances(segtrain):
 def test_step_against_smp(segtrain):
     code, out, err = segtrain(
         "benchmark", "measure=step", "architecture=pspnet", "architecture.auxiliary=false",
-        "architecture.backbone.name=resnet18", "architecture.backbone.weights=none",
+        "architecture.backbone.name=resnet50", "architecture.backbone.weights=none",
         "measure.rounds=1", "measure.size=[33, 33]", "batch_size=2",
     )  # fmt: skip
     assert code == 0, err
     assert "smp" in out
+
+
+def test_step_with_another_network(segtrain):
+    code, _, err = segtrain(
+        "benchmark", "measure=step", "architecture=deeplabv3", "measure.size=[33, 33]",
+        "architecture.backbone.name=resnet50", "architecture.backbone.weights=none",
+    )  # fmt: skip
+    assert code == 2
+    assert "not the same network: 39,0" in err
+    assert "choose architecture=deeplabv3_torchvision" in err
 
 
 def test_step_without_a_peer(segtrain):

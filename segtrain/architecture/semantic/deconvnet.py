@@ -1,5 +1,6 @@
 """DeconvNet: Noh, Hong & Han, Learning Deconvolution Network for Segmentation, ICCV 2015."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -96,6 +97,7 @@ class DeconvNet(nn.Module):
     def __init__(self, backbone: SwitchVGG16, num_classes: int) -> None:
         super().__init__()
         self.backbone = backbone
+        self.align_corners = False  # logits have the size of the image
         channels = backbone.channels
         self.fc6 = deconv_norm_relu(backbone.fc_channels, channels[-1], backbone.fc6_size, 0)
         self.stages = nn.ModuleList()  # from the deepest
@@ -123,10 +125,18 @@ class DeconvNet(nn.Module):
         code, switches = self.backbone(image)
         x = self.fc6(code)
         for stage, (indices, size) in zip(self.stages, reversed(switches), strict=True):
-            x = stage(F.max_unpool2d(x, indices, 2, 2, output_size=size))
+            x = stage(unpool(x, indices, size))
         height, width = image.shape[2:]
         logits = self.classifier(x)[:, :, :height, :width]
-        return {"logits": logits, "align_corners": False}
+        return {"logits": logits, "align_corners": self.align_corners}
+
+
+def unpool(x: Tensor, indices: Tensor, size: list[int]) -> Tensor:
+    """Values (N, C, h, w) where the maxima of a 2x2 pooling were, zero elsewhere: (N, C, *size)."""
+    if not torch.are_deterministic_algorithms_enabled():
+        return F.max_unpool2d(x, indices, 2, 2, output_size=size)
+    flat = x.new_zeros(*x.shape[:2], size[0] * size[1])  # max_unpool2d has no such version
+    return flat.scatter(2, indices.flatten(2), x.flatten(2)).unflatten(2, size)
 
 
 def conv_norm_relu(wide: int, out: int, kernel_size: int, padding: int) -> nn.Sequential:

@@ -33,6 +33,7 @@ class FCN(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone = backbone
+        self.align_corners = False  # logits have the size of the image
         self.skip_scales = skip_scales
         used = range(-1, -2 - len(skip_scales), -1)  # maps from the deepest to the finest
         self.strides = [backbone.strides[i] for i in used]
@@ -69,7 +70,7 @@ class FCN(nn.Module):
         missing = height - logits.shape[2], width - logits.shape[3]
         if any(missing):  # backbones that drop the last rows, such as ConvNeXt
             logits = F.pad(logits, (0, missing[1], 0, missing[0]), mode="replicate")
-        return {"logits": logits, "align_corners": False}
+        return {"logits": logits, "align_corners": self.align_corners}
 
     def _upsample(self, index: int, scores: Tensor, start: float) -> tuple[Tensor, float]:
         """Upsampled scores and the image coordinate of their first cell's centre."""

@@ -1,0 +1,76 @@
+"""Batch-norm statistics taken anew before each validation, instead of running averages."""
+
+from collections.abc import Iterable
+
+import pytorch_lightning as pl
+import torch
+import torch.distributed as dist
+from pytorch_lightning.callbacks import Callback
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.data import DataLoader
+
+from segtrain.dataset.stream import StepSampler, TrainStream, one_thread
+
+
+class BatchNormStatistics(Callback):
+    """Averages over training crops with the weights as they are then.
+
+    What DeconvNet's code does once after training to make the net testable: its statistics of the
+    training batches are otherwise never accumulated.
+
+    Args:
+        num_images: training crops over which they are taken, by all processes together.
+    """
+
+    def __init__(self, num_images: int) -> None:
+        self.num_images = num_images
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn != "fit" or pl_module.freeze_batch_norm:
+            return  # the checkpoint has them; or they are to stay
+        data = trainer.datamodule
+        sampler = StepSampler(
+            num_batches=max(1, self.num_images // data.batch_size),
+            batch_size=data.batch_size,
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
+            first_batch=0,
+        )
+        loader = DataLoader(
+            TrainStream(data.train_source, data.transform, data.seed),
+            batch_sampler=sampler,
+            num_workers=data.num_workers,
+            collate_fn=data.transform.collate_train,
+            worker_init_fn=one_thread,
+        )
+        images = (batch["image"].to(pl_module.device) for batch in loader)
+        with trainer.strategy.precision_plugin.forward_context():
+            take_statistics(pl_module.model, images)
+
+
+@torch.no_grad()
+def take_statistics(model: nn.Module, images: Iterable[Tensor]) -> None:
+    """Sets running means and variances to their averages over batches.
+
+    Args:
+        model: its mode and momenta are as before afterwards.
+        images: batches (N, 3, H, W), at least one.
+    """
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    modes = {module: module.training for module in model.modules()}
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a cumulative average
+    model.train()
+    for batch in images:
+        model(batch)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        if dist.is_available() and dist.is_initialized():
+            for statistic in (norm.running_mean, norm.running_var):
+                dist.all_reduce(statistic)
+                statistic /= dist.get_world_size()
+    for module, mode in modes.items():
+        module.training = mode
