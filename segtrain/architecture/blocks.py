@@ -94,6 +94,17 @@ def resize(x: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
     return F.interpolate(x, size, mode="bilinear", align_corners=align_corners)
 
 
+def concatenate(maps: list[Tensor]) -> Tensor:
+    """(N, C_i, h, w) each -> (N, sum of C_i, h, w), in the memory format of the first.
+
+    Where one map's format is ambiguous, as that of a 1x1 map blown up, PyTorch falls back to its
+    default format, and every layer behind pays for it.
+    """
+    last = maps[0].is_contiguous(memory_format=torch.channels_last)
+    form = torch.channels_last if last else torch.contiguous_format
+    return torch.cat([m.contiguous(memory_format=form) for m in maps], dim=1)
+
+
 def init_head(head: nn.Module) -> None:
     """He initialisation (He et al. 2015) of a head that starts untrained; norm layers stay 1, 0."""
     for module in head.modules():

@@ -14,8 +14,8 @@ class WholeImage:
         scale: the input is resized by it first; scores always come back at the image's own size.
         flip: also looks at the mirrored image and averages the probabilities.
         pad: where scores are resized with aligned corners, first pads the image to k times the
-            output stride plus one pixel, the only sizes at which cells lie where such resizing puts them.
-            For networks that are trained on crops of such sizes.
+            output stride plus one pixel, the only sizes at which cells lie where such resizing
+            puts them. For networks that are trained on crops of such sizes.
         logit_adjustment: one term a class, added to its logits, or None. Minus a share of the log
             of the loss's class weights takes back the over-prediction that they cause in the end
             (Menon et al. 2021, Long-tail learning via logit adjustment).

@@ -2,12 +2,12 @@
 
 import copy
 
-import torch
 from torch import Tensor, nn
 
 from segtrain.architecture.backbone import TimmBackbone, set_dilation
 from segtrain.architecture.blocks import (
     FCNHead,
+    concatenate,
     conv_norm_act,
     init_head,
     separable_conv_norm_act,
@@ -40,7 +40,7 @@ class ASPP(nn.Module):
         pooled = self.image_pooling(x.mean(dim=(2, 3), keepdim=True))  # (N, channels, 1, 1)
         features = [branch(x) for branch in self.branches]
         features.append(pooled.expand(-1, -1, *x.shape[2:]))
-        return self.project(torch.cat(features, dim=1))
+        return self.project(concatenate(features))
 
 
 def rates_at(output_stride: int, atrous_rates: list[int]) -> list[int]:

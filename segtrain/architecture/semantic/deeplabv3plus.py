@@ -1,11 +1,11 @@
 """DeepLabv3+: Chen, Zhu, Papandreou, Schroff & Adam, Encoder-Decoder with Atrous Separable
 Convolution, ECCV 2018 (arXiv 1802.02611)."""
 
-import torch
 from torch import Tensor, nn
 
 from segtrain.architecture.backbone import TimmBackbone
 from segtrain.architecture.blocks import (
+    concatenate,
     conv_norm_act,
     init_head,
     resize,
@@ -46,7 +46,7 @@ class Decoder(nn.Module):
     def forward(self, encoded: Tensor, low_level: Tensor) -> Tensor:
         """(N, C, h, w) and (N, L, H/4, W/4) -> (N, C, H/4, W/4)."""
         upsampled = resize(encoded, low_level.shape[2:], self.align_corners)
-        return self.convs(torch.cat([upsampled, self.reduce(low_level)], dim=1))
+        return self.convs(concatenate([upsampled, self.reduce(low_level)]))
 
 
 class DeepLabv3Plus(nn.Module):

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from segtrain.architecture.backbone import TimmBackbone
-from segtrain.architecture.blocks import FCNHead, conv_norm_act, init_head, resize
+from segtrain.architecture.blocks import FCNHead, concatenate, conv_norm_act, init_head, resize
 from segtrain.contracts import Outputs
 
 
@@ -112,7 +112,7 @@ class EncNet(nn.Module):
             features = [x]
             for lateral, feature in zip(self.laterals, maps[1:3], strict=True):
                 features.append(resize(lateral(feature), x.shape[2:], self.align_corners))
-            x = self.fusion(torch.cat(features, dim=1))
+            x = self.fusion(concatenate(features))
         x, presence = self.context(x)
         logits = self.classifier(self.dropout(x))
         outputs: Outputs = {"logits": logits, "align_corners": self.align_corners}

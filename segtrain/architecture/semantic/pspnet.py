@@ -1,11 +1,10 @@
 """PSPNet: Zhao et al., Pyramid Scene Parsing Network, CVPR 2017 (arXiv 1612.01105)."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segtrain.architecture.backbone import TimmBackbone
-from segtrain.architecture.blocks import FCNHead, conv_norm_act, init_head, resize
+from segtrain.architecture.blocks import FCNHead, concatenate, conv_norm_act, init_head, resize
 from segtrain.contracts import Outputs
 
 
@@ -27,7 +26,7 @@ class PyramidPooling(nn.Module):
         for size, reduce in zip(self.bins, self.reductions, strict=True):
             pooled = reduce(F.adaptive_avg_pool2d(x, size))
             levels.append(resize(pooled, x.shape[2:], self.align_corners))
-        return torch.cat(levels, dim=1)
+        return concatenate(levels)
 
 
 class PSPHead(nn.Module):
