@@ -1,6 +1,8 @@
 """Every full-size experiment: two steps of the real network at the recipe's own crop size, on a
 small tree of its own data set in the official layout."""
 
+import shutil
+
 import numpy as np
 import pytest
 from conftest import annotation, composed, only_run, results_of, write_coco, write_pair
@@ -34,7 +36,9 @@ def write_voc(root, year: str) -> None:
         (lists / f"{split}.txt").write_text("\n".join(names))
     sbd = root / "benchmark_RELEASE" / "dataset"
     (sbd / "cls").mkdir(parents=True)
+    (sbd / "img").mkdir()
     for name in "abc":
+        shutil.copy(base / "JPEGImages" / f"{name}.jpg", sbd / "img")
         segmentation = {"Segmentation": tiles([0, 2, 9])}
         savemat(sbd / "cls" / f"{name}.mat", {"GTcls": segmentation})
     (sbd / "train.txt").write_text("b\nc\n")
