@@ -78,6 +78,8 @@ def test_run_folder_and_results(segtrain):
         "inference": "whole",
         "scales": [1.0],
         "flip": False,
+        "pad": False,
+        "pad": False,
         "crf": False,
         "logit_adjustment": None,
     }
