@@ -79,7 +79,6 @@ def test_run_folder_and_results(segtrain):
         "scales": [1.0],
         "flip": False,
         "pad": False,
-        "pad": False,
         "crf": False,
         "logit_adjustment": None,
     }
