@@ -102,13 +102,23 @@ def installed(tmp_path):
         return subprocess.Popen(
             [sys.executable, "-m", "segtrain", *arguments],
             env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            preexec_fn=heed_interrupts,
         )  # fmt: skip
 
     return start
 
 
+def heed_interrupts() -> None:
+    """What a shell starts in the background ignores SIGINT, and so does all that it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def finished(process: subprocess.Popen) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=240)
+    try:
+        out, err = process.communicate(timeout=240)
+    except subprocess.TimeoutExpired:
+        process.terminate()  # hands it on to the stage
+        raise
     return process.returncode, out, err
 
 
