@@ -18,6 +18,7 @@ from pytorch_lightning.callbacks import (
 )
 from torch import nn
 
+from segtrain.architecture.blocks import batch_norms
 from segtrain.architecture.published import fetch_torchvision, from_published
 from segtrain.architecture.weights import load_weights, read_state_dict
 from segtrain.callback.checkpoint import AtomicCheckpointIO, LastCheckpoint
@@ -78,9 +79,8 @@ def build_model(config: dict, num_classes: int) -> nn.Module:
     if config["weights"] is not None:
         load_initial_weights(model, config["weights"])
     if config["batch_norm"]["decay"] is not None:
-        for module in model.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.momentum = 1 - config["batch_norm"]["decay"]
+        for norm in batch_norms(model):
+            norm.momentum = 1 - config["batch_norm"]["decay"]
     if config["trainer"]["channels_last"]:
         model = model.to(memory_format=torch.channels_last)
     return model

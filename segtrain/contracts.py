@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 import cv2
 import numpy as np
+import torch.nn.functional as F
 from torch import Tensor
 
 from segtrain.errors import UserError
@@ -65,6 +66,13 @@ class Outputs(TypedDict):
     aux: NotRequired[Tensor]  # (N, K, h', w'), of an auxiliary head; this and the rest in training
     scales: NotRequired[list[Tensor]]  # (N, K, h', w') each, of every scale of the image
     presence: NotRequired[Tensor]  # (N, K), whether the image shows a class
+
+
+def resize(x: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
+    """Bilinear, where sizes differ: (N, C, h, w) -> (N, C, *size)."""
+    if tuple(x.shape[2:]) == tuple(size):
+        return x
+    return F.interpolate(x, tuple(size), mode="bilinear", align_corners=align_corners)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """One contract for every backbone: uint8 RGB in, four feature maps out."""
 
-import logging
-
 import timm
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,8 +7,6 @@ from torch import Tensor, nn
 from segtrain.architecture.blocks import Normalize
 from segtrain.architecture.weights import load_weights, not_fetched, read_state_dict
 from segtrain.errors import UserError
-
-logger = logging.getLogger(__name__)
 
 CLASSIFIER_KEYS = ("fc.", "head.", "classifier.", "conv_head.", "bn2.", "norm_head.")
 

@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def conv_norm_act(
@@ -54,6 +55,11 @@ class BatchNorm(nn.BatchNorm2d):
         return super().forward(x)
 
 
+def batch_norms(model: nn.Module) -> list[_BatchNorm]:
+    """Every batch norm, synchronised or not."""
+    return [module for module in model.modules() if isinstance(module, _BatchNorm)]
+
+
 class FCNHead(nn.Module):
     """3x3 convolution to a quarter of the channels, batch norm, ReLU, dropout, 1x1 classifier.
 
@@ -85,13 +91,6 @@ class Normalize(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:  # (N, 3, H, W) -> (N, 3, H, W)
         return (image.float() - self.mean) / self.std
-
-
-def resize(x: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
-    """Bilinear: (N, C, h, w) -> (N, C, *size)."""
-    if x.shape[2:] == tuple(size):
-        return x
-    return F.interpolate(x, size, mode="bilinear", align_corners=align_corners)
 
 
 def concatenate(maps: list[Tensor]) -> Tensor:

@@ -9,6 +9,9 @@ from segtrain.architecture.weights import load_weights, not_fetched, read_state_
 from segtrain.errors import UserError
 
 CONVOLUTIONS = (2, 2, 3, 3, 3)  # of each stage
+VGG16_CONVOLUTIONS = [  # in the state dicts of timm and torchvision
+    f"features.{number}" for number in (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
+]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -47,13 +50,9 @@ class VGG16(nn.Module):
         self.fc6 = nn.Conv2d(channels[-1], fc_channels, 7, padding=fc6_padding)
         self.fc7 = nn.Conv2d(fc_channels, fc_channels, 1)
         self.dropout = nn.Dropout(0.5)
-        self.channels, self.strides, self.starts = [], [], []
         geometry = map_geometry(channels, fc_channels, padding, fc6_padding)
-        for name in checked_maps(maps, geometry):
-            for values, value in zip(
-                (self.channels, self.strides, self.starts), geometry[name], strict=True
-            ):
-                values.append(value)
+        chosen = [geometry[name] for name in checked_maps(maps, geometry)]
+        self.channels, self.strides, self.starts = (list(v) for v in zip(*chosen, strict=True))
         self.output_stride = self.strides[-1]
         initialise(self, weights, [(self.fc6, self.fc7)])
 
@@ -191,22 +190,28 @@ def initialise(
         nn.init.zeros_(layer.bias)
     if weights == "none":
         return
-    state = read_vgg16(weights)
-    renamed = {}
-    for number, layer in zip(vgg_numbers(), convolutions, strict=True):
-        _rename(renamed, layer, state, f"features.{number}", vgg)
+    state, names = read_vgg16(weights), {layer: name for name, layer in vgg.named_modules()}
+    renamed = of_layers([names[layer] for layer in convolutions], VGG16_CONVOLUTIONS, state)
     for fc6, fc7 in pairs:
         rows = state["fc6.weight"].shape[0] // fc6.out_channels
         taps = 3 if fc6.kernel_size == (3, 3) else 1
-        state_fc = {
+        sampled = {
             "fc6.weight": state["fc6.weight"][::rows, :, ::taps, ::taps],
             "fc6.bias": state["fc6.bias"][::rows],
             "fc7.weight": state["fc7.weight"][::rows, ::rows],
             "fc7.bias": state["fc7.bias"][::rows],
         }
-        _rename(renamed, fc6, state_fc, "fc6", vgg)
-        _rename(renamed, fc7, state_fc, "fc7", vgg)
+        renamed |= of_layers([names[fc6], names[fc7]], ["fc6", "fc7"], sampled)
     load_weights(vgg, renamed, weights)
+
+
+def of_layers(new: list[str], old: list[str], state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights and biases of the layers called `old` in a state dict, called `new`."""
+    return {
+        f"{ours}.{part}": state[f"{theirs}.{part}"]
+        for ours, theirs in zip(new, old, strict=True)
+        for part in ("weight", "bias")
+    }
 
 
 def read_vgg16(weights: str) -> dict[str, Tensor]:
@@ -228,29 +233,15 @@ def read_vgg16(weights: str) -> dict[str, Tensor]:
         for part in ("weight", "bias"):
             if f"{old}.{part}" in state:
                 state[f"{new}.{part}"] = state.pop(f"{old}.{part}")
-    needed = [f"features.{number}" for number in vgg_numbers()] + ["fc6", "fc7"]
-    missing = [f"{name}.{part}" for name in needed for part in ("weight", "bias")
-               if f"{name}.{part}" not in state]  # fmt: skip
+    missing = [
+        f"{name}.{part}"
+        for name in (*VGG16_CONVOLUTIONS, "fc6", "fc7")
+        for part in ("weight", "bias")
+        if f"{name}.{part}" not in state
+    ]
     if missing:
         raise UserError(f"{weights}: not the weights of vgg16; missing: {', '.join(missing)}")
     if state["fc6.weight"].ndim == 2:  # torchvision's, over the flattened 7x7 map
         state["fc6.weight"] = state["fc6.weight"].unflatten(1, (-1, 7, 7))
         state["fc7.weight"] = state["fc7.weight"][:, :, None, None]
     return state
-
-
-def vgg_numbers() -> list[int]:
-    """Positions of the convolutions in the `features` of timm and torchvision."""
-    numbers, position = [], 0
-    for count in CONVOLUTIONS:
-        numbers += [position + 2 * index for index in range(count)]
-        position += 2 * count + 1
-    return numbers
-
-
-def _rename(
-    renamed: dict[str, Tensor], layer: nn.Conv2d, state: dict[str, Tensor], old: str, vgg: nn.Module
-) -> None:
-    (new,) = (name for name, module in vgg.named_modules() if module is layer)
-    for part in ("weight", "bias"):
-        renamed[f"{new}.{part}"] = state[f"{old}.{part}"]

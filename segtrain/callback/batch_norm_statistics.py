@@ -3,13 +3,13 @@
 from collections.abc import Iterable
 
 import pytorch_lightning as pl
-import torch
 import torch.distributed as dist
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.swa_utils import update_bn
 from torch.utils.data import DataLoader
 
+from segtrain.architecture.blocks import batch_norms
 from segtrain.dataset.stream import StepSampler, TrainStream, one_thread
 
 
@@ -49,7 +49,6 @@ class BatchNormStatistics(Callback):
             take_statistics(pl_module.model, images)
 
 
-@torch.no_grad()
 def take_statistics(model: nn.Module, images: Iterable[Tensor]) -> None:
     """Sets running means and variances to their averages over batches.
 
@@ -57,20 +56,9 @@ def take_statistics(model: nn.Module, images: Iterable[Tensor]) -> None:
         model: its mode and momenta are as before afterwards.
         images: batches (N, 3, H, W), at least one.
     """
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    modes = {module: module.training for module in model.modules()}
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a cumulative average
-    model.train()
-    for batch in images:
-        model(batch)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-        if dist.is_available() and dist.is_initialized():
+    update_bn(images, model)
+    if dist.is_available() and dist.is_initialized():
+        for norm in batch_norms(model):
             for statistic in (norm.running_mean, norm.running_var):
                 dist.all_reduce(statistic)
                 statistic /= dist.get_world_size()
-    for module, mode in modes.items():
-        module.training = mode

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segtrain.contracts import resize
+
 
 class WholeImage:
     """Scores of whole images at one scale.
@@ -80,13 +82,6 @@ class WholeImage:
             return logits
         logits = resize(logits, padded.shape[2:], align_corners=True)
         return logits[:, :, : batch.shape[2], : batch.shape[3]]
-
-
-def resize(scores: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
-    """Bilinear: (N, K, h, w) -> (N, K, *size)."""
-    if scores.shape[2:] == tuple(size):
-        return scores
-    return F.interpolate(scores, size, mode="bilinear", align_corners=align_corners)
 
 
 def pad_to_cells(batch: Tensor, model: nn.Module) -> Tensor:

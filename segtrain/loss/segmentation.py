@@ -7,7 +7,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segtrain.contracts import Outputs
+from segtrain.contracts import Outputs, resize
 from segtrain.errors import UserError
 
 
@@ -75,12 +75,9 @@ class SegmentationLoss(nn.Module):
     def _fit(self, logits: Tensor, target: Tensor, align_corners: bool) -> tuple[Tensor, Tensor]:
         """Both in one size, the scores in float32."""
         logits = logits.float()
-        if logits.shape[2:] == target.shape[1:]:
-            return logits, target
-        if self.resize == "labels":
+        if self.resize == "labels" and logits.shape[2:] != target.shape[1:]:
             return logits, nearest_labels(target, logits.shape[2:], align_corners)
-        size = target.shape[1:]
-        return F.interpolate(logits, size, mode="bilinear", align_corners=align_corners), target
+        return resize(logits, target.shape[1:], align_corners), target
 
     def _pixel_term(self, logits: Tensor, target: Tensor, align_corners: bool) -> Tensor:
         def term(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from segtrain.architecture.blocks import batch_norms
 from segtrain.contracts import EvalBatch, LabelSet, TrainBatch
 from segtrain.loss.segmentation import SegmentationLoss
 from segtrain.metric.confusion import ConfusionMatrix, Scores, scores
@@ -138,8 +138,3 @@ class SemanticSegmentation(pl.LightningModule):
         for name, value in zip(self.labels.names, self.scores.per_class_iou, strict=True):
             if value is not None:
                 self.log(f"{split}_iou/{name}", value)
-
-
-def batch_norms(model: nn.Module) -> list[_BatchNorm]:
-    """Every batch norm, synchronised or not."""
-    return [module for module in model.modules() if isinstance(module, _BatchNorm)]

@@ -9,8 +9,9 @@ from segtrain.architecture.vgg import (
     CONVOLUTIONS,
     IMAGENET_MEAN,
     IMAGENET_STD,
+    VGG16_CONVOLUTIONS,
+    of_layers,
     read_vgg16,
-    vgg_numbers,
 )
 from segtrain.architecture.weights import load_weights
 from segtrain.contracts import Outputs
@@ -75,12 +76,9 @@ class SwitchVGG16(nn.Module):
 
     def _load(self, weights: str) -> None:
         state = read_vgg16(weights)
-        names = [f"features.{number}" for number in vgg_numbers()] + ["fc6", "fc7"]
-        own = self.state_dict()
         layers = [name for name, layer in self.named_modules() if isinstance(layer, nn.Conv2d)]
-        for new, old in zip(layers, names, strict=True):
-            own |= {f"{new}.{part}": state[f"{old}.{part}"] for part in ("weight", "bias")}
-        load_weights(self, own, weights)
+        loaded = of_layers(layers, [*VGG16_CONVOLUTIONS, "fc6", "fc7"], state)
+        load_weights(self, self.state_dict() | loaded, weights)
 
 
 class DeconvNet(nn.Module):

@@ -8,12 +8,11 @@ from segtrain.architecture.blocks import (
     concatenate,
     conv_norm_act,
     init_head,
-    resize,
     separable_conv_norm_act,
 )
 from segtrain.architecture.semantic.deeplabv3 import ASPP, rates_at
 from segtrain.architecture.xception import Xception
-from segtrain.contracts import Outputs
+from segtrain.contracts import Outputs, resize
 
 
 class Decoder(nn.Module):

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from segtrain.architecture.backbone import TimmBackbone
-from segtrain.architecture.blocks import FCNHead, concatenate, conv_norm_act, init_head, resize
-from segtrain.contracts import Outputs
+from segtrain.architecture.blocks import FCNHead, concatenate, conv_norm_act, init_head
+from segtrain.contracts import Outputs, resize
 
 
 class Encoding(nn.Module):

@@ -5,9 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segtrain.architecture.backbone import TimmBackbone
-from segtrain.architecture.blocks import resize
 from segtrain.architecture.vgg import VGG16, ReducedVGG16
-from segtrain.contracts import Outputs
+from segtrain.contracts import Outputs, resize
 
 
 class L2Norm(nn.Module):
