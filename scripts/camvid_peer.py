@@ -19,11 +19,12 @@ from omegaconf import OmegaConf
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from segtrain.build import build_data, resolve_precision
+from segtrain.build import build_data
 from segtrain.cli.main import conf_dir
 from segtrain.dataset.batches import collate_crops
 from segtrain.dataset.stream import StepSampler, TrainStream
 from segtrain.metric.confusion import ConfusionMatrix, scores
+from segtrain.trainer import resolve_precision
 
 MEAN = 255 * torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
 STD = 255 * torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)

@@ -5,12 +5,10 @@ put them together.
 Shapes: N batch, K classes, H x W pixels of the image, h x w cells of a feature map.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import ClassVar, NotRequired, Protocol, TypedDict
-from urllib.parse import unquote, urlsplit
 
 import cv2
 import numpy as np
@@ -50,12 +48,84 @@ class InstanceTarget(TypedDict):
     image_id: int
 
 
-class InstanceBatch(TypedDict):
-    """Images of instance sets, each with its own size, in training and evaluation."""
+class TrainInstances(TypedDict):
+    """The n single objects of one training image; crowds are no examples.
+
+    Only the pixels around each object travel: its window holds its mask's bounding box and one
+    pixel more on every side where the image goes on.
+    """
+
+    boxes: Tensor  # (n, 4) float32 x1 y1 x2 y2 in pixels
+    labels: Tensor  # (n,) int64 train ids, 0..K-1
+    windows: Tensor  # (n, 4) int64 x1 y1 x2 y2 in whole pixels
+    crops: Tensor  # (P,) uint8, 0 or 1: the windows' mask pixels, row by row, one after another
+
+
+class InstanceTrainBatch(TypedDict):
+    """Images of instance sets to train on, each with its own size."""
 
     image: list[Tensor]  # (3, H, W) uint8 RGB
-    target: list[InstanceTarget]  # the same with tensors for arrays
+    target: list[TrainInstances]
     name: list[str]
+
+
+class TrueInstances(TypedDict):
+    """The n instances of one image as they are evaluated, crowds included."""
+
+    boxes: np.ndarray  # (n, 4) float32 x1 y1 x2 y2
+    labels: np.ndarray  # (n,) int64 train ids
+    crowd: np.ndarray  # (n,) bool
+    area: np.ndarray  # (n,) float32 pixels, as the annotation counts them
+    codes: list[bytes]  # n masks as COCO's compressed run-length codes
+    size: tuple[int, int]  # H, W of the image
+    image_id: int
+
+
+class InstanceEvalBatch(TypedDict):
+    """Whole images of instance sets, each with its own size."""
+
+    image: list[Tensor]  # (3, H, W) uint8 RGB
+    target: list[TrueInstances]
+    name: list[str]
+
+
+class Detections(TypedDict):
+    """The n instances or proposals that a network finds in one image, best first."""
+
+    boxes: Tensor  # (n, 4) float32 x1 y1 x2 y2 in pixels of the image; the frames of the masks
+    scores: Tensor  # (n,) float32
+    labels: Tensor  # (n,) int64 train ids; all zero for proposals
+    masks: Tensor  # (n, M, M) float32 probabilities, stretched over their boxes
+
+
+class DetectionOutputs(TypedDict):
+    """What a detector returns in training: scores and offsets, each with what it should be.
+
+    S sampled anchors, P of them positive; R sampled regions, Q of them positive.
+    """
+
+    objectness: Tensor  # (S,) logits
+    objectness_target: Tensor  # (S,) 0.0 or 1.0
+    anchor_deltas: Tensor  # (P, 4)
+    anchor_target: Tensor  # (P, 4)
+    class_logits: Tensor  # (R, 1 + K), background first
+    class_target: Tensor  # (R,) 0..K
+    box_deltas: Tensor  # (Q, 4)
+    box_target: Tensor  # (Q, 4)
+    mask_logits: Tensor  # (Q, M, M)
+    mask_target: Tensor  # (Q, M, M) 0..1
+
+
+class ProposalOutputs(TypedDict):
+    """What a network for segment proposals returns in training.
+
+    S sampled places, Q of them positive.
+    """
+
+    objectness: Tensor  # (S,) logits
+    objectness_target: Tensor  # (S,) 0.0 or 1.0
+    mask_logits: Tensor  # (Q, M, M)
+    mask_target: Tensor  # (Q, M, M) 0..1
 
 
 class Outputs(TypedDict):
@@ -110,54 +180,6 @@ class Source(Protocol):
 
     def listing(self) -> Listing:
         """What the split consists of."""
-
-
-@dataclass(frozen=True)
-class Archive:
-    """One file of a data set's official download.
-
-    Args:
-        url: where it is, or where it can be asked for.
-        digest: `md5:<hex>`, `sha1:<hex>` or `sha256:<hex>`; None where none is published.
-        folder: where it is extracted, relative to the data set's root.
-        creates: paths relative to the root, one of which is there once it is extracted.
-        login: whether only the user may fetch it, after agreeing to a licence.
-        optional: whether the set is complete without it; it is used where the user has put it.
-    """
-
-    url: str
-    digest: str | None
-    folder: str
-    creates: list[str]
-    login: bool = False
-    optional: bool = False
-
-    @property
-    def file_name(self) -> str:
-        """What it is called on disk."""
-        return unquote(urlsplit(self.url).path).rpartition("/")[2]
-
-
-@dataclass(frozen=True)
-class Preparation:
-    """How a data set gets onto the disk, and what it must be like then.
-
-    Args:
-        root: its folder.
-        archives: its official download.
-        convert: (root) -> whether it did something; run after the archives are extracted.
-        counts: images of each split of the complete set, in the order in which they are checked;
-            null where no number is published.
-        optional: splits that may be absent.
-        note: what else the user should know.
-    """
-
-    root: str
-    archives: list[Archive]
-    convert: Callable[[Path], bool] | None
-    counts: dict[str, int | None]
-    optional: list[str]
-    note: str | None
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,13 @@ TINY = [
     "batch_size=4",
 ]
 
+# What takes the place of `experiment=` and the sizes in TINY for networks that find instances.
+TINY_INSTANCES = [
+    "dataset.source.size=[64, 64]",
+    "dataset.transform.short_side=[64, 64]",
+    "dataset.transform.long_side=64",
+]
+
 
 @pytest.fixture(autouse=True)
 def run_in_tmp(tmp_path, monkeypatch):
@@ -89,6 +96,10 @@ def small_network(*selection: str) -> list[str]:
     if "fc6_size" in architecture["backbone"]:
         values |= {"fc6_size": "2"}
     overrides = [f"architecture.backbone.{key}={value}" for key, value in values.items()]
+    if "instance" in architecture["_target_"]:
+        overrides += ["architecture.channels=16"]
+        key = "width" if "width" in architecture else "box_width"
+        overrides += [f"architecture.{key}=16"]
     if "extra_blocks" in architecture:
         overrides += ["architecture.multi_grid=[1,2]",
                       "+architecture.backbone.timm_arguments.channels=[8,8,8,8]"]  # fmt: skip

@@ -15,6 +15,6 @@ config["trainer"]["devices"] = int(os.environ["LOCAL_WORLD_SIZE"])
 data = build_data(config)
 task = build_task(config, data.labels)
 evaluate_checkpoint(config, data, task, checkpoint, Path.cwd())
-matrix = task.matrix.compute()
+matrix = task.evaluation.matrix.compute()
 if os.environ["RANK"] == "0":
     torch.save(matrix, output)

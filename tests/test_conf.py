@@ -2,7 +2,7 @@
 
 import pytest
 import yaml
-from conftest import TINY, composed, only_run, results_of, small_network
+from conftest import TINY, TINY_INSTANCES, composed, only_run, results_of, small_network
 
 from segtrain.build import make
 from segtrain.cli.chain import stages
@@ -24,25 +24,39 @@ def test_every_file_says_what_it_is(path):
     assert len(first) > 20
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_experiment_trains_one_step_on_shapes(name, segtrain):
-    stand_in = [
+def stand_in(name: str) -> list[str]:
+    """Overrides that put tiny shapes in the place of an experiment's data."""
+    shared = [
         override
         for override in TINY
         if not override.startswith(("experiment", "architecture", "trainer.max_", "trainer.val"))
-    ] + ["dataset=shapes", "dataset.splits={train: train, val: val, test: test}"]
+    ] + ["dataset.splits={train: train, val: val, test: test}"]
+    config = composed(f"experiment={name}")
+    if "instance" in config["architecture"]["_target_"]:
+        sized = [o for o in shared if "size=[" not in o and "crop_size" not in o] + TINY_INSTANCES
+        plural = "short_sides" in config["inference"]
+        side = "inference.short_sides=[64]" if plural else "inference.short_side=64"
+        return ["dataset=shapes_instances", *sized, side, "inference.long_side=64"]
+    shared += [
+        "dataset=shapes",
+        "loss.pixel.class_weights=null",  # of another class count than the stand-in's
+        "inference.logit_adjustment=null",
+    ]
     if "objects" in choices(name)["dataset"]:
-        stand_in += ["~dataset.transform.jitter", "~dataset.transform.others"]
+        shared += ["~dataset.transform.jitter", "~dataset.transform.others"]
+    return shared
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_experiment_trains_one_step_on_shapes(name, segtrain):
     code, _, err = segtrain(
         f"experiment={name}",
-        *stand_in,
+        *stand_in(name),
         *small_network(f"experiment={name}"),
         "trainer.max_steps=1",
         "trainer.max_epochs=null",
         "trainer.val_every_n_steps=1",
         "batch_size=2",
-        "loss.pixel.class_weights=null",  # of another class count than the stand-in's
-        "inference.logit_adjustment=null",
     )
     assert code == 0, err
     results = results_of(only_run(f"outputs/{name}/*"))

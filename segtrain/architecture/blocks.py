@@ -93,6 +93,11 @@ class Normalize(nn.Module):
         return (image.float() - self.mean) / self.std
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """What autocast has made narrow, wide again; float64 stays."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
 def concatenate(maps: list[Tensor]) -> Tensor:
     """(N, C_i, h, w) each -> (N, sum of C_i, h, w), in the memory format of the first.
 

@@ -50,14 +50,68 @@ SEMSEG_NAMES = (
 )
 
 
+TORCHVISION_MASK_RCNN_NAMES = (
+    # torchvision's maskrcnn_resnet50_fpn -> ours
+    ("backbone.body.", "backbone.body."),
+    *((f"backbone.fpn.inner_blocks.{n}.0.", f"neck.laterals.{n}.") for n in range(4)),
+    *((f"backbone.fpn.layer_blocks.{n}.0.", f"neck.outputs.{n}.") for n in range(4)),
+    ("rpn.head.conv.0.0.", "rpn.conv."),
+    ("rpn.head.cls_logits.", "rpn.objectness."),
+    ("rpn.head.bbox_pred.", "rpn.deltas."),
+    ("roi_heads.box_head.fc6.", "box.fc1."),
+    ("roi_heads.box_head.fc7.", "box.fc2."),
+    ("roi_heads.box_predictor.cls_score.", "box.classifier.scores."),
+    ("roi_heads.box_predictor.bbox_pred.", "box.classifier.boxes."),
+    *((f"roi_heads.mask_head.{n}.0.", f"mask.convs.{n}.") for n in range(4)),
+    ("roi_heads.mask_predictor.conv5_mask.", "mask.deconv."),
+    ("roi_heads.mask_predictor.mask_fcn_logits.", "mask.classifier."),
+)
+
+
+COCO_ROWS = 91
+UNUSED_COCO_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
+EPSILON = 1e-5  # of nn.BatchNorm2d
+WITHOUT_EPSILON = ("maskrcnn_resnet50_fpn",)
+
+
 def from_published(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Our names for a checkpoint of torchvision or semseg; others are returned as they are."""
     if any(key.startswith("backbone.conv1.") for key in state):
         return from_torchvision(state)
+    if any(key.startswith("roi_heads.mask_head.") for key in state):
+        return rename(state, TORCHVISION_MASK_RCNN_NAMES)
     bare = {key.removeprefix("module."): value for key, value in state.items()}
     if any(key.startswith("ppm.features.") for key in bare):
         return rename(bare, SEMSEG_NAMES)
     return state
+
+
+def of_used_categories(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict of a COCO detector without the classifier rows that name nothing.
+
+    torchvision's detectors have a row for background and each id up to 90. Where the model `own`
+    is for background and the 80 classes, their rows are taken.
+    """
+    rows = [number for number in range(COCO_ROWS) if number not in UNUSED_COCO_IDS]
+
+    def fitting(key: str, value: Tensor) -> Tensor:
+        if key not in own or len(value) * len(rows) != len(own[key]) * COCO_ROWS:
+            return value
+        return value.unflatten(0, (COCO_ROWS, -1))[rows].flatten(0, 1)
+
+    return {
+        key: fitting(key, value) if ".classifier." in key else value for key, value in state.items()
+    }
+
+
+def without_epsilon(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same network for batch norm with PyTorch's epsilon, of weights made for none."""
+    result = dict(state)
+    for key, variance in state.items():
+        if key.endswith("running_var"):
+            weight = key.removesuffix("running_var") + "weight"
+            result[weight] = state[weight] * ((variance + EPSILON) / variance).sqrt()
+    return result
 
 
 def from_torchvision(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -79,17 +133,23 @@ def rename(state: dict[str, Tensor], rules: tuple[tuple[str, str], ...]) -> dict
 
 
 def fetch_torchvision(name: str) -> dict[str, Tensor]:
-    """State dict of torchvision's segmentation model `name`, from its cache or the network."""
-    from torchvision.models import get_model_weights, list_models, segmentation
+    """State dict of torchvision's model `name`, from its cache or the network.
+
+    Raises:
+        UserError: torchvision has no such segmentation model, or it cannot be fetched.
+    """
+    from torchvision.models import detection, get_model_weights, list_models, segmentation
 
     known = list_models(module=segmentation)
+    known += [model for model in list_models(module=detection) if "mask" in model]
     if name not in known:
         raise UserError(f"torchvision has no '{name}'; it has: {', '.join(known)}")
     entry = get_model_weights(name).DEFAULT
     try:
-        return entry.get_state_dict(progress=True, check_hash=True)
+        state = entry.get_state_dict(progress=True, check_hash=True)
     except OSError as error:
         raise UserError(
             f"the weights torchvision/{name} could not be fetched ({error}); download {entry.url} "
             "elsewhere and give its path: weights=<file>"
         ) from None
+    return without_epsilon(state) if name in WITHOUT_EPSILON else state

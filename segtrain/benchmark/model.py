@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from segtrain.benchmark.timing import alternate
-from segtrain.build import build_data, build_model, make, resolve_precision, uses_gpu
+from segtrain.build import build_data, build_model, make
 from segtrain.contracts import LabelSet
+from segtrain.trainer import resolve_precision, uses_gpu
 
 
 def model_speed(config: dict, size: list[int] | None, rounds: int) -> list[dict]:

@@ -14,8 +14,9 @@ from torch.optim import SGD
 
 from segtrain.benchmark.peers import PEERS
 from segtrain.benchmark.timing import alternate, median_ratio, synchronise
-from segtrain.build import build_data, build_model, make, resolve_precision, uses_gpu
+from segtrain.build import build_data, build_model, make
 from segtrain.errors import UserError
+from segtrain.trainer import resolve_precision, uses_gpu
 
 
 def training_step(config: dict, size: list[int] | None, rounds: int) -> list[dict]:

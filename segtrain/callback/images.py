@@ -1,4 +1,4 @@
-"""Pictures in TensorBoard: validation overlays and the confusion matrix."""
+"""In TensorBoard: validation overlays, the confusion matrix, and scores class by class."""
 
 import cv2
 import numpy as np
@@ -7,9 +7,14 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from segtrain.contracts import LabelSet
+from segtrain.contracts import Detections, InstanceTarget, LabelSet
+from segtrain.masks import decode, paste
+from segtrain.report.drawing import draw_instances, fit
 
 OVERLAY_STRENGTH = 0.6
+SHOWN_SCORE = 0.5  # detections that are less sure are left out
+SHOWN_PROPOSALS = 10
+MASK_THRESHOLD = 0.5  # of the probability that a detection's pixel belongs to it
 
 
 class ValidationImages(Callback):
@@ -25,29 +30,70 @@ class ValidationImages(Callback):
         self.max_side = max_side
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        matrix = pl_module.matrix.compute()  # all processes take part in the sum
+        semantic = pl_module.evaluation.task == "semantic"
+        matrix = pl_module.evaluation.matrix.compute() if semantic else None  # of all processes
         if not trainer.is_global_zero:
             return
         source = trainer.datamodule.val_source
         count = min(self.num_images, len(source))
         for index in np.linspace(0, len(source) - 1, count).round().astype(int):
-            image, mask = source.read(int(index))
-            prediction = self._predict(trainer, pl_module, image)
-            strip = overlay_strip(image, mask, prediction, pl_module.labels, self.max_side)
+            image, truth = source.read(int(index))
+            found = self._infer(trainer, pl_module, image)
+            strip = self._strip(pl_module, image, truth, found)
             self._write(trainer, f"val_images/{source.name(int(index))}", strip)
-        self._write(trainer, "val/confusion", draw_confusion(matrix, pl_module.labels.names))
+        if matrix is not None:
+            self._write(trainer, "val/confusion", draw_confusion(matrix, pl_module.labels.names))
 
-    def _predict(
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        table = per_class_table(pl_module.metrics)
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero and table:
+                logger.experiment.add_text("val/per_class", table, trainer.global_step)
+
+    def _infer(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, image: np.ndarray
-    ) -> np.ndarray:
+    ) -> torch.Tensor | Detections:
+        """What inference says of the image: scores (K, H, W), or instances."""
         tensor = torch.from_numpy(image).permute(2, 0, 1).to(pl_module.device)
         with torch.no_grad(), trainer.precision_plugin.val_step_context():
-            return pl_module.inference(pl_module.model, [tensor])[0].argmax(0).cpu().numpy()
+            return pl_module.inference(pl_module.model, [tensor])[0]
+
+    def _strip(
+        self,
+        pl_module: pl.LightningModule,
+        image: np.ndarray,
+        truth: np.ndarray | InstanceTarget,
+        found: torch.Tensor | Detections,
+    ) -> np.ndarray:
+        labels = pl_module.labels
+        if pl_module.evaluation.task == "semantic":
+            prediction = found.argmax(0).cpu().numpy()
+            return overlay_strip(image, truth, prediction, labels, self.max_side)
+        found = {key: value.float().cpu() for key, value in found.items()}
+        found["labels"] = found["labels"].long()
+        top = SHOWN_PROPOSALS if pl_module.evaluation.task == "proposal" else None
+        return instance_strip(image, truth, found, labels, self.max_side, SHOWN_SCORE, top)
 
     def _write(self, trainer: pl.Trainer, tag: str, picture: np.ndarray) -> None:
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image(tag, picture, trainer.global_step, dataformats="HWC")
+
+
+def per_class_table(metrics: dict) -> str:
+    """The `per_class_*` entries of `results.json` as a Markdown table in percent; may be empty."""
+    columns = {
+        name.removeprefix("per_class_").replace("_", " "): values
+        for name, values in metrics.items()
+        if isinstance(values, dict)
+    }
+    if not columns:
+        return ""
+    rows = [["class", *columns], ["---"] + ["---:"] * len(columns)]
+    for label in next(iter(columns.values())):
+        shares = [values[label] for values in columns.values()]
+        rows.append([label, *("absent" if s is None else f"{100 * s:.2f}" for s in shares)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def overlay_strip(
@@ -71,7 +117,68 @@ def overlay_strip(
     scale = min(1.0, max_side / max(image.shape[:2]))
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
     panels = [cv2.resize(panel, size, interpolation=cv2.INTER_AREA) for panel in panels]
-    gap = np.full((size[1], 4, 3), 255, np.uint8)
+    return _side_by_side(panels)
+
+
+def instance_strip(
+    image: np.ndarray,
+    truth: InstanceTarget,
+    detections: Detections,
+    labels: LabelSet,
+    max_side: int,
+    min_score: float,
+    top: int | None = None,
+) -> np.ndarray:
+    """Image, true instances over it, found ones over it side by side.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        truth: its instances; crowds are striped.
+        detections: as numpy arrays or on the CPU, best first.
+        labels: names and colours.
+        max_side: the longer side of each picture, to which small images are enlarged.
+        min_score: detections that score less are not shown.
+        top: for proposals, which have no class: so many of the best are shown, whatever their
+            score, in different colours and with the score alone.
+
+    Returns:
+        (h, 3w + gaps, 3) uint8 RGB.
+    """
+    names = [labels.names[label] for label in truth["labels"]]
+    crowd = truth["crowd"]
+    captions = [f"crowd {name}" if c else name for name, c in zip(names, crowd, strict=True)]
+    true = draw_instances(
+        image, truth["boxes"], truth["labels"], truth["masks"], captions, crowd, labels, max_side
+    )
+    found = _draw_detections(image, detections, labels, max_side, min_score, top)
+    return _side_by_side([fit(image, max_side), true, found])
+
+
+def _draw_detections(
+    image: np.ndarray,
+    detections: Detections,
+    labels: LabelSet,
+    max_side: int,
+    min_score: float,
+    top: int | None,
+) -> np.ndarray:
+    """Those of `instance_strip` that are shown, over the image."""
+    scores = np.asarray(detections["scores"])
+    shown = np.flatnonzero(scores >= min_score) if top is None else np.arange(len(scores))[:top]
+    scores = scores[shown]
+    boxes, masks, classes = (np.asarray(detections[k])[shown] for k in ("boxes", "masks", "labels"))
+    captions = [f"{labels.names[c]} {score:.2f}" for c, score in zip(classes, scores, strict=True)]
+    if top is not None:
+        classes = np.arange(len(shown)) % labels.num_classes
+        captions = [f"{score:.2f}" for score in scores]
+    size = image.shape[:2]
+    whole = decode(paste(masks, boxes, size, MASK_THRESHOLD), size)
+    solid = np.zeros(len(shown), bool)
+    return draw_instances(image, boxes, classes, whole, captions, solid, labels, max_side)
+
+
+def _side_by_side(panels: list[np.ndarray]) -> np.ndarray:
+    gap = np.full((len(panels[0]), 4, 3), 255, np.uint8)
     return np.hstack([panels[0], gap, panels[1], gap, panels[2]])
 
 

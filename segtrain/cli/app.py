@@ -19,6 +19,7 @@ INTERRUPTED = 128  # exit codes from here on are signals', which mean the whole 
 FALSE_ALARMS = (
     ".*LeafSpec.* is deprecated",  # of Lightning's own code
     ".*your dataloader is not resumable",  # ours starts at the right batch by itself
+    ".*in eval mode at the start of training",  # frozen parts are
     ".*exists and is not empty",  # the checkpoints of the run that is being resumed
 )
 

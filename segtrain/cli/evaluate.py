@@ -8,13 +8,7 @@ import pytorch_lightning as pl
 import torch
 
 from segtrain.architecture.weights import load_weights, read_state_dict
-from segtrain.build import (
-    build_data,
-    build_task,
-    common_trainer_arguments,
-    require_semantic,
-    shows_bar,
-)
+from segtrain.build import build_data, build_task, require_labels
 from segtrain.dataset.datamodule import SegmentationData
 from segtrain.errors import UserError
 from segtrain.report.results import (
@@ -22,10 +16,10 @@ from segtrain.report.results import (
     environment,
     file_sha256,
     print_scores,
-    semantic_metrics,
     write_results,
 )
-from segtrain.task.semantic import SemanticSegmentation
+from segtrain.task.segmentation import Segmentation
+from segtrain.trainer import common_trainer_arguments, shows_bar
 
 logger = logging.getLogger("segtrain")
 
@@ -47,12 +41,12 @@ def run(config: dict, run_dir: Path) -> None:
     data = build_data(merged)
     if config["split"] is not None:
         data.splits["test"] = config["split"]
-    require_semantic(data)
+    require_labels(data, merged)
     task = build_task(merged, data.labels)
     results = evaluate_checkpoint(merged, data, task, checkpoint, run_dir) | trained
     if task.global_rank == 0:
         write_results(run_dir / "results.json", results)
-        print_scores(task.scores, task.labels, f"{results['dataset']} {results['split']}")
+        print_scores(results["metrics"], f"{results['dataset']} {results['split']}")
         logger.info("checkpoint  %s", checkpoint)
         logger.info("results     %s", run_dir / "results.json")
 
@@ -90,11 +84,11 @@ def without_pretraining(architecture: dict) -> dict:
 def evaluate_checkpoint(
     config: dict,
     data: SegmentationData,
-    task: SemanticSegmentation,
+    task: Segmentation,
     checkpoint: Path,
     run_dir: Path,
 ) -> dict:
-    """Evaluates one checkpoint on the `test` split; scores stay in `task.scores`.
+    """Evaluates one checkpoint on the `test` split; scores stay in `task.metrics`.
 
     Returns:
         The content of `results.json`, without what only the training knows.
@@ -112,13 +106,13 @@ def evaluate_checkpoint(
     seconds = time.perf_counter() - started
     return {
         "experiment": config["experiment"],
-        "task": "semantic",
+        "task": task.evaluation.task,
         "architecture": type(task.model).__name__,
         "backbone": task.model.backbone.name,
         "dataset": data.name,
         "split": data.splits["test"],
         "protocol": task.inference.protocol,
-        "metrics": semantic_metrics(task.scores, data.labels),
+        "metrics": task.metrics,
         "published": config["published"],
         "images": len(data.test_source),
         "seed": config["seed"],

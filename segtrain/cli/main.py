@@ -21,11 +21,11 @@ COMMANDS = {
     "chain": "train an experiment after those it starts from; resume=<folder> goes on",
     "evaluate": "evaluate run=<run folder> or checkpoint=<file> on any split",
     "prepare": "download, convert and verify dataset=<name>; preview=true draws samples",
-    "benchmark": "measure=model|step|loader|targets|memory|metric: speed, memory, FLOPs",
+    "benchmark": "measure=<what>: speed, memory and FLOPs of networks, loaders, metrics",
 }
 GROUPS = (
-    "dataset", "architecture", "architecture/backbone", "loss", "optimizer", "inference", "trainer",
-    "callback", "logger", "measure",
+    "dataset", "architecture", "architecture/backbone", "architecture/rpn", "loss", "optimizer",
+    "inference", "trainer", "callback", "logger", "measure",
 )  # fmt: skip
 
 

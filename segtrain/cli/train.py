@@ -7,18 +7,13 @@ from pathlib import Path
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from segtrain.build import (
-    build_data,
-    build_task,
-    build_trainer,
-    require_semantic,
-    resolve_class_weights,
-)
+from segtrain.build import build_data, build_task, require_labels, resolve_class_weights
 from segtrain.callback.progress import Progress
 from segtrain.cli.evaluate import evaluate_checkpoint
 from segtrain.dataset.datamodule import SegmentationData
 from segtrain.report.results import config_sha256, print_scores, write_results
-from segtrain.task.semantic import SemanticSegmentation
+from segtrain.task.segmentation import Segmentation
+from segtrain.trainer import build_trainer
 
 logger = logging.getLogger("segtrain")
 
@@ -32,11 +27,11 @@ def run(config: dict, run_dir: Path) -> None:
     """
     pl.seed_everything(config["seed"], verbose=False)
     data = build_data(config)
-    require_semantic(data)
+    require_labels(data, config)
     data.check()
     resolve_class_weights(config, data)
     task = build_task(config, data.labels)
-    trainer, progress = build_trainer(config, data, run_dir)
+    trainer, progress = build_trainer(config, data, run_dir, task.evaluation.headline)
     announce(config, data, task, trainer)
     checkpoints = run_dir / "checkpoints"
     resumed = checkpoints / "last.ckpt" if config["resume"] else None
@@ -49,9 +44,7 @@ def run(config: dict, run_dir: Path) -> None:
         finish(config, task, trainer, results, run_dir, checkpoint)
 
 
-def announce(
-    config: dict, data: SegmentationData, task: SemanticSegmentation, trainer: pl.Trainer
-) -> None:
+def announce(config: dict, data: SegmentationData, task: Segmentation, trainer: pl.Trainer) -> None:
     """What is about to happen, in a few lines."""
     logger.info("data        %s: %d training images (%s), %d validation images (%s)",
                 data.name, len(data.train_source), data.splits["train"],
@@ -89,7 +82,7 @@ def training_results(
 
 def finish(
     config: dict,
-    task: SemanticSegmentation,
+    task: Segmentation,
     trainer: pl.Trainer,
     results: dict,
     run_dir: Path,
@@ -110,7 +103,7 @@ def finish(
     else:
         trainer.logger.log_hyperparams(hyperparameters(config))
     trainer.logger.finalize("success")
-    print_scores(task.scores, task.labels, f"{results['dataset']} {results['split']}")
+    print_scores(results["metrics"], f"{results['dataset']} {results['split']}")
     seconds = results["timing"]["train_seconds"]
     logger.info("trained     %.0f s at %.1f images/s", seconds,
                 results["timing"]["train_images_per_second"])  # fmt: skip

@@ -4,7 +4,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segtrain.contracts import EvalBatch, InstanceBatch, InstanceTarget, TrainBatch
+from segtrain.contracts import (
+    EvalBatch,
+    InstanceEvalBatch,
+    InstanceTarget,
+    InstanceTrainBatch,
+    TrainBatch,
+    TrainInstances,
+    TrueInstances,
+)
+from segtrain.masks import encode
 
 
 def collate_crops(samples: list[tuple[np.ndarray, np.ndarray, str]]) -> TrainBatch:
@@ -27,19 +36,36 @@ def collate_images(samples: list[tuple[np.ndarray, np.ndarray, str]]) -> EvalBat
     }
 
 
-def collate_instances(samples: list[tuple[np.ndarray, InstanceTarget, str]]) -> InstanceBatch:
-    """Keeps each image's own size; arrays of the targets become tensors."""
+def collate_objects(samples: list[tuple[np.ndarray, TrainInstances, str]]) -> InstanceTrainBatch:
+    """Keeps each image's own size."""
     images, targets, names = zip(*samples, strict=True)
     return {
         "image": [_image_tensor(image) for image in images],
-        "target": [
-            {
-                key: torch.from_numpy(value) if isinstance(value, np.ndarray) else value
-                for key, value in target.items()
-            }
-            for target in targets
-        ],
+        "target": list(targets),
         "name": list(names),
+    }
+
+
+def collate_instances(samples: list[tuple[np.ndarray, InstanceTarget, str]]) -> InstanceEvalBatch:
+    """Keeps each image's own size; masks become run-length codes."""
+    images, targets, names = zip(*samples, strict=True)
+    return {
+        "image": [_image_tensor(image) for image in images],
+        "target": [_truth(target) for target in targets],
+        "name": list(names),
+    }
+
+
+def _truth(target: InstanceTarget) -> TrueInstances:
+    _, height, width = target["masks"].shape
+    return {
+        "boxes": target["boxes"],
+        "labels": target["labels"],
+        "crowd": target["crowd"],
+        "area": target["area"],
+        "codes": encode(target["masks"]),
+        "size": (height, width),
+        "image_id": target["image_id"],
     }
 
 

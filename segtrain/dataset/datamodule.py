@@ -3,15 +3,17 @@
 import os
 from collections.abc import Callable
 from functools import cached_property
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from segtrain.contracts import LabelSet, Preparation, Source
+from segtrain.contracts import LabelSet, Source
 from segtrain.dataset.joined import Joined
 from segtrain.dataset.pixels import cached_pixels
 from segtrain.dataset.preflight import check_labels
+from segtrain.dataset.preparation import Preparation
 from segtrain.dataset.stream import EvalImages, StepSampler, TrainStream, one_thread
 from segtrain.dataset.transforms import InstancePreset, SemanticPreset
 from segtrain.errors import UserError
@@ -145,6 +147,15 @@ class SegmentationData(pl.LightningDataModule):
 
     def test_dataloader(self) -> DataLoader:
         return self._eval_loader(self.test_source, self.splits["test"])
+
+    def transfer_batch_to_device(
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> Any:
+        """As Lightning does, which would look at the codes of true instances byte by byte."""
+        if any("codes" in target for target in batch.get("target", ())):
+            images = super().transfer_batch_to_device(batch["image"], device, dataloader_idx)
+            return {**batch, "image": images}
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def _eval_loader(self, source: Source, split: str) -> DataLoader:
         if len(source) < self.trainer.world_size:

@@ -1,9 +1,10 @@
-"""Instance targets, made from masks or from run-length codes."""
+"""Instance targets, made from masks, and what of them travels to the training process."""
 
 import cv2
 import numpy as np
+import torch
 
-from segtrain.contracts import InstanceTarget
+from segtrain.contracts import InstanceTarget, TrainInstances
 
 
 def target_from_masks(
@@ -36,28 +37,85 @@ def mask_boxes(masks: np.ndarray) -> np.ndarray:
     return boxes
 
 
-def single_objects(target: InstanceTarget) -> InstanceTarget:
-    """The target without its crowds, which are no examples of single objects."""
-    keep = ~target["crowd"]
-    chosen = {key: target[key][keep] for key in ("boxes", "labels", "masks", "crowd", "area")}
-    return {**chosen, "image_id": target["image_id"]}
+def training_objects(target: InstanceTarget, size: tuple[int, int], flip: bool) -> TrainInstances:
+    """The single objects of an image that is resized to `size` and mirrored or not.
+
+    Only the pixels around each mask are resized, to the values that they get in the whole mask. An
+    object whose mask loses its last pixel, or never had one, gets the pixel amid its box.
+
+    Args:
+        target: the instances of the image as it was.
+        size: width and height of the resized image.
+        flip: whether it is mirrored left to right.
+    """
+    height, width = target["masks"].shape[1:]
+    chosen = np.flatnonzero(~target["crowd"])
+    scale = np.array([size[0] / width, size[1] / height] * 2, np.float32)
+    boxes = np.minimum(target["boxes"][chosen] * scale, np.array(size * 2, np.float32))
+    columns, rows = _nearest(width, size[0]), _nearest(height, size[1])
+    windows, crops = np.zeros((len(chosen), 4), np.int64), [np.zeros(0, np.uint8)]
+    for window, box, index in zip(windows, boxes, chosen, strict=True):
+        window[:], crop = _cut(target["masks"][index], box, columns, rows)
+        crops.append((crop[:, ::-1] if flip else crop).ravel())
+    if flip:
+        boxes, windows = _mirror(boxes, size[0]), _mirror(windows, size[0])
+    return {
+        "boxes": torch.from_numpy(boxes),
+        "labels": torch.from_numpy(target["labels"][chosen]),
+        "windows": torch.from_numpy(windows),
+        "crops": torch.from_numpy(np.concatenate(crops)),
+    }
 
 
-def resize_target(target: InstanceTarget, size: tuple[int, int]) -> InstanceTarget:
-    """The target of the image resized to `size`, width and height."""
-    count, height, width = target["masks"].shape
-    masks = np.empty((count, size[1], size[0]), np.uint8)
-    for mask, resized in zip(target["masks"], masks, strict=True):
-        cv2.resize(mask, size, dst=resized, interpolation=cv2.INTER_NEAREST_EXACT)
-    x, y = size[0] / width, size[1] / height
-    boxes = target["boxes"] * np.array([x, y, x, y], np.float32)
-    area = target["area"] * np.float32(x * y)
-    return {**target, "boxes": boxes, "masks": masks, "area": area}
+def whole_masks(instances: TrainInstances, size: tuple[int, int]) -> np.ndarray:
+    """(n, H, W) uint8 masks, 0 or 1, of an image of height and width `size`."""
+    masks = np.zeros((len(instances["windows"]), *size), np.uint8)
+    crops, start = instances["crops"].numpy(), 0
+    for mask, window in zip(masks, instances["windows"].tolist(), strict=True):
+        left, top, right, bottom = window
+        end = start + (bottom - top) * (right - left)
+        mask[top:bottom, left:right] = crops[start:end].reshape(bottom - top, right - left)
+        start = end
+    return masks
 
 
-def flip_target(target: InstanceTarget) -> InstanceTarget:
-    """The target of the image mirrored left to right."""
-    width = target["masks"].shape[2]
-    boxes = target["boxes"].copy()
-    boxes[:, [0, 2]] = width - boxes[:, [2, 0]]
-    return {**target, "boxes": boxes, "masks": np.ascontiguousarray(target["masks"][..., ::-1])}
+def _nearest(length: int, resized: int) -> np.ndarray:
+    """(resized,) positions that a line of `length` pixels is resized from, centre to centre."""
+    line = np.arange(length, dtype=np.float32)[None]
+    return cv2.resize(line, (resized, 1), interpolation=cv2.INTER_NEAREST_EXACT)[0].astype(np.int64)
+
+
+def _cut(
+    mask: np.ndarray, box: np.ndarray, columns: np.ndarray, rows: np.ndarray
+) -> tuple[tuple[int, int, int, int], np.ndarray]:
+    """Window x1 y1 x2 y2 of an object in the resized image, and the mask (h, w) inside it.
+
+    Args:
+        mask: (H, W) uint8, not resized.
+        box: (4,) of the object in the resized image.
+        columns, rows: the positions in the mask that the image's are resized from.
+    """
+    left, top, width, height = cv2.boundingRect(mask)
+    x = _widened(*np.searchsorted(columns, (left, left + width)).tolist(), len(columns))
+    y = _widened(*np.searchsorted(rows, (top, top + height)).tolist(), len(rows))
+    first, last = rows[y][[0, -1]]
+    crop = mask[first : last + 1].take(columns[x], axis=1).take(rows[y] - first, axis=0)
+    if not crop.any():
+        limits = len(columns) - 1, len(rows) - 1
+        column, row = np.minimum((box[:2] + box[2:]) / 2, limits).astype(int).tolist()
+        x, y = _widened(column, column + 1, len(columns)), _widened(row, row + 1, len(rows))
+        crop = np.zeros((y.stop - y.start, x.stop - x.start), np.uint8)
+        crop[row - y.start, column - x.start] = 1
+    return (x.start, y.start, x.stop, y.stop), crop
+
+
+def _widened(start: int, end: int, length: int) -> slice:
+    """A range and one pixel more on either side, inside 0..length."""
+    return slice(max(0, start - 1), min(length, end + 1))
+
+
+def _mirror(boxes: np.ndarray, width: int) -> np.ndarray:
+    """(n, 4) boxes x1 y1 x2 y2 of an image `width` pixels wide, mirrored left to right."""
+    mirrored = boxes.copy()
+    mirrored[:, [0, 2]] = width - boxes[:, [2, 0]]
+    return mirrored

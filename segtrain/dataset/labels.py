@@ -100,6 +100,9 @@ CAMVID = LabelSet(CAMVID_CLASSES, CAMVID_PALETTE, contiguous(CAMVID_CLASSES, voi
 SHAPES = LabelSet(
     SHAPES_CLASSES, voc_colour_map(len(SHAPES_CLASSES)), contiguous(SHAPES_CLASSES, void=255)
 )
+SHAPES_INSTANCES = LabelSet(
+    SHAPES_CLASSES[1:], SHAPES.palette[1:], {raw: raw - 1 for raw in range(1, len(SHAPES_CLASSES))}
+)
 
 CITYSCAPES = LabelSet(
     tuple(CITYSCAPES_CLASSES.values()),

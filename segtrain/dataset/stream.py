@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 from torch.utils.data import Dataset, Sampler
 
-from segtrain.contracts import InstanceTarget, Source
+from segtrain.contracts import InstanceTarget, Source, TrainInstances
 
-Sample = tuple[np.ndarray, np.ndarray | InstanceTarget]
+Sample = tuple[np.ndarray, np.ndarray | TrainInstances]
 
 
 class TrainStream(Dataset):
@@ -31,7 +31,7 @@ class TrainStream(Dataset):
         self.transform = transform
         self.seed = seed
 
-    def __getitem__(self, position: int) -> tuple[np.ndarray, np.ndarray | InstanceTarget, str]:
+    def __getitem__(self, position: int) -> tuple[np.ndarray, np.ndarray | TrainInstances, str]:
         epoch, offset = divmod(position, len(self.source))
         index = int(permutation(len(self.source), self.seed, epoch)[offset])
         sample = self.transform(*self.source.read(index), (self.seed, position))

@@ -8,9 +8,14 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from segtrain.contracts import VOID, InstanceTarget
-from segtrain.dataset.batches import collate_crops, collate_images, collate_instances
-from segtrain.dataset.instances import flip_target, resize_target, single_objects
+from segtrain.contracts import VOID, InstanceTarget, TrainInstances
+from segtrain.dataset.batches import (
+    collate_crops,
+    collate_images,
+    collate_instances,
+    collate_objects,
+)
+from segtrain.dataset.instances import training_objects
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network at import otherwise
 import albumentations as A  # noqa: E402
@@ -231,32 +236,39 @@ class InstancePreset:
     """Mask R-CNN's augmentation (arXiv 1703.06870, 3.1): a scale by the shorter side, and a flip.
 
     Args:
-        short_sides: lengths in pixels, one of which is drawn for the shorter side.
+        short_side: smallest and largest length in pixels; the shorter side is drawn uniformly from
+            the whole numbers between them, both included.
         long_side: the longer side is never longer; the scale gives way.
         flip: probability of a horizontal flip.
+
+    Raises:
+        ValueError: `short_side` is no range of positive lengths.
     """
 
-    collate_train = staticmethod(collate_instances)
+    collate_train = staticmethod(collate_objects)
     collate_eval = staticmethod(collate_instances)
 
-    def __init__(self, short_sides: list[int], long_side: int, flip: float) -> None:
-        self.short_sides = short_sides
+    def __init__(self, short_side: tuple[int, int], long_side: int, flip: float) -> None:
+        low, high = short_side
+        if not 0 < low <= high:
+            raise ValueError(f"short_side is [smallest, largest] in pixels, not {short_side}")
+        self.short_side = low, high
         self.long_side = long_side
         self.flip = flip
 
     def __call__(
         self, image: np.ndarray, target: InstanceTarget, seed: tuple[int, ...]
-    ) -> tuple[np.ndarray, InstanceTarget]:
+    ) -> tuple[np.ndarray, TrainInstances]:
         """Image (H, W, 3) and its instances -> both scaled, without the crowds."""
         rng = random.Random("/".join(map(str, seed)))
         height, width = image.shape[:2]
         scale = min(
-            rng.choice(self.short_sides) / min(height, width), self.long_side / max(height, width)
+            rng.randint(*self.short_side) / min(height, width), self.long_side / max(height, width)
         )
         size = max(1, round(width * scale)), max(1, round(height * scale))
         method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
         image = cv2.resize(image, size, interpolation=method)
-        target = resize_target(single_objects(target), size)
-        if rng.random() < self.flip:
-            image, target = np.ascontiguousarray(image[:, ::-1]), flip_target(target)
-        return image, target
+        flip = rng.random() < self.flip
+        if flip:
+            image = cv2.flip(image, 1)
+        return image, training_objects(target, size, flip)

@@ -1,6 +1,7 @@
 """Whole-image inference: one forward pass per image."""
 
 from collections import defaultdict
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,8 @@ class WholeImage:
             of the loss's class weights takes back the over-prediction that they cause in the end
             (Menon et al. 2021, Long-tail learning via logit adjustment).
     """
+
+    task: ClassVar[str] = "semantic"
 
     def __init__(
         self, scale: float, flip: bool, pad: bool, logit_adjustment: list[float] | None

@@ -42,14 +42,16 @@ def sgd_step(
     bias_multiplier: float,
     decay_norm_and_bias: bool,
     gamma: float,
-    step_size: int,
+    milestones: list[int],
+    warmup_steps: int,
 ) -> tuple[Optimizer, LambdaLR]:
-    """SGD with momentum, its rate multiplied by gamma every `step_size` optimiser steps."""
+    """SGD with momentum, its rate multiplied by gamma at each milestone, an optimiser step."""
     groups = parameter_groups(
         model, lr, weight_decay, head_multiplier, bias_multiplier, decay_norm_and_bias
     )
     optimizer = SGD(groups, lr=lr, momentum=momentum, fused=_fused(model))
-    return optimizer, LambdaLR(optimizer, partial(step_decay, gamma=gamma, step_size=step_size))
+    factor = partial(step_decay, gamma=gamma, milestones=milestones, warmup_steps=warmup_steps)
+    return optimizer, LambdaLR(optimizer, factor)
 
 
 def adamw_poly(

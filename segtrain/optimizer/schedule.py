@@ -1,5 +1,7 @@
 """Learning-rate schedules: step -> factor of the base learning rate."""
 
+from bisect import bisect_right
+
 
 def poly(step: int, max_steps: int, power: float, warmup_steps: int) -> float:
     """Poly decay (1 - step / max_steps) ** power (Liu et al. 2015, ParseNet; Chen et al. 2016).
@@ -11,6 +13,7 @@ def poly(step: int, max_steps: int, power: float, warmup_steps: int) -> float:
     return decay * min(1.0, (step + 1) / warmup_steps) if warmup_steps else decay
 
 
-def step_decay(step: int, gamma: float, step_size: int) -> float:
-    """gamma ** (step // step_size), Caffe's "step" policy."""
-    return gamma ** (step // step_size)
+def step_decay(step: int, gamma: float, milestones: list[int], warmup_steps: int) -> float:
+    """gamma to the power of the milestones reached, Caffe's "multistep" policy; warm-up as poly."""
+    decay = gamma ** bisect_right(milestones, step)
+    return decay * min(1.0, (step + 1) / warmup_steps) if warmup_steps else decay

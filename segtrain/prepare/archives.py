@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from segtrain.contracts import Archive, Preparation
+from segtrain.dataset.preparation import Archive, Preparation
 from segtrain.errors import UserError
 from segtrain.prepare.extract import extract
 from segtrain.prepare.fetch import check_digest, download

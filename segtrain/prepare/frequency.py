@@ -40,9 +40,9 @@ def sample_entries(sample: Sample, labels: LabelSet) -> list[Entry]:
         ids = np.minimum(sample.label, void).ravel()
         areas = counts = np.bincount(ids, minlength=void + 1)
     else:
-        ids = np.where(instances["crowd"], void, instances["labels"]).astype(np.int64)
+        ids = instances["labels"].numpy()
         counts = np.bincount(ids, minlength=void + 1)
-        sizes = np.count_nonzero(instances["masks"], axis=(1, 2))
+        sizes = np.count_nonzero(sample.masks, axis=(1, 2))
         areas = np.bincount(ids, weights=sizes, minlength=void + 1)
     last = "void" if instances is None else "crowd"
     entries = class_entries(labels, counts, areas, math.prod(sample.image.shape[:2]), last)

@@ -24,7 +24,8 @@ from segtrain.prepare.frequency import (
     percent_text,
     sample_entries,
 )
-from segtrain.prepare.overlay import PICTURE_SIDE, Sample, draw_sample, shorten, typeface
+from segtrain.prepare.overlay import PICTURE_SIDE, Sample, draw_sample
+from segtrain.report.drawing import shorten, typeface
 
 GAP, MARGIN, COLUMNS = 8, 28, 3
 TILE_WIDTH = 2 * PICTURE_SIDE + GAP
@@ -55,9 +56,9 @@ def write_preview(
     if counts.shape != (labels.num_classes + 1,):
         raise ValueError(f"expected {labels.num_classes + 1} counts, got shape {counts.shape}")
     for sample in samples:
-        mask = sample.label if sample.instances is None else sample.instances["masks"]
-        if mask.shape[-2:] != sample.image.shape[:2]:
-            raise ValueError(f"{sample.name}: mask {mask.shape}, image {sample.image.shape[:2]}")
+        size = sample.image.shape[:2]
+        if sample.instances is None and sample.label.shape != size:
+            raise ValueError(f"{sample.name}: mask {sample.label.shape}, image {size}")
     instances = any(sample.instances is not None for sample in samples)
     classes = class_entries(
         labels, counts, counts, int(counts.sum()), "crowd" if instances else "void"

@@ -15,25 +15,24 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from segtrain.contracts import LabelSet
-from segtrain.metric.confusion import Scores
-
 SCHEMA = 1
 PACKAGES = (
     "segtrain", "torch", "torchvision", "pytorch-lightning", "hydra-core", "torchmetrics",
     "albumentations", "timm", "numpy", "opencv-python-headless",
 )  # fmt: skip
 
-
-def semantic_metrics(scores: Scores, labels: LabelSet) -> dict:
-    """The `metrics` entry of a semantic run; fractions in 0..1, null for absent classes."""
-    return {
-        "miou": scores.miou,
-        "pixel_accuracy": scores.pixel_accuracy,
-        "mean_accuracy": scores.mean_accuracy,
-        "fwiou": scores.fwiou,
-        "per_class_iou": dict(zip(labels.names, scores.per_class_iou, strict=True)),
-    }
+TITLES = {  # of the table printed at the end; others as `results.json` has them
+    "miou": "mIoU",
+    "pixel_accuracy": "pixel accuracy",
+    "mean_accuracy": "mean accuracy",
+    "fwiou": "frequency-weighted IoU",
+    "ap_small": "AP small",
+    "ap_medium": "AP medium",
+    "ap_large": "AP large",
+    "ar_small": "AR small",
+    "ar_medium": "AR medium",
+    "ar_large": "AR large",
+}
 
 
 def environment() -> dict:
@@ -65,25 +64,32 @@ def write_results(path: Path, results: dict) -> None:
     os.replace(partial, path)
 
 
-def print_scores(scores: Scores, labels: LabelSet, title: str) -> None:
-    """Per-class IoU and the summary, in percent."""
+def print_scores(metrics: dict, title: str) -> None:
+    """Every class's scores and the summary, in percent, from the `metrics` of `results.json`."""
+    per_class = [values for values in metrics.values() if isinstance(values, dict)]
+    classes = list(per_class[0]) if per_class else []
+    columns = ["masks", "boxes"] if any(name.startswith("box_") for name in metrics) else ["IoU"]
     table = Table(title=title, title_justify="left")
-    table.add_column("class")
-    table.add_column("IoU %", justify="right")
-    for name, value in zip(labels.names, scores.per_class_iou, strict=True):
-        table.add_row(name, "absent" if value is None else f"{100 * value:.2f}")
+    table.add_column("class" if classes else "")
+    for column in columns:
+        table.add_column(f"{column} %", justify="right")
+    for label in classes:
+        table.add_row(label, *(_percent(values[label], "absent") for values in per_class))
     table.add_section()
-    for name, value in (
-        ("mIoU", scores.miou),
-        ("pixel accuracy", scores.pixel_accuracy),
-        ("mean accuracy", scores.mean_accuracy),
-        ("frequency-weighted IoU", scores.fwiou),
-    ):
-        table.add_row(name, "-" if value is None else f"{100 * value:.2f}", style="bold")
+    for name, value in metrics.items():
+        if isinstance(value, dict) or name.startswith("box_"):
+            continue
+        values = [value, metrics[f"box_{name}"]] if len(columns) > 1 else [value]
+        shares = [_percent(value, "-") for value in values]
+        table.add_row(TITLES.get(name, name.upper().replace("_", " ")), *shares, style="bold")
     Console().print(table)
-    absent = [n for n, v in zip(labels.names, scores.per_class_iou, strict=True) if v is None]
+    absent = [n for n in classes if all(values[n] is None for values in per_class)]
     if absent:
         Console().print(f"absent from truth and prediction, left out: {', '.join(absent)}")
+
+
+def _percent(value: float | None, missing: str) -> str:
+    return missing if value is None else f"{100 * value:.2f}"
 
 
 def _host_peak() -> int:

@@ -10,6 +10,10 @@ FAST = {
     "targets": ["measure.rounds=1", "measure.samples=4", "dataset=coco2017",
                 "dataset.splits.train=val2017", "dataset.source.root=."],
     "loader": ["measure.samples=4", "measure.rounds=1", "measure.num_workers=[0]"],
+    "detector": ["measure.rounds=1", "measure.size=[64, 96]", "measure.objects=2", "batch_size=1",
+                 "architecture=mask_rcnn", "architecture.backbone.weights=none",
+                 "dataset=shapes_instances"],
+    "instance_metric": ["measure.images=3", "measure.size=[60, 80]"],
     "metric": ["measure.rounds=1", "measure.shape=[1, 64, 64]"],
     "step": ["measure.rounds=1", "measure.size=[33, 33]", "batch_size=2",
              "architecture=deeplabv3_torchvision", "architecture.backbone.weights=none"],
@@ -35,6 +39,13 @@ def test_measures_and_writes(name, segtrain, tmp_path):
     assert "torch" in content["versions"]
     if name == "metric":
         assert max(row["largest IoU difference"] for row in content["rows"]) < 1e-6
+    if name == "instance_metric":
+        assert len(content["rows"]) == 4
+        assert max(row["largest score difference"] for row in content["rows"]) < 1e-9
+        assert all(row["times faster"] > 0 for row in content["rows"])
+    if name == "detector":
+        assert [row["side"] for row in content["rows"]] == ["segtrain", "torchvision"] * 2
+        assert all(row["time ratio"] > 0 and row["memory ratio"] > 0 for row in content["rows"])
     if name == "loader":
         ways = [row["way"] for row in content["rows"]]
         assert len(ways) == 4

@@ -69,7 +69,8 @@ def archive(served, tmp_path):
 
 def one_archive(url, digest):
     fields = f"url: '{url}', digest: '{digest}', folder: ., creates: [VOCdevkit/VOC2012]"
-    return f"dataset.preparation.archives=[{{_target_: segtrain.contracts.Archive, {fields}}}]"
+    target = "segtrain.dataset.preparation.Archive"
+    return f"dataset.preparation.archives=[{{_target_: {target}, {fields}}}]"
 
 
 def test_downloads_extracts_verifies_and_then_does_nothing(archive, segtrain, tmp_path):

@@ -9,7 +9,7 @@ from scipy.ndimage import map_coordinates
 
 from segtrain.build import build_data
 from segtrain.cli.main import options
-from segtrain.dataset.instances import mask_boxes, target_from_masks
+from segtrain.dataset.instances import mask_boxes, target_from_masks, whole_masks
 from segtrain.dataset.transforms import (
     InstancePreset,
     PhotometricJitter,
@@ -41,17 +41,17 @@ def test_labels_survive_the_preset_of_every_set(name, folder_set):
             assert set(np.unique(ids)) <= {*chosen, 255}
             continue
         masks = np.stack([mask == chosen[0], mask >= 0, mask == chosen[1]])
-        masks[0, 0, 0] = masks[2, -1, -1] = True
+        masks[0, :3, :3] = masks[2, -3:, -3:] = True  # not empty, also when made smaller
         target = target_from_masks(masks, chosen.tolist(), np.array([0, 1, 0], bool), 7)
         out, kept = preset(image, target, (seed,))
         assert kept["labels"].tolist() == [chosen[0], chosen[2]]  # the crowd is left out
-        assert set(np.unique(kept["masks"])) <= {0, 1}
-        assert kept["masks"].shape[1:] == out.shape[:2]
+        shown = whole_masks(kept, out.shape[:2])
+        assert set(np.unique(shown)) <= {0, 1}
         scale = out.shape[0] / height
-        for drawn, box in zip(mask_boxes(kept["masks"]), kept["boxes"], strict=True):
+        for drawn, box in zip(mask_boxes(shown), kept["boxes"].numpy(), strict=True):
             assert np.abs(drawn - box).max() <= scale + 1  # one source pixel
             assert (box[:2] >= 0).all()
-            assert (box[2:] <= out.shape[1::-1] + np.float32(0.01)).all()
+            assert (box[2:] <= out.shape[1::-1]).all()
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_labels_survive_the_preset_of_every_set(name, folder_set):
 def test_shorter_side_unless_the_longer_gets_too_long(size, expected):
     image = np.zeros((*size, 3), np.uint8)
     target = target_from_masks(np.ones((1, *size), bool), [0], np.zeros(1, bool), 0)
-    out, kept = InstancePreset([800], 1333, 0.0)(image, target, (0,))
+    out, kept = InstancePreset([800, 800], 1333, 0.0)(image, target, (0,))
     assert out.shape[:2] == expected
     assert kept["boxes"].tolist() == [[0, 0, expected[1], expected[0]]]
 
@@ -71,10 +71,21 @@ def test_flip_of_instances():
     masks = np.zeros((1, 4, 5), bool)
     masks[0, 1:3, :2] = True
     target = target_from_masks(masks, [0], np.zeros(1, bool), 0)
-    out, flipped = InstancePreset([4], 99, 1.0)(image, target, (0,))
+    out, flipped = InstancePreset([4, 4], 99, 1.0)(image, target, (0,))
     assert (out == image[:, ::-1]).all()
     assert flipped["boxes"].tolist() == [[3, 1, 5, 3]]
-    assert (flipped["masks"][0] == masks[0, :, ::-1]).all()
+    assert flipped["windows"].tolist() == [[2, 0, 5, 4]]
+    assert (whole_masks(flipped, (4, 5))[0] == masks[0, :, ::-1]).all()
+
+
+def test_shorter_side_is_any_length_of_its_range():
+    image = np.zeros((10, 20, 3), np.uint8)
+    target = target_from_masks(np.ones((1, 10, 20), bool), [0], np.zeros(1, bool), 0)
+    preset = InstancePreset([30, 34], 99, 0.5)
+    lengths = [preset(image, target, (seed,))[0].shape[0] for seed in range(100)]
+    assert set(lengths) == {30, 31, 32, 33, 34}
+    with pytest.raises(ValueError, match="short_side is"):
+        InstancePreset([34, 30], 99, 0.5)
 
 
 def seeded(transform, seed):

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segtrain.contracts import Archive
+from segtrain.dataset.preparation import Archive
 from segtrain.errors import UserError
 from segtrain.prepare import archives, fetch
 from segtrain.prepare.archives import obtain

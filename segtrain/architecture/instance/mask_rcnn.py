@@ -1,0 +1,65 @@
+"""Mask R-CNN with a feature pyramid (He et al., ICCV 2017, arXiv 1703.06870)."""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from segtrain.architecture.instance.fpn import FeaturePyramid
+from segtrain.architecture.instance.roi import BoxHead, MaskHead
+from segtrain.architecture.instance.two_stage import View, find_boxes, find_masks, learn, look
+from segtrain.contracts import DetectionOutputs, TrainInstances
+
+
+class MaskRCNN(nn.Module):
+    """Backbone, pyramid, proposals, box head, mask head.
+
+    Args:
+        num_classes: K, without background.
+        backbone: gives C2..C5.
+        rpn: (in_channels, finest_stride) -> proposals.
+        channels: of the pyramid and of the mask head.
+        box_size: cells a side that the box head pools.
+        box_width: of its two fully-connected layers.
+        mask_size: cells a side that the mask head pools; masks have twice as many.
+        positive_iou: overlap from which a region is an example of an object.
+        samples: regions an image that train the heads.
+        positive_fraction: at most, of the samples.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        backbone: nn.Module,
+        rpn: Callable[..., nn.Module],
+        channels: int,
+        box_size: int,
+        box_width: int,
+        mask_size: int,
+        positive_iou: float,
+        samples: int,
+        positive_fraction: float,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.neck = FeaturePyramid(backbone.channels, channels, norm="none")
+        strides = backbone.strides
+        self.rpn = rpn(in_channels=channels, finest_stride=strides[0])
+        self.box = BoxHead(num_classes, channels, strides, box_size, box_width)
+        self.mask = MaskHead(num_classes, channels, strides, mask_size, channels)
+        self.sampling = (positive_iou, samples, positive_fraction)
+
+    def forward(self, images: list[Tensor], targets: list[TrainInstances]) -> DetectionOutputs:
+        """Images (3, H, W) of any sizes, in 0..255, and what they show -> what to learn from."""
+        return learn(self, images, targets)
+
+    def look(self, images: list[Tensor]) -> View:
+        """Images (3, H, W) of any sizes, in 0..255 -> what the other methods work on."""
+        return look(self, images)
+
+    def find_boxes(self, view: View) -> list[tuple[Tensor, Tensor]]:
+        """Boxes (r, K, 4), one a class, and probabilities (r, K) of each image's proposals."""
+        return find_boxes(self, view)
+
+    def find_masks(self, view: View, boxes: list[Tensor], labels: list[Tensor]) -> list[Tensor]:
+        """Mask probabilities (q, M, M) of boxes (q, 4) with labels (q,) of each image."""
+        return find_masks(self, view, boxes, labels)

@@ -1,0 +1,85 @@
+"""Losses of detectors and of segment proposals, as means over all processes' examples."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segtrain.contracts import DetectionOutputs, ProposalOutputs
+from segtrain.loss.segmentation import mean_over_processes
+
+
+class DetectionLoss(nn.Module):
+    """Five terms of equal weight (Faster R-CNN, equation 1; Mask R-CNN, section 3).
+
+    Box terms are sums over positives, divided by the number of all samples, so that positives
+    count the same in images with few and with many.
+
+    Args:
+        anchor_beta: where the smooth L1 of anchor offsets turns from a square into a line.
+        box_beta: the same for the offsets of regions.
+    """
+
+    def __init__(self, anchor_beta: float, box_beta: float) -> None:
+        super().__init__()
+        self.anchor_beta = anchor_beta
+        self.box_beta = box_beta
+
+    def forward(self, outputs: DetectionOutputs) -> dict[str, Tensor]:
+        """Terms by name; their sum is to be minimised."""
+        anchors, regions, pixels = counts(
+            outputs["objectness"], outputs["class_target"], outputs["mask_logits"]
+        )
+        class_term = F.cross_entropy(
+            outputs["class_logits"], outputs["class_target"], reduction="sum"
+        )
+        return {
+            "objectness": objectness_sum(outputs) / anchors,
+            "anchor": self._offsets(outputs, "anchor", self.anchor_beta) / anchors,
+            "class": class_term / regions,
+            "box": self._offsets(outputs, "box", self.box_beta) / regions,
+            "mask": mask_sum(outputs) / pixels,
+        }
+
+    def _offsets(self, outputs: DetectionOutputs, kind: str, beta: float) -> Tensor:
+        found, wanted = outputs[f"{kind}_deltas"], outputs[f"{kind}_target"]
+        return F.smooth_l1_loss(found, wanted, beta=beta, reduction="sum")
+
+
+class ProposalLoss(nn.Module):
+    """Objectness, and masks at positive places (FPN, arXiv 1612.03144, 6.1; DeepMask, equation 1).
+
+    Args:
+        mask_weight: of the masks' term over that of objectness.
+    """
+
+    def __init__(self, mask_weight: float) -> None:
+        super().__init__()
+        self.mask_weight = mask_weight
+
+    def forward(self, outputs: ProposalOutputs) -> dict[str, Tensor]:
+        """Terms by name; their sum is to be minimised."""
+        places, pixels = counts(outputs["objectness"], outputs["mask_logits"])
+        return {
+            "objectness": objectness_sum(outputs) / places,
+            "mask": self.mask_weight * mask_sum(outputs) / pixels,
+        }
+
+
+def objectness_sum(outputs: DetectionOutputs | ProposalOutputs) -> Tensor:
+    """Binary cross-entropy of the sampled anchors or places, summed."""
+    return F.binary_cross_entropy_with_logits(
+        outputs["objectness"], outputs["objectness_target"], reduction="sum"
+    )
+
+
+def mask_sum(outputs: DetectionOutputs | ProposalOutputs) -> Tensor:
+    """Binary cross-entropy of every mask cell, summed."""
+    return F.binary_cross_entropy_with_logits(
+        outputs["mask_logits"], outputs["mask_target"], reduction="sum"
+    )
+
+
+def counts(*examples: Tensor) -> Tensor:
+    """Elements of each tensor, averaged over processes (see `mean_over_processes`), at least 1."""
+    numbers = torch.tensor([part.numel() for part in examples], device=examples[0].device)
+    return mean_over_processes(numbers).clamp(min=1)

@@ -1,0 +1,109 @@
+"""Masks of instances: COCO's compressed run-length codes, and pasting.
+
+Shapes: n masks, H x W pixels of the image, h x w of a crop, M x M cells of a network's mask.
+"""
+
+import cv2
+import numpy as np
+from pycocotools import mask as rle
+
+
+def encode(masks: np.ndarray) -> list[bytes]:
+    """Codes of masks (n, H, W), bool or uint8 0 and 1: byte for byte those of pycocotools.
+
+    pycocotools reads down the columns, for which whole images have to be transposed first; here
+    only each mask's bounding box is.
+    """
+    masks = np.ascontiguousarray(masks).view(np.uint8)
+    codes = []
+    for mask in masks:
+        left, top, width, height = cv2.boundingRect(mask)
+        crop = mask[top : top + height, left : left + width]
+        codes.append(encode_crop(crop, left, top, mask.shape))
+    return codes
+
+
+def encode_crop(crop: np.ndarray, left: int, top: int, size: tuple[int, int]) -> bytes:
+    """Code of an image of `size` (H, W) that is zero outside a crop.
+
+    Args:
+        crop: (h, w) bool or uint8 0 and 1, which may be empty.
+        left: column of the image at which the crop begins.
+        top: its row.
+        size: H and W; the crop lies inside.
+    """
+    height = crop.shape[0]
+    bordered = np.zeros((crop.shape[1], height + 2), np.uint8)
+    bordered[:, 1:-1] = crop.T
+    columns = bordered.reshape(-1)
+    # Where runs of ones begin and end, in turn: each column has zeros at both ends.
+    edges = np.flatnonzero(columns[1:] != columns[:-1])
+    edges += edges // (height + 2) * (size[0] - height - 2) + (left * size[0] + top)
+    if height == size[0]:  # a run may go on in the next column
+        joined = np.flatnonzero(edges[1:-1:2] == edges[2::2]) * 2 + 1
+        edges = np.delete(edges, np.concatenate([joined, joined + 1]))
+    bounds = np.zeros(len(edges) + 2, np.int64)
+    bounds[1:-1] = edges
+    bounds[-1] = size[0] * size[1]
+    runs = bounds[1:] - bounds[:-1]
+    if len(runs) > 1 and runs[-1] == 0:  # the last pixel is a one
+        runs = runs[:-1]
+    return rle.frPyObjects({"counts": runs, "size": list(size)}, *size)["counts"]
+
+
+def decode(codes: list[bytes], size: tuple[int, int]) -> np.ndarray:
+    """Masks (n, H, W) uint8, 0 or 1, of an image of `size` (H, W)."""
+    masks = np.empty((len(codes), *size), np.uint8)
+    for code, mask in zip(codes, masks, strict=True):
+        cv2.transpose(rle.decode({"size": list(size), "counts": code}).T, dst=mask)
+    return masks
+
+
+def paste(
+    masks: np.ndarray, boxes: np.ndarray, size: tuple[int, int], threshold: float
+) -> list[bytes]:
+    """Codes of a network's masks, stretched over their boxes and thresholded.
+
+    The geometry is that of torchvision's `paste_masks_in_image`: one more cell of zeros around the
+    mask, the box larger in the same ratio, its corners cut to whole pixels, both of them inside.
+    Only what is visible is computed.
+
+    Args:
+        masks: (n, M, M) float32 probabilities.
+        boxes: (n, 4) float32 x1 y1 x2 y2; they may be empty and may lie outside the image.
+        size: H and W of the image.
+        threshold: not negative; pixels above it belong to the object.
+    """
+    cells = masks.shape[-1] + 2
+    half = (boxes[:, 2:] - boxes[:, :2]) * 0.5 * (cells / masks.shape[-1])
+    centre = (boxes[:, 2:] + boxes[:, :2]) * 0.5
+    frames = np.concatenate([centre - half, centre + half], 1).astype(np.int64).tolist()
+    codes = []
+    for mask, frame in zip(np.pad(masks, ((0, 0), (1, 1), (1, 1))), frames, strict=True):
+        left, top = max(frame[0], 0), max(frame[1], 0)
+        right, bottom = min(frame[2] + 1, size[1]), min(frame[3] + 1, size[0])
+        if left < right and top < bottom:
+            visible = _stretched(mask, frame, (left, top, right, bottom)) > threshold
+        else:
+            left, top, visible = 0, 0, np.zeros((0, 0), bool)
+        codes.append(encode_crop(visible, left, top, size))
+    return codes
+
+
+def _stretched(mask: np.ndarray, frame: list[int], window: tuple[int, int, int, int]) -> np.ndarray:
+    """The part inside `window` of a mask (M, M) resized to its frame, whose corners both count."""
+    left, top, right, bottom = window
+    width, height = frame[2] - frame[0] + 1, frame[3] - frame[1] + 1
+    if width * height <= 4 * (right - left) * (bottom - top):
+        whole = cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR)
+        return whole[top - frame[1] : bottom - frame[1], left - frame[0] : right - frame[0]]
+    rows = _interpolation(np.arange(top, bottom) - float(frame[1]), height, len(mask))
+    columns = _interpolation(np.arange(left, right) - float(frame[0]), width, len(mask))
+    return rows @ mask @ columns.T
+
+
+def _interpolation(pixels: np.ndarray, side: int, cells: int) -> np.ndarray:
+    """(p, cells) float32 weights of p pixels of a row of cells resized to `side` pixels."""
+    position = np.clip((pixels + 0.5) * (cells / side) - 0.5, 0, cells - 1)
+    distance = np.abs(position[:, None] - np.arange(cells))
+    return np.maximum(1 - distance, 0).astype(np.float32)

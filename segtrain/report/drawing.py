@@ -1,0 +1,149 @@
+"""Labels painted over an image: outlined regions, boxes and captions."""
+
+import math
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from segtrain.contracts import LabelSet
+
+OVERLAY_STRENGTH = 0.55
+SHADES = (0.0, 0.45, -0.4, 0.7, -0.65, 0.25, -0.2)  # towards white (> 0) or black (< 0)
+CAPTION_WIDTH = 150  # pixels, at most
+
+
+def fit(image: np.ndarray, max_side: int) -> np.ndarray:
+    """The image (H, W, 3), enlarged or reduced until its longer side is `max_side`."""
+    scale = max_side / max(image.shape[:2])
+    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def paint_regions(
+    image: np.ndarray,
+    regions: np.ndarray,
+    colours: np.ndarray,
+    hatched: np.ndarray,
+    painted: np.ndarray,
+) -> np.ndarray:
+    """Regions over an image, outlined.
+
+    Args:
+        image: (h, w, 3) uint8 RGB.
+        regions: (H, W) of any size, the number of each pixel's region, 0..R-1.
+        colours: (R, 3) RGB.
+        hatched: (R,) bool, regions that are striped and have no outline.
+        painted: (R,) bool, regions that are seen at all.
+
+    Returns:
+        (h, w, 3) uint8 RGB.
+    """
+    regions = cv2.resize(regions, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+    rows, columns = np.indices(regions.shape)
+    paint, strength = colours[regions], OVERLAY_STRENGTH * painted[regions][..., None]
+    paint[hatched[regions] & ((rows + columns) // 4 % 2 == 0)] = 235
+    picture = (strength * paint + (1 - strength) * image).round().astype(np.uint8)
+    for axis in (0, 1):  # a dark and a white line stand out from any two colours
+        first, second = (np.moveaxis(regions, axis, 0)[cut] for cut in (np.s_[:-1], np.s_[1:]))
+        edge = (first != second) & ~hatched[first] & ~hatched[second]
+        turned = np.moveaxis(picture, axis, 0)
+        turned[1:][edge] = 255
+        turned[:-1][edge] = 20
+    return picture
+
+
+def draw_instances(
+    image: np.ndarray,
+    boxes: np.ndarray,
+    classes: np.ndarray,
+    masks: np.ndarray,
+    captions: list[str],
+    hatched: np.ndarray,
+    labels: LabelSet,
+    max_side: int,
+) -> np.ndarray:
+    """Instances over an image: masks, boxes and captions in shades of their classes' colours.
+
+    A caption that would cover the caption of a larger box is left out.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        boxes: (n, 4) x1 y1 x2 y2 in pixels of the image; they may reach beyond it.
+        classes: (n,) train ids.
+        masks: (n, H, W), 0 or 1; where some overlap, the smallest is on top.
+        captions: n texts.
+        hatched: (n,) bool, masks that are striped, such as those of crowds.
+        labels: the classes' colours.
+        max_side: the longer side of the picture, which may be larger than the image's.
+
+    Returns:
+        (h, w, 3) uint8 RGB.
+    """
+    owner = np.zeros(image.shape[:2], np.uint16)  # 0 or 1 + the instance's number
+    for index in np.argsort([-np.count_nonzero(mask) for mask in masks]):
+        owner[masks[index] > 0] = index + 1
+    shades = _instance_shades(classes, labels)
+    colours, striped = np.vstack([[(0, 0, 0)], shades]), np.append(False, hatched).astype(bool)
+    picture = fit(image, max_side)
+    painted = paint_regions(picture, owner, colours, striped, np.arange(len(colours)) > 0)
+    drawn = Image.fromarray(painted)
+    scale = np.array(drawn.size * 2) / np.array(image.shape[1::-1] * 2)
+    _draw_boxes(drawn, np.asarray(boxes, float).reshape(-1, 4) * scale, captions, shades)
+    return np.array(drawn)
+
+
+def _instance_shades(classes: np.ndarray, labels: LabelSet) -> np.ndarray:
+    """(n, 3) uint8: the class colour, lighter or darker from one instance of it to the next."""
+    shades, seen = np.zeros((len(classes), 3), np.uint8), {}
+    for index, label in enumerate(classes):
+        nth = seen[int(label)] = seen.get(int(label), -1) + 1
+        shift = SHADES[nth % len(SHADES)]
+        colour = np.array(labels.palette[int(label)])
+        shades[index] = colour + abs(shift) * ((255 if shift > 0 else 0) - colour)
+    return shades
+
+
+def _draw_boxes(
+    picture: Image.Image, boxes: np.ndarray, captions: list[str], shades: np.ndarray
+) -> None:
+    """Boxes (n, 4) in pixels of the picture, with their captions, in place."""
+    draw, font = ImageDraw.Draw(picture), typeface(12)
+    limits = np.array([picture.width - 1, picture.height - 1] * 2)
+    boxes = np.clip(boxes, 0, limits)
+    boxes[:, 2:] = np.maximum(boxes[:, :2], boxes[:, 2:])
+    for box, shade in zip(boxes, shades, strict=True):
+        draw.rectangle(tuple(box), outline=tuple(shade), width=2)
+    taken = np.zeros((picture.height, picture.width), bool)
+    for index in np.argsort(-np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)):
+        text = shorten(captions[index], CAPTION_WIDTH, font)
+        width = math.ceil(font.getlength(text)) + 6
+        left, top = int(max(0, min(boxes[index, 0], limits[0] - width))), int(boxes[index, 1])
+        for place in (top - 15, top, int(boxes[index, 3])):  # above, inside, below
+            spot = np.s_[max(0, place) : place + 15, left : left + width]
+            if 0 <= place <= limits[1] - 14 and not taken[spot].any():
+                taken[spot] = True
+                draw.rectangle((left, place, left + width, place + 14), fill=tuple(shades[index]))
+                ink = "black" if shades[index] @ (0.299, 0.587, 0.114) > 130 else "white"
+                draw.text((left + 3, place), text, ink, font)
+                break
+
+
+@lru_cache
+def typeface(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, `size` pixels high, from matplotlib's files: no system font is needed."""
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name, size)
+
+
+def shorten(text: str, width: int, font: ImageFont.FreeTypeFont) -> str:
+    """The text on one line, its middle left out until it is at most `width` pixels wide."""
+    text = short = " ".join(text.split())
+    keep = len(text)
+    while font.getlength(short) > width and keep > 2:
+        keep -= 1
+        short = f"{text[: (keep + 1) // 2]}…{text[len(text) - keep // 2 :]}"
+    return short

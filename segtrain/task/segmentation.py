@@ -1,0 +1,180 @@
+"""The LightningModule of every network; what differs between tasks is its `Evaluation`."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from segtrain.architecture.blocks import batch_norms
+from segtrain.contracts import LabelSet
+from segtrain.errors import UserError
+
+
+class Evaluation(Protocol):
+    """How a kind of network is trained on a batch, and measured over a split."""
+
+    task: str  # semantic, instance or proposal
+    headline: str  # the metric that chooses the checkpoint
+
+    def terms(self, model: nn.Module, loss: nn.Module, batch: Any) -> dict[str, Tensor]:
+        """The weighted terms of the loss of one batch."""
+
+    def reset(self) -> None:
+        """Before a split."""
+
+    def update(self, found: list, batch: Any) -> None:
+        """Adds what inference found in a batch."""
+
+    def compute(self) -> dict:
+        """The `metrics` entry of `results.json`, the same on every process.
+
+        Fractions in 0..1 or None by name, and in `per_class_*` by the class's name.
+        """
+
+
+class Segmentation(pl.LightningModule):
+    """Training and evaluation of one network.
+
+    Args:
+        model: the network.
+        loss: of the network's outputs.
+        inference: (model, images) -> what the evaluation takes.
+        evaluation: of the network's kind.
+        optimizer: (model, max_steps) -> optimiser and schedule.
+        labels: the classes.
+        config: resolved configuration, stored in checkpoints so that one file rebuilds the run.
+        seed: of dropout; step s draws from (seed, s, process), so a resumed run draws the same.
+        compile_model: whether `model` goes through torch.compile.
+        freeze_batch_norm: whether statistics, scales and shifts of batch norm stay as they are.
+        frozen: names of the network's parts that stay as they are, such as `backbone.body.layer1`.
+
+    Raises:
+        UserError: the network has no part of such a name.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: nn.Module,
+        inference: Callable[[nn.Module, list[Tensor]], list],
+        evaluation: Evaluation,
+        optimizer: Callable,
+        labels: LabelSet,
+        config: dict,
+        seed: int,
+        compile_model: bool,
+        freeze_batch_norm: bool,
+        frozen: list[str],
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = loss
+        self.inference = inference
+        self.make_optimizer = optimizer
+        self.labels = labels
+        self.config = config
+        self.seed = seed
+        self.evaluation = evaluation
+        self.metrics: dict | None = None  # of the last evaluation
+        self.freeze_batch_norm = freeze_batch_norm
+        self.frozen = frozen
+        for part in self._frozen_parts():
+            part.requires_grad_(False)
+        self.train()
+        if compile_model:
+            self.model.compile()
+
+    def train(self, mode: bool = True) -> "Segmentation":
+        super().train(mode)
+        for part in self._frozen_parts():
+            part.eval()
+        return self
+
+    def _frozen_parts(self) -> list[nn.Module]:
+        parts = [part_of(self.model, name) for name in self.frozen]
+        return parts + batch_norms(self.model) if self.freeze_batch_norm else parts
+
+    def configure_optimizers(self) -> dict:
+        optimizer, schedule = self.make_optimizer(self.model, self.trainer.max_steps)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def on_train_batch_start(self, batch: dict, batch_idx: int) -> None:
+        part = batch_idx % self.trainer.accumulate_grad_batches
+        torch.manual_seed(hash((self.seed, self.global_step, part, self.global_rank)) % 2**63)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        # Lightning refuses to clip for a fused optimiser under any autocast, though only float16
+        # scales gradients in a way that gets between the two.
+        if self.trainer.precision == "16-mixed":
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif gradient_clip_val:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), gradient_clip_val)
+
+    def training_step(self, batch: dict, batch_idx: int) -> Tensor:
+        terms = self.evaluation.terms(self.model, self.loss, batch)
+        total = torch.stack(list(terms.values())).sum()
+        size = len(batch["name"])
+        self.log("train/loss", total.detach(), prog_bar=True, batch_size=size)
+        for name, term in terms.items():
+            self.log(f"train/loss_{name}", term.detach(), batch_size=size)
+        return total
+
+    def validation_step(self, batch: dict, batch_idx: int) -> None:
+        self._evaluate(batch)
+
+    def test_step(self, batch: dict, batch_idx: int) -> None:
+        self._evaluate(batch)
+
+    def on_validation_epoch_start(self) -> None:
+        self.evaluation.reset()
+
+    def on_test_epoch_start(self) -> None:
+        self.evaluation.reset()
+
+    def on_validation_epoch_end(self) -> None:
+        self._finish("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._finish("test")
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        seen = self.trainer.global_step * self.config["batch_size"]
+        epochs = seen / len(self.trainer.datamodule.train_source)
+        checkpoint["segtrain"] = {"config": self.config, "epochs": epochs}
+
+    def _evaluate(self, batch: dict) -> None:
+        self.evaluation.update(self.inference(self.model, batch["image"]), batch)
+
+    def _finish(self, split: str) -> None:
+        self.metrics = self.evaluation.compute()
+        for name, value in self.metrics.items():
+            if isinstance(value, dict):
+                for label, share in value.items():
+                    if share is not None:
+                        self.log(f"{split}_{name.removeprefix('per_class_')}/{label}", share)
+                continue
+            shown = split == "val" and name == self.evaluation.headline
+            self.log(f"{split}/{name}", float("nan") if value is None else value, prog_bar=shown)
+
+
+def part_of(model: nn.Module, name: str) -> nn.Module:
+    """The network's part of that name.
+
+    Raises:
+        UserError: there is none.
+    """
+    try:
+        return model.get_submodule(name)
+    except AttributeError:
+        near = ", ".join(child for child, _ in model.named_children())
+        raise UserError(f"frozen: the network has no part '{name}'; it has {near}") from None

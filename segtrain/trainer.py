@@ -1,0 +1,168 @@
+"""The Lightning trainer of a run: devices, precision, callbacks, number of steps."""
+
+import math
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import (
+    Callback,
+    ModelCheckpoint,
+    TQDMProgressBar,
+    WeightAveraging,
+)
+
+from segtrain.build import make
+from segtrain.callback.checkpoint import AtomicCheckpointIO, LastCheckpoint
+from segtrain.callback.final_validation import ValidateLastStep
+from segtrain.callback.nonfinite import StopOnNonFiniteLoss
+from segtrain.callback.progress import DataWait, Progress
+from segtrain.dataset.datamodule import SegmentationData
+from segtrain.errors import UserError
+
+
+def build_trainer(
+    config: dict, data: SegmentationData, run_dir: Path, headline: str
+) -> tuple[pl.Trainer, Progress]:
+    """Trainer of a training run, and the callback that measures its speed.
+
+    The metric called `headline` chooses the best checkpoint.
+    """
+    settings = config["trainer"]
+    world_size = settings["devices"] * settings["num_nodes"]
+    max_steps = training_steps(config, len(data.train_source), world_size)
+    wait = DataWait()
+    progress = Progress(config["batch_size"], wait, lines=not shows_bar(settings))
+    trainer = pl.Trainer(
+        **common_trainer_arguments(settings, run_dir),
+        max_steps=max_steps,
+        max_epochs=-1,
+        accumulate_grad_batches=settings["accumulate_grad_batches"],
+        gradient_clip_val=settings["gradient_clip_val"],
+        val_check_interval=validation_interval(config, len(data.train_source), max_steps),
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        log_every_n_steps=min(settings["log_every_n_steps"], max_steps),
+        sync_batchnorm=world_size > 1 and uses_gpu(settings),  # PyTorch has it for GPUs only
+        enable_progress_bar=shows_bar(settings),
+        logger=make(config["logger"], save_dir=run_dir),
+        callbacks=build_callbacks(config, run_dir, progress, headline),
+        profiler=wait,
+    )
+    return trainer, progress
+
+
+def common_trainer_arguments(settings: dict, run_dir: Path) -> dict[str, Any]:
+    """What training and evaluation share: devices, precision, determinism."""
+    distributed = settings["devices"] * settings["num_nodes"] > 1
+    if uses_gpu(settings):
+        torch.set_float32_matmul_precision("high")  # TF32 where autocast leaves float32
+    return {
+        "accelerator": settings["accelerator"],
+        "devices": settings["devices"],
+        "num_nodes": settings["num_nodes"],
+        "strategy": "ddp" if distributed else "auto",
+        "precision": resolve_precision(settings),
+        "deterministic": settings["deterministic"],
+        "benchmark": not settings["deterministic"],
+        "use_distributed_sampler": False,  # the data module gives every process its share
+        "enable_model_summary": False,
+        "default_root_dir": run_dir,
+        "plugins": [AtomicCheckpointIO()],
+    }
+
+
+def build_callbacks(
+    config: dict, run_dir: Path, progress: Progress, headline: str
+) -> list[Callback]:
+    """Callbacks in the order in which their hooks must run.
+
+    A loss is checked before anything is saved. Pictures are drawn before weight averaging puts the
+    raw weights back. `last.ckpt` is written after the averages were updated.
+    """
+    chosen = [make(node) for node in config.get("callback", {}).values()]
+    averaging = [callback for callback in chosen if isinstance(callback, WeightAveraging)]
+    others = [callback for callback in chosen if callback not in averaging]
+    folder = run_dir / "checkpoints"
+    best = ModelCheckpoint(
+        folder, "best", monitor=f"val/{headline}", mode="max", enable_version_counter=False
+    )
+    bar = [TQDMProgressBar()] if shows_bar(config["trainer"]) else []
+    return [
+        StopOnNonFiniteLoss(run_dir, every_n_steps=config["trainer"]["log_every_n_steps"]),
+        progress,
+        *others,
+        *averaging,
+        ValidateLastStep(),
+        LastCheckpoint(folder / "last.ckpt", config["trainer"]["checkpoint_every_n_steps"]),
+        *bar,
+        best,
+    ]
+
+
+def shows_bar(settings: dict) -> bool:
+    """Whether a progress bar is shown: where it is wanted and the output is a terminal."""
+    return settings["progress_bar"] and sys.stdout.isatty()
+
+
+def training_steps(config: dict, num_images: int, world_size: int) -> int:
+    """Optimiser steps of the run, from `max_steps` or `max_epochs`.
+
+    Raises:
+        UserError: not exactly one of the two is set, or the batch cannot be shared out evenly.
+    """
+    settings, batch_size = config["trainer"], config["batch_size"]
+    parts = world_size * settings["accumulate_grad_batches"]
+    if batch_size % parts:
+        raise UserError(
+            f"batch_size={batch_size} is the total of a step and cannot be shared out over "
+            f"{world_size} processes x {settings['accumulate_grad_batches']} accumulated batches; "
+            f"use a multiple of {parts}"
+        )
+    if (settings["max_steps"] is None) == (settings["max_epochs"] is None):
+        raise UserError(
+            f"give one of trainer.max_steps and trainer.max_epochs and set the other to null; got "
+            f"{settings['max_steps']} and {settings['max_epochs']}"
+        )
+    for key in ("max_steps", "max_epochs"):
+        value = settings[key]
+        if value is not None and (not isinstance(value, int | float) or value <= 0):
+            raise UserError(f"trainer.{key}={value!r} must be a positive number")
+    if settings["max_steps"] is not None:
+        return int(settings["max_steps"])
+    return math.ceil(settings["max_epochs"] * num_images / batch_size)
+
+
+def validation_interval(config: dict, num_images: int, max_steps: int) -> int:
+    """Batches between validations; one epoch's where `val_every_n_steps` is null."""
+    steps = config["trainer"]["val_every_n_steps"]
+    if steps is None:
+        steps = math.ceil(num_images / config["batch_size"])
+    return min(steps, max_steps) * config["trainer"]["accumulate_grad_batches"]
+
+
+def resolve_precision(settings: dict) -> str:
+    """`auto`: bfloat16 autocast where the hardware computes in it, float32 elsewhere."""
+    if settings["precision"] != "auto":
+        return str(settings["precision"])
+    if uses_gpu(settings):
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = _cpu_has_bfloat16()
+    return "bf16-mixed" if native else "32-true"
+
+
+def uses_gpu(settings: dict) -> bool:
+    """Whether the trainer settings lead to a GPU on this machine."""
+    return settings["accelerator"] != "cpu" and torch.cuda.is_available()
+
+
+def _cpu_has_bfloat16() -> bool:
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", flags) is not None

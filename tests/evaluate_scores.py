@@ -1,0 +1,17 @@
+"""Run by torchrun: evaluates a checkpoint and saves the metrics that every process has."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from segtrain.build import build_data, build_task
+from segtrain.cli.evaluate import evaluate_checkpoint, stored_config
+
+checkpoint, output = Path(sys.argv[1]), sys.argv[2]
+config, _ = stored_config(checkpoint)
+config["trainer"]["devices"] = int(os.environ["LOCAL_WORLD_SIZE"])
+data = build_data(config)
+task = build_task(config, data.labels)
+evaluate_checkpoint(config, data, task, checkpoint, Path.cwd())
+Path(f"{output}.{os.environ['RANK']}").write_text(json.dumps(task.metrics))
