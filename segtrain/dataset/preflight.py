@@ -13,15 +13,17 @@ def check_labels(source: Source, labels: LabelSet, split: str, sample_size: int)
     Raises:
         UserError: a file is damaged, a pair's sizes differ, a mask value is not in the label map,
             or all masks together show fewer than two classes (a wrong map, such as masks of 0 and
-            255 whose foreground is read as void).
+            255 whose foreground is read as void), or instances none.
     """
     indices = evenly_spaced(len(source), sample_size)
     counts = np.zeros(labels.num_classes + 1, np.int64)
     for index in indices:
-        counts += count_labels(source.read(index)[1], labels)
+        label = source.read(index)[1]
+        counts += count_labels(label, labels)
+    expected = min(labels.num_classes, 2 if isinstance(label, np.ndarray) else 1)
     per_class = counts[:-1]
     present = [labels.names[train] for train in np.flatnonzero(per_class)]
-    if labels.num_classes > 1 and len(present) < 2:
+    if len(present) < expected:
         raise UserError(
             f"split '{split}': {len(indices)} masks show only {present or 'void'} of "
             f"{labels.num_classes} classes, and {counts[-1] / max(1, counts.sum()):.0%} "

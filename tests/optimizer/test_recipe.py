@@ -6,7 +6,7 @@ from torch import nn
 from segtrain.build import make
 from segtrain.cli.main import options
 from segtrain.optimizer.groups import parameter_groups
-from segtrain.optimizer.schedule import poly
+from segtrain.optimizer.schedule import poly, step_decay
 
 
 class Net(nn.Module):
@@ -18,15 +18,15 @@ class Net(nn.Module):
 
 @pytest.mark.parametrize("name", options("optimizer"))
 def test_rate_of_every_group_at_start_middle_and_end(name):
-    poly_only = [] if name == "sgd_step" else ["optimizer.warmup_steps=0", "optimizer.power=0.9"]
-    step_only = ["optimizer.step_size=40"] if name == "sgd_step" else []
+    steps = name == "sgd_step"
+    own = ["optimizer.milestones=[40,80]"] if steps else ["optimizer.power=0.9"]
     recipe = make(
         composed(
             f"optimizer={name}",
             "optimizer.lr=0.1",
             "optimizer.head_multiplier=10",
-            *poly_only,
-            *step_only,
+            "optimizer.warmup_steps=0",
+            *own,
         )["optimizer"]
     )
     optimizer, schedule = recipe(Net(), max_steps=100)
@@ -36,7 +36,7 @@ def test_rate_of_every_group_at_start_middle_and_end(name):
         optimizer.step()
         schedule.step()
     for step in (0, 39, 40, 50, 100):
-        factor = 0.1 ** (step // 40) if step_only else (1 - step / 100) ** 0.9
+        factor = 0.1 ** ((step >= 40) + (step >= 80)) if steps else (1 - step / 100) ** 0.9
         for group, rate in seen[step].items():
             base = 1.0 if group.startswith("head") else 0.1
             assert rate == pytest.approx(base * factor), (step, group)
@@ -52,6 +52,14 @@ def test_warm_up_rises_linearly_into_poly():
     assert rates[4] == pytest.approx(0.5 * (1 - 0.04) ** 0.9)
     assert rates[9] == pytest.approx((1 - 0.09) ** 0.9)
     assert rates[100] == 0
+
+
+def test_warm_up_rises_linearly_into_steps():
+    rates = [step_decay(step, 0.1, [20, 30], warmup_steps=10) for step in range(40)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[9] == rates[19] == 1.0
+    assert rates[20] == pytest.approx(0.1)
+    assert rates[30] == pytest.approx(0.01)
 
 
 @pytest.mark.parametrize("decay_all", [True, False])
