@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from segtrain.build import build_data
+from segtrain.assembly import build_data
 from segtrain.cli.main import conf_dir
 from segtrain.dataset.batches import collate_crops
 from segtrain.dataset.stream import StepSampler, TrainStream

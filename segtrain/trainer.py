@@ -15,7 +15,7 @@ from pytorch_lightning.callbacks import (
     WeightAveraging,
 )
 
-from segtrain.build import make
+from segtrain.assembly import make
 from segtrain.callback.checkpoint import AtomicCheckpointIO, LastCheckpoint
 from segtrain.callback.final_validation import ValidateLastStep
 from segtrain.callback.nonfinite import StopOnNonFiniteLoss

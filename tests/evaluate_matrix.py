@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from segtrain.build import build_data, build_task
+from segtrain.assembly import build_data, build_task
 from segtrain.cli.evaluate import evaluate_checkpoint, stored_config
 
 checkpoint, output = Path(sys.argv[1]), sys.argv[2]

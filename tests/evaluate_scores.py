@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from segtrain.build import build_data, build_task
+from segtrain.assembly import build_data, build_task
 from segtrain.cli.evaluate import evaluate_checkpoint, stored_config
 
 checkpoint, output = Path(sys.argv[1]), sys.argv[2]

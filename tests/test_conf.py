@@ -4,7 +4,7 @@ import pytest
 import yaml
 from conftest import TINY, TINY_INSTANCES, composed, only_run, results_of, small_network
 
-from segtrain.build import make
+from segtrain.assembly import make
 from segtrain.cli.chain import stages
 from segtrain.cli.main import GROUPS, conf_dir, options
 

@@ -14,9 +14,9 @@ from torch.optim import SGD
 
 from segtrain.architecture.published import from_published
 from segtrain.architecture.weights import load_weights
+from segtrain.assembly import build_model, make
 from segtrain.benchmark.step import ask, autocast, serve
 from segtrain.benchmark.timing import alternate, median_ratio
-from segtrain.build import build_model, make
 from segtrain.contracts import InstanceTarget
 from segtrain.dataset.instances import target_from_masks, training_objects
 from segtrain.errors import UserError

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from segtrain.assembly import build_data
 from segtrain.benchmark.pipelines import AlbumentationsPipeline, ReferencePipeline
 from segtrain.benchmark.timing import median_ratio
-from segtrain.build import build_data
 from segtrain.contracts import LabelSet, Source
 from segtrain.dataset.datamodule import SegmentationData
 from segtrain.dataset.labels import VOC

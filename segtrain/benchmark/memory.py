@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch.utils.data import DataLoader
 
-from segtrain.build import build_data
+from segtrain.assembly import build_data
 from segtrain.contracts import Source
 from segtrain.dataset.pairs import ImageMaskPairs, Pair
 from segtrain.dataset.stream import TrainStream, one_thread

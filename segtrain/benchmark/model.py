@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from segtrain.assembly import build_data, build_model, make
 from segtrain.benchmark.timing import alternate
-from segtrain.build import build_data, build_model, make
 from segtrain.contracts import LabelSet
 from segtrain.trainer import resolve_precision, uses_gpu
 

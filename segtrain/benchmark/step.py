@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.optim import SGD
 
+from segtrain.assembly import build_data, build_model, make
 from segtrain.benchmark.peers import PEERS
 from segtrain.benchmark.timing import alternate, median_ratio, synchronise
-from segtrain.build import build_data, build_model, make
 from segtrain.errors import UserError
 from segtrain.trainer import resolve_precision, uses_gpu
 

@@ -8,8 +8,8 @@ from pycocotools import coco
 from pycocotools import mask as rle
 from torchvision.datasets import CocoDetection
 
+from segtrain.assembly import build_data
 from segtrain.benchmark.timing import alternate, median_ratio
-from segtrain.build import build_data
 from segtrain.dataset.coco import CocoInstances
 from segtrain.errors import UserError
 

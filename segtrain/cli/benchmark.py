@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from segtrain.build import make
+from segtrain.assembly import make
 from segtrain.report.results import environment
 
 logger = logging.getLogger("segtrain")

@@ -8,9 +8,10 @@ import pytorch_lightning as pl
 import torch
 
 from segtrain.architecture.weights import load_weights, read_state_dict
-from segtrain.build import build_data, build_task, require_labels
+from segtrain.assembly import build_data, build_model, build_task, make, require_labels
 from segtrain.dataset.datamodule import SegmentationData
 from segtrain.errors import UserError
+from segtrain.inference.ensemble import Ensemble, EnsembleInference
 from segtrain.report.results import (
     config_sha256,
     environment,
@@ -38,12 +39,16 @@ def run(config: dict, run_dir: Path) -> None:
     merged["trainer"] |= config["trainer"]
     merged["weights"] = None
     merged["architecture"] = without_pretraining(merged["architecture"])
+    if config["output_stride"] is not None:
+        merged["architecture"]["backbone"]["output_stride"] = config["output_stride"]
     data = build_data(merged)
     if config["split"] is not None:
         data.splits["test"] = config["split"]
     require_labels(data, merged)
     task = build_task(merged, data.labels)
-    results = evaluate_checkpoint(merged, data, task, checkpoint, run_dir) | trained
+    load_weights(task.model, read_state_dict(checkpoint), str(checkpoint))
+    join_ensemble(task, config["ensemble"])
+    results = evaluate_task(merged, data, task, checkpoint, run_dir) | trained
     if task.global_rank == 0:
         write_results(run_dir / "results.json", results)
         print_scores(results["metrics"], f"{results['dataset']} {results['split']}")
@@ -81,6 +86,33 @@ def without_pretraining(architecture: dict) -> dict:
     return architecture | {"backbone": architecture["backbone"] | {"weights": "none"}}
 
 
+def join_ensemble(task: Segmentation, others: list[str]) -> None:
+    """Puts the networks of other runs beside the task's own, each tested as its run says.
+
+    Raises:
+        UserError: a run has other classes, or is not semantic.
+    """
+    if not others:
+        return
+    models, inferences = [task.model], [task.inference]
+    for other in others:
+        path = Path(other)
+        key = "run" if path.is_dir() else "checkpoint"
+        file = find_checkpoint({"run": None, "checkpoint": None, key: other})
+        config, _ = stored_config(file)
+        config |= {"weights": None, "architecture": without_pretraining(config["architecture"])}
+        inference = make(config["inference"])
+        names = make(config["dataset"]["labels"]).names
+        if inference.task != "semantic" or names != task.labels.names:
+            raise UserError(f"ensemble: {other} has other classes: {', '.join(names)}")
+        model = build_model(config, len(names))
+        load_weights(model, read_state_dict(file), str(file))
+        models.append(model)
+        inferences.append(inference)
+    crf, inferences[0].crf = inferences[0].crf, None
+    task.model, task.inference = Ensemble(models), EnsembleInference(inferences, crf)
+
+
 def evaluate_checkpoint(
     config: dict,
     data: SegmentationData,
@@ -94,6 +126,13 @@ def evaluate_checkpoint(
         The content of `results.json`, without what only the training knows.
     """
     load_weights(task.model, read_state_dict(checkpoint), str(checkpoint))
+    return evaluate_task(config, data, task, checkpoint, run_dir)
+
+
+def evaluate_task(
+    config: dict, data: SegmentationData, task: Segmentation, checkpoint: Path, run_dir: Path
+) -> dict:
+    """As `evaluate_checkpoint`, of a network that has its weights already."""
     settings = config["trainer"]
     trainer = pl.Trainer(
         **common_trainer_arguments(settings, run_dir),
@@ -111,7 +150,10 @@ def evaluate_checkpoint(
         "backbone": task.model.backbone.name,
         "dataset": data.name,
         "split": data.splits["test"],
-        "protocol": task.inference.protocol,
+        "protocol": {
+            **task.inference.protocol,
+            "output_stride": task.model.backbone.output_stride,
+        },
         "metrics": task.metrics,
         "published": config["published"],
         "images": len(data.test_source),

@@ -25,7 +25,7 @@ COMMANDS = {
 }
 GROUPS = (
     "dataset", "architecture", "architecture/backbone", "architecture/rpn", "loss", "optimizer",
-    "inference", "trainer", "callback", "logger", "measure",
+    "inference", "inference/window", "inference/crf", "trainer", "callback", "logger", "measure",
 )  # fmt: skip
 
 

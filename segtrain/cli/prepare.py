@@ -6,7 +6,7 @@ import os
 from hashlib import sha256
 from pathlib import Path
 
-from segtrain.build import build_data
+from segtrain.assembly import build_data
 from segtrain.dataset.cache import cached_folder, fingerprint
 from segtrain.dataset.datamodule import SegmentationData
 from segtrain.dataset.preflight import evenly_spaced

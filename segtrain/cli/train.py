@@ -7,7 +7,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from segtrain.build import build_data, build_task, require_labels, resolve_class_weights
+from segtrain.assembly import build_data, build_task, require_labels, resolve_class_weights
 from segtrain.callback.progress import Progress
 from segtrain.cli.evaluate import evaluate_checkpoint
 from segtrain.dataset.datamodule import SegmentationData

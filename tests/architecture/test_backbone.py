@@ -4,7 +4,7 @@ from conftest import composed
 from torch import nn
 
 from segtrain.architecture.backbone import TimmBackbone
-from segtrain.build import build_model
+from segtrain.assembly import build_model
 from segtrain.cli.main import options
 from segtrain.errors import UserError
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from conftest import composed
 
 from segtrain.architecture.semantic.fcn import BilinearUpsampling, bilinear_kernel
-from segtrain.build import build_model
+from segtrain.assembly import build_model
 
 
 def fcn(name: str, *overrides: str) -> torch.nn.Module:

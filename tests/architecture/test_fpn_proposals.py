@@ -11,7 +11,7 @@ from torchvision.ops import roi_align
 from segtrain.architecture.backbone import TimmBackbone
 from segtrain.architecture.instance.fpn import batch_of, with_coarsest
 from segtrain.architecture.instance.fpn_proposals import FPNProposals
-from segtrain.build import make
+from segtrain.assembly import make
 from segtrain.dataset.instances import target_from_masks, training_objects
 from segtrain.loss.detection import ProposalLoss
 

@@ -15,7 +15,7 @@ from segtrain.architecture.instance.fpn import FeaturePyramid, batch_of, with_co
 from segtrain.architecture.instance.roi import mask_targets, pool
 from segtrain.architecture.published import from_published, of_used_categories, without_epsilon
 from segtrain.architecture.weights import load_weights
-from segtrain.build import make
+from segtrain.assembly import make
 from segtrain.dataset.instances import target_from_masks, training_objects
 from segtrain.inference.detect import Detect
 from segtrain.loss.detection import DetectionLoss

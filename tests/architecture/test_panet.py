@@ -13,7 +13,7 @@ from segtrain.architecture.instance.panet import (
     PathAggregation,
 )
 from segtrain.architecture.instance.roi import pool
-from segtrain.build import make
+from segtrain.assembly import make
 
 STRIDES = [4, 8, 16, 32]
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import composed
 
-from segtrain.build import build_model
+from segtrain.assembly import build_model
 
 R50_DEEP = "architecture.backbone.name=resnet50s"
 NO_AUX = "architecture.auxiliary=false"

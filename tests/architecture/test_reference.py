@@ -12,7 +12,7 @@ from segtrain.architecture.semantic.deeplabv3 import ASPP
 from segtrain.architecture.semantic.encnet import ContextEncoding, Encoding
 from segtrain.architecture.semantic.parsenet import L2Norm
 from segtrain.architecture.semantic.pspnet import PyramidPooling
-from segtrain.build import build_model
+from segtrain.assembly import build_model
 
 TOLERANCE = {"atol": 1e-4, "rtol": 0}
 

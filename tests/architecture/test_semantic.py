@@ -10,7 +10,7 @@ from conftest import composed, small_network
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from segtrain.build import build_model, make
+from segtrain.assembly import build_model, make
 from segtrain.cli.main import options
 
 NAMES = options("architecture")

@@ -6,7 +6,7 @@ from conftest import composed, small_network
 from torchvision.models import segmentation
 
 from segtrain.architecture.weights import load_weights, read_state_dict
-from segtrain.build import build_model, load_initial_weights
+from segtrain.assembly import build_model, load_initial_weights
 from segtrain.errors import UserError
 
 PUBLISHED_PARAMETERS = {

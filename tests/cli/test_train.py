@@ -81,6 +81,7 @@ def test_run_folder_and_results(segtrain):
         "pad": False,
         "crf": False,
         "logit_adjustment": None,
+        "output_stride": 8,
     }
     assert results["images"] == 7
     assert results["global_step"] == 4
@@ -125,7 +126,8 @@ def test_evaluate_repeats_the_result_on_any_split(segtrain):
     assert again["checkpoint_sha256"] == trained["checkpoint_sha256"]
     assert (again["global_step"], again["epochs"]) == (4, trained["epochs"])
     checkpoint = run / "checkpoints" / "last.ckpt"
-    arguments = [f"checkpoint={checkpoint}", "split=val", "inference=whole", "inference.scale=0.5"]
+    protocol = ["inference=whole", "inference.scales=[0.5]"]
+    arguments = [f"checkpoint={checkpoint}", "split=val", *protocol]
     assert segtrain("evaluate", *arguments, "hydra.run.dir=outputs/half")[0] == 0
     half = results_of(only_run("outputs/half"))
     assert half["split"] == "val"

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data._utils.pin_memory import pin_memory
 from torchvision.ops import roi_align
 
-from segtrain.build import build_data
+from segtrain.assembly import build_data
 from segtrain.dataset.batches import collate_instances, collate_objects
 from segtrain.dataset.coco import CocoInstances
 from segtrain.dataset.instances import target_from_masks, training_objects, whole_masks

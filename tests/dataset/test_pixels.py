@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from conftest import composed, write_pair
 
-from segtrain.build import build_data
+from segtrain.assembly import build_data
 from segtrain.dataset import cache
 from segtrain.dataset.pixels import CachedPixels
 from segtrain.errors import UserError

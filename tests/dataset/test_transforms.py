@@ -7,7 +7,7 @@ import pytest
 from conftest import composed
 from scipy.ndimage import map_coordinates
 
-from segtrain.build import build_data
+from segtrain.assembly import build_data
 from segtrain.cli.main import options
 from segtrain.dataset.instances import mask_boxes, target_from_masks, whole_masks
 from segtrain.dataset.transforms import (

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from conftest import composed
 
-from segtrain.build import make as build
+from segtrain.assembly import make as build
 from segtrain.cli.main import options
 from segtrain.errors import UserError
 from segtrain.loss.pixel import CrossEntropy

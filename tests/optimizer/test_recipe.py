@@ -3,7 +3,7 @@ import torch
 from conftest import composed
 from torch import nn
 
-from segtrain.build import make
+from segtrain.assembly import make
 from segtrain.cli.main import options
 from segtrain.optimizer.groups import parameter_groups
 from segtrain.optimizer.schedule import poly, step_decay

@@ -8,7 +8,7 @@ import pytest
 from conftest import composed, write_pair
 from PIL import Image
 
-from segtrain.build import build_data
+from segtrain.assembly import build_data
 from segtrain.prepare.verify import verify
 
 

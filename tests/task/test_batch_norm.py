@@ -5,7 +5,7 @@ import torch
 from conftest import TINY, composed, only_run
 from torch import nn
 
-from segtrain.build import build_data, build_model, build_task
+from segtrain.assembly import build_data, build_model, build_task
 
 
 def norms(model: nn.Module) -> list[nn.BatchNorm2d]:

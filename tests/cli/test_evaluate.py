@@ -1,0 +1,91 @@
+"""`segtrain evaluate`: protocols, output stride and ensembles of trained runs."""
+
+import pytest
+import torch
+from conftest import TINY, only_run, results_of
+
+from segtrain.architecture.weights import load_weights, read_state_dict
+from segtrain.assembly import build_data, build_task
+from segtrain.cli.evaluate import find_checkpoint, stored_config
+from segtrain.inference.ensemble import Ensemble, EnsembleInference
+
+
+@pytest.fixture
+def run(segtrain):
+    assert segtrain(*TINY, "hydra.run.dir=outputs/run")[0] == 0
+    return only_run("outputs/run")
+
+
+def evaluated(segtrain, *overrides) -> dict:
+    code, _, err = segtrain(
+        "evaluate", "run=outputs/run", "trainer.accelerator=cpu", "hydra.run.dir=outputs/again",
+        *overrides,
+    )  # fmt: skip
+    assert code == 0, err
+    return results_of(only_run("outputs/again"))
+
+
+def test_every_protocol_is_named(segtrain, run):
+    found = evaluated(segtrain, "inference=multiscale", "inference/window=sliding",
+                      "inference.window.crop_size=[24,24]", "inference.window.stride=[16,16]",
+                      "inference.scales=[0.75,1.5]")["protocol"]  # fmt: skip
+    assert found["inference"] == "sliding"
+    assert found["scales"] == [0.75, 1.5]
+    assert found["flip"] is True
+    assert found["stride"] == [16, 16]
+
+
+def test_output_stride_of_the_test(segtrain, run):
+    """The same weights look at a finer grid; where the stride is what it was, nothing changes."""
+    own = results_of(run)
+    same = evaluated(segtrain, "output_stride=8")
+    assert same["metrics"] == own["metrics"]
+    other = evaluated(segtrain, "output_stride=16")
+    assert other["metrics"] != own["metrics"]
+    assert other["parameters"] == own["parameters"]
+    assert other["protocol"]["output_stride"] == 16
+
+
+def network(run):
+    checkpoint = find_checkpoint({"run": str(run), "checkpoint": None})
+    config, _ = stored_config(checkpoint)
+    data = build_data(config)
+    task = build_task(config, data.labels)
+    load_weights(task.model, read_state_dict(checkpoint), "run")
+    return data, task.model.eval(), task.inference
+
+
+def test_ensembles_average_probabilities(segtrain, run):
+    assert segtrain(*TINY, "seed=7", "hydra.run.dir=outputs/other")[0] == 0
+    results = evaluated(segtrain, "ensemble=[outputs/other]")
+    assert results["protocol"]["ensemble"] == 2
+    assert results["architecture"] == "Ensemble"
+    data, first, inference = network(run)
+    _, second, _ = network(only_run("outputs/other"))
+    image = torch.from_numpy(data.source("test").read(0)[0]).permute(2, 0, 1)
+    with torch.no_grad():
+        both = EnsembleInference([inference, inference], None)(Ensemble([first, second]), [image])
+        each = [inference(model, [image])[0].softmax(0) for model in (first, second)]
+    torch.testing.assert_close(both[0], (each[0] + each[1]) / 2)
+
+
+def test_an_ensemble_of_one_run_twice_scores_as_the_run(segtrain, run):
+    twice = evaluated(segtrain, "ensemble=[outputs/run]")
+    assert twice["metrics"] == results_of(run)["metrics"]
+
+
+def test_members_must_know_the_same_classes(segtrain, run, folder_set):
+    other = [o for o in TINY if "dataset.source" not in o and "crop_size" not in o]
+    assert segtrain(*other, "dataset=folder", f"dataset.source.root={folder_set}",
+                    "dataset.transform.crop_size=[32,32]", "dataset.preflight_masks=2",
+                    "hydra.run.dir=outputs/other")[0] == 0  # fmt: skip
+    code, _, err = segtrain("evaluate", "run=outputs/run", "ensemble=[outputs/other]")
+    assert code == 2
+    assert "other classes" in err
+
+
+def test_proposal_wise(segtrain, run):
+    found = evaluated(segtrain, "inference=proposalwise", "inference.side=32",
+                      "inference.boxes.shares=[0.5]", "inference.count=5")["protocol"]  # fmt: skip
+    assert found["boxes"] == "GridBoxes"
+    assert found["count"] == 5
