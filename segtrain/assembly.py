@@ -1,15 +1,23 @@
 """Where the parts meet: a resolved configuration in, data, network and task out."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, InstantiationException
+from hydra.utils import get_class, instantiate
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from segtrain.architecture.blocks import batch_norms
-from segtrain.architecture.published import fetch_torchvision, from_published, of_used_categories
+from segtrain.architecture.published import fetch_torchvision, from_published, of_torchvision
 from segtrain.architecture.weights import load_weights, read_state_dict
+from segtrain.cli.explain import explain_config
+from segtrain.cli.main import conf_dir
 from segtrain.contracts import LabelSet
 from segtrain.dataset.counts import class_frequency, median_frequency_weights
 from segtrain.dataset.datamodule import SegmentationData
@@ -18,6 +26,7 @@ from segtrain.errors import UserError
 from segtrain.task.instance import InstanceEvaluation
 from segtrain.task.segmentation import Evaluation, Segmentation
 from segtrain.task.semantic import SemanticEvaluation
+from segtrain.trained import Trained, require_own_code, without_pretraining
 
 
 def make(node: dict, **call_time: Any) -> Any:
@@ -48,13 +57,22 @@ def build_data(config: dict) -> SegmentationData:
 
 
 def require_labels(data: SegmentationData, config: dict) -> None:
-    """Refuses a data set whose labels are not what the network learns.
+    """Refuses parts of different tasks: what the data set's labels are, the network learns.
 
     Raises:
-        UserError: masks for a detector, or instances for a semantic network.
+        UserError: architecture, loss and inference are not for one task; or the labels are masks
+            for a detector, or instances for a semantic network.
     """
+    tasks = {
+        key: getattr(get_class(config[key]["_target_"]), "task", "semantic")
+        for key in ("architecture", "loss", "inference")
+    }
+    if len(set(tasks.values())) > 1:
+        found = ", ".join(f"{key} is for '{task}'" for key, task in tasks.items())
+        raise UserError(f"{found}: these three belong together; an architecture chooses its own "
+                        "loss and inference unless others are named")  # fmt: skip
     has_masks = isinstance(data.transform, SemanticPreset)
-    if has_masks == (make(config["inference"]).task == "semantic"):
+    if has_masks == (tasks["inference"] == "semantic"):
         return
     if has_masks:
         raise UserError(
@@ -65,6 +83,21 @@ def require_labels(data: SegmentationData, config: dict) -> None:
         f"dataset={data.name} has instances for labels; the architecture needs a semantic "
         "data set, such as cocostuff, cocovoc or cityscapes"
     )
+
+
+def with_sizes(inference: dict, dataset: dict) -> dict:
+    """The inference node with the largest training size where it leaves the size of the test open.
+
+    Args:
+        inference: whose `short_sides`, `short_side` and `long_side` may be null.
+        dataset: the data set's node.
+    """
+    transform = dataset["transform"]
+    if "short_side" not in transform:
+        return inference
+    largest = max(transform["short_side"])
+    sizes = {"short_sides": [largest], "short_side": largest, "long_side": transform["long_side"]}
+    return {key: sizes.get(key) if value is None else value for key, value in inference.items()}
 
 
 def build_model(config: dict, num_classes: int) -> nn.Module:
@@ -80,6 +113,71 @@ def build_model(config: dict, num_classes: int) -> nn.Module:
     return model
 
 
+def compose_config(overrides: Sequence[str]) -> dict:
+    """What `segtrain train` would get from these overrides; works inside other Hydra programs.
+
+    Raises:
+        UserError: there is no such choice or key.
+    """
+    running = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            return OmegaConf.to_container(compose("train", list(overrides)), resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(explain_config(error)) from None
+    finally:
+        GlobalHydra.instance().hydra = running
+
+
+def changed(node: dict, overrides: Sequence[str], group: str) -> dict:
+    """A configuration node with other values, `<group>.<key>=<value>` each.
+
+    Raises:
+        UserError: an override names no key of the node.
+    """
+    config = OmegaConf.create({group: node})
+    OmegaConf.set_struct(config, True)
+    try:
+        config.merge_with_dotlist(list(overrides))
+    except (OmegaConfBaseException, ValueError) as error:
+        raise UserError(f"{' '.join(overrides)}: {explain_config(error)}") from None
+    return OmegaConf.to_container(config, resolve=True)[group]
+
+
+def rebuild(
+    trained: Trained, inference: dict | None, trust_code: bool
+) -> tuple[nn.Module, Any, LabelSet]:
+    """Network in evaluation mode, inference and label set of a trained network.
+
+    Args:
+        trained: what its file holds.
+        inference: another protocol's node; None for the network's own.
+        trust_code: whether the file may name code that is not part of this package.
+
+    Raises:
+        UserError: the file names other code, its weights do not fit its architecture, or the
+            protocol is for another task.
+    """
+    architecture = without_pretraining(trained.config["architecture"])
+    own = [architecture, *([trained.config["inference"]] if inference is None else [])]
+    if trained.labels is None:
+        own.append(trained.config["dataset"]["labels"])
+    if not trust_code:
+        require_own_code(own, trained.origin)
+    labels = trained.labels or make(trained.config["dataset"]["labels"])
+    model = make(architecture, num_classes=labels.num_classes)
+    load_weights(model, trained.state, trained.origin)
+    model = model.to(memory_format=torch.channels_last).eval().requires_grad_(False)
+    dataset = trained.config.get("dataset", {"transform": {}})
+    inference = make(with_sizes(inference or trained.config["inference"], dataset))
+    task = getattr(model, "task", "semantic")
+    if inference.task != task:
+        raise UserError(f"{trained.origin} is a network for '{task}', the inference protocol is "
+                        f"for '{inference.task}'; choose another with inference=...")  # fmt: skip
+    return model, inference, labels
+
+
 def load_initial_weights(model: nn.Module, weights: str) -> None:
     """Starts from a whole model: a checkpoint of ours or a published one, by file or name.
 
@@ -92,8 +190,9 @@ def load_initial_weights(model: nn.Module, weights: str) -> None:
         state = fetch_torchvision(weights.removeprefix("torchvision/"))
     else:
         state = read_state_dict(weights)
-    state = of_used_categories(from_published(state), model.state_dict())
-    load_weights(model, state, weights, new_classes=True)
+        if Path(weights).name.startswith("maskrcnn_resnet50_fpn_coco"):  # torchvision's download
+            state = of_torchvision("maskrcnn_resnet50_fpn", state)
+    load_weights(model, from_published(state, model.state_dict()), weights, new_classes=True)
 
 
 def build_task(config: dict, labels: LabelSet) -> Segmentation:
@@ -102,6 +201,7 @@ def build_task(config: dict, labels: LabelSet) -> Segmentation:
     Raises:
         UserError: the configuration does not fit together or does not fit the classes.
     """
+    config["inference"] = with_sizes(config["inference"], config["dataset"])
     inference = make(config["inference"])
     known = {}
     if inference.task == "semantic":

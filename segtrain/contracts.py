@@ -245,6 +245,23 @@ class LabelSet:
         colours[: self.num_classes] = self.palette
         return colours[train]
 
+    def to_plain(self) -> dict:
+        """The set as lists and texts, the same in a checkpoint and in JSON; see `from_plain`."""
+        return {
+            "names": list(self.names),
+            "palette": [list(colour) for colour in self.palette],
+            "raw_to_train": {str(raw): train for raw, train in self.raw_to_train.items()},
+        }
+
+    @classmethod
+    def from_plain(cls, plain: dict) -> "LabelSet":
+        """The set that `to_plain` wrote down."""
+        return cls(
+            tuple(plain["names"]),
+            tuple(tuple(colour) for colour in plain["palette"]),
+            {int(raw): train for raw, train in plain["raw_to_train"].items()},
+        )
+
     def describe(self) -> str:
         """The map on one line, as printed in messages: `0->background 1->aeroplane 255->void`.
 

@@ -38,6 +38,7 @@ def build_trainer(
     progress = Progress(config["batch_size"], wait, lines=not shows_bar(settings))
     trainer = pl.Trainer(
         **common_trainer_arguments(settings, run_dir),
+        benchmark=headline == "miou" and not settings["deterministic"],  # crops have one size
         max_steps=max_steps,
         max_epochs=-1,
         accumulate_grad_batches=settings["accumulate_grad_batches"],
@@ -67,7 +68,6 @@ def common_trainer_arguments(settings: dict, run_dir: Path) -> dict[str, Any]:
         "strategy": "ddp" if distributed else "auto",
         "precision": resolve_precision(settings),
         "deterministic": settings["deterministic"],
-        "benchmark": not settings["deterministic"],
         "use_distributed_sampler": False,  # the data module gives every process its share
         "enable_model_summary": False,
         "default_root_dir": run_dir,
@@ -83,7 +83,10 @@ def build_callbacks(
     A loss is checked before anything is saved. Pictures are drawn before weight averaging puts the
     raw weights back. `last.ckpt` is written after the averages were updated.
     """
-    chosen = [make(node) for node in config.get("callback", {}).values()]
+    chosen = [
+        make(node, monitor=f"val/{headline}") if node.get("monitor") == "headline" else make(node)
+        for node in config.get("callback", {}).values()
+    ]
     averaging = [callback for callback in chosen if isinstance(callback, WeightAveraging)]
     others = [callback for callback in chosen if callback not in averaging]
     folder = run_dir / "checkpoints"

@@ -106,6 +106,21 @@ def small_network(*selection: str) -> list[str]:
     return overrides
 
 
+def untrained(path: Path, *overrides: str) -> Path:
+    """A checkpoint as a run with these overrides writes it, of a network with random weights."""
+    import torch
+
+    from segtrain.assembly import build_task, make
+
+    config = composed(*overrides)
+    torch.manual_seed(0)
+    task = build_task(config, make(config["dataset"]["labels"]))
+    entry = {"config": config, "epochs": 0.0, "labels": task.labels.to_plain()}
+    state = {f"model.{name}": value for name, value in task.model.state_dict().items()}
+    torch.save({"state_dict": state, "global_step": 0, "segtrain": entry}, path)
+    return path
+
+
 def only_run(pattern: str = "outputs/quickstart/*") -> Path:
     """The single run folder below the current folder."""
     (folder,) = Path.cwd().glob(pattern)

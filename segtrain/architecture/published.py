@@ -74,12 +74,17 @@ EPSILON = 1e-5  # of nn.BatchNorm2d
 WITHOUT_EPSILON = ("maskrcnn_resnet50_fpn",)
 
 
-def from_published(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Our names for a checkpoint of torchvision or semseg; others are returned as they are."""
+def from_published(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Our names for a checkpoint of torchvision or semseg; others are returned as they are.
+
+    Args:
+        state: the checkpoint's tensors.
+        own: those of the network that is to have them.
+    """
     if any(key.startswith("backbone.conv1.") for key in state):
         return from_torchvision(state)
     if any(key.startswith("roi_heads.mask_head.") for key in state):
-        return rename(state, TORCHVISION_MASK_RCNN_NAMES)
+        return of_used_categories(rename(state, TORCHVISION_MASK_RCNN_NAMES), own)
     bare = {key.removeprefix("module."): value for key, value in state.items()}
     if any(key.startswith("ppm.features.") for key in bare):
         return rename(bare, SEMSEG_NAMES)
@@ -132,8 +137,10 @@ def rename(state: dict[str, Tensor], rules: tuple[tuple[str, str], ...]) -> dict
     return renamed
 
 
-def fetch_torchvision(name: str) -> dict[str, Tensor]:
+def fetch_torchvision(name: str, key: str = "weights") -> dict[str, Tensor]:
     """State dict of torchvision's model `name`, from its cache or the network.
+
+    `key` is what takes a file instead, for the message.
 
     Raises:
         UserError: torchvision has no such segmentation model, or it cannot be fetched.
@@ -150,6 +157,11 @@ def fetch_torchvision(name: str) -> dict[str, Tensor]:
     except OSError as error:
         raise UserError(
             f"the weights torchvision/{name} could not be fetched ({error}); download {entry.url} "
-            "elsewhere and give its path: weights=<file>"
+            f"elsewhere and give its path: {key}=<file>"
         ) from None
+    return of_torchvision(name, state)
+
+
+def of_torchvision(name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict of torchvision's model `name` for batch norm as PyTorch has it."""
     return without_epsilon(state) if name in WITHOUT_EPSILON else state

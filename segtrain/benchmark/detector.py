@@ -95,7 +95,8 @@ def our_side(
 
     def build(device: torch.device, classes: int) -> tuple[nn.Module, Callable[[], None]]:
         model = build_model(config, classes)
-        load_weights(model, from_published(peer(config, classes, size).state_dict()), "torchvision")
+        state = peer(config, classes, size).state_dict()
+        load_weights(model, from_published(state, model.state_dict()), "torchvision")
         model = model.to(device)
         images, samples = scenes(config["batch_size"], size, objects, classes)
         images = [image.to(device) for image in images]

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from segtrain.architecture.blocks import batch_norms
 from segtrain.dataset.stream import StepSampler, TrainStream, one_thread
+from segtrain.errors import UserError
 
 
 class BatchNormStatistics(Callback):
@@ -25,6 +26,10 @@ class BatchNormStatistics(Callback):
 
     def __init__(self, num_images: int) -> None:
         self.num_images = num_images
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if pl_module.evaluation.task != "semantic":
+            raise UserError("callback=batch_norm_statistics is for semantic networks only")
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn != "fit" or pl_module.freeze_batch_norm:

@@ -5,7 +5,6 @@ import time
 from pathlib import Path
 
 import pytorch_lightning as pl
-import torch
 
 from segtrain.architecture.weights import load_weights, read_state_dict
 from segtrain.assembly import build_data, build_model, build_task, make, require_labels
@@ -19,17 +18,22 @@ from segtrain.report.results import (
     print_scores,
     write_results,
 )
+from segtrain.submit.servers import prepare_submission
+from segtrain.submit.submission import Submission
 from segtrain.task.segmentation import Segmentation
+from segtrain.trained import find_checkpoint, stored_config, without_pretraining
 from segtrain.trainer import common_trainer_arguments, shows_bar
 
 logger = logging.getLogger("segtrain")
 
+SCORES = ("metrics", "published")  # of results.json; the rest tells how they were made
+
 
 def run(config: dict, run_dir: Path) -> None:
-    """Evaluates and writes `results.json` into `run_dir`.
+    """Evaluates and writes `results.json` into `run_dir`, and an archive for a test server.
 
     Raises:
-        UserError: no such run or checkpoint, or one that does not fit.
+        UserError: no such run or checkpoint, one that does not fit, or no such server.
     """
     checkpoint = find_checkpoint(config)
     merged, trained = stored_config(checkpoint)
@@ -48,42 +52,13 @@ def run(config: dict, run_dir: Path) -> None:
     task = build_task(merged, data.labels)
     load_weights(task.model, read_state_dict(checkpoint), str(checkpoint))
     join_ensemble(task, config["ensemble"])
+    if config["submit"]:
+        members = [stored_config(file)[0] for file in map(member_checkpoint, config["ensemble"])]
+        runs = [stored_config(checkpoint)[0], *members]
+        prepare_submission(task, data, runs, config["submit_competition"], run_dir)
     results = evaluate_task(merged, data, task, checkpoint, run_dir) | trained
     if task.global_rank == 0:
-        write_results(run_dir / "results.json", results)
-        print_scores(results["metrics"], f"{results['dataset']} {results['split']}")
-        logger.info("checkpoint  %s", checkpoint)
-        logger.info("results     %s", run_dir / "results.json")
-
-
-def find_checkpoint(config: dict) -> Path:
-    """The file named by `checkpoint=` or the best (else last) one of `run=`."""
-    if (config["run"] is None) == (config["checkpoint"] is None):
-        raise UserError("give one of run=<run folder> and checkpoint=<file>")
-    if config["checkpoint"] is not None:
-        candidates = [Path(config["checkpoint"])]
-    else:
-        folder = Path(config["run"]) / "checkpoints"
-        candidates = [folder / "best.ckpt", folder / "last.ckpt"]
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
-    raise UserError(f"no checkpoint: {' and '.join(map(str, candidates))} do not exist")
-
-
-def stored_config(checkpoint: Path) -> tuple[dict, dict]:
-    """Configuration of the run that wrote the checkpoint, and how far it had trained."""
-    try:
-        content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-        config, step = content["segtrain"]["config"], content["global_step"]
-    except Exception as error:  # torch raises many kinds for damaged files
-        raise UserError(f"{checkpoint}: not a checkpoint of segtrain ({error})") from None
-    return config, {"global_step": step, "epochs": content["segtrain"]["epochs"]}
-
-
-def without_pretraining(architecture: dict) -> dict:
-    """The same network without fetching initial weights that a checkpoint replaces anyway."""
-    return architecture | {"backbone": architecture["backbone"] | {"weights": "none"}}
+        report(task, results, checkpoint, run_dir)
 
 
 def join_ensemble(task: Segmentation, others: list[str]) -> None:
@@ -96,9 +71,7 @@ def join_ensemble(task: Segmentation, others: list[str]) -> None:
         return
     models, inferences = [task.model], [task.inference]
     for other in others:
-        path = Path(other)
-        key = "run" if path.is_dir() else "checkpoint"
-        file = find_checkpoint({"run": None, "checkpoint": None, key: other})
+        file = member_checkpoint(other)
         config, _ = stored_config(file)
         config |= {"weights": None, "architecture": without_pretraining(config["architecture"])}
         inference = make(config["inference"])
@@ -111,6 +84,31 @@ def join_ensemble(task: Segmentation, others: list[str]) -> None:
         inferences.append(inference)
     crf, inferences[0].crf = inferences[0].crf, None
     task.model, task.inference = Ensemble(models), EnsembleInference(inferences, crf)
+
+
+def member_checkpoint(other: str) -> Path:
+    """The checkpoint of an ensemble's member, given its run folder or file."""
+    key = "run" if Path(other).is_dir() else "checkpoint"
+    return find_checkpoint({"run": None, "checkpoint": None, key: other})
+
+
+def report(task: Segmentation, results: dict, checkpoint: Path, run_dir: Path) -> None:
+    """Writes and prints the scores, where there are labels, and packs what a test server gets.
+
+    Raises:
+        UserError: a prediction is missing or not what the server wants.
+    """
+    logger.info("checkpoint  %s", checkpoint)
+    if results["metrics"]:
+        write_results(run_dir / "results.json", results)
+        print_scores(results["metrics"], f"{results['dataset']} {results['split']}")
+        logger.info("results     %s", run_dir / "results.json")
+    if isinstance(task.evaluation, Submission):
+        archive = task.evaluation.finish()
+        made = {name: value for name, value in results.items() if name not in SCORES}
+        made |= {"archive": archive.name, "archive_sha256": file_sha256(archive)}
+        write_results(run_dir / "submission.json", made)
+        logger.info("submission  %s", archive)
 
 
 def evaluate_checkpoint(

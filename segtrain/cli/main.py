@@ -20,11 +20,12 @@ COMMANDS = {
     "train": "train, then evaluate the best checkpoint (the default command)",
     "chain": "train an experiment after those it starts from; resume=<folder> goes on",
     "evaluate": "evaluate run=<run folder> or checkpoint=<file> on any split",
+    "predict": "label maps, overlays, cut-outs of input=<pictures, video>; run=<run folder>",
     "prepare": "download, convert and verify dataset=<name>; preview=true draws samples",
     "benchmark": "measure=<what>: speed, memory and FLOPs of networks, loaders, metrics",
 }
 GROUPS = (
-    "dataset", "architecture", "architecture/backbone", "architecture/rpn", "loss", "optimizer",
+    "dataset", "architecture", "architecture/backbone", "loss", "optimizer",
     "inference", "inference/window", "inference/crf", "trainer", "callback", "logger", "measure",
 )  # fmt: skip
 
@@ -118,6 +119,7 @@ def help_text() -> str:
         "  segtrain resume=outputs/quickstart/<date_time>",
         "  segtrain chain experiment=fcn8s_voc          all its stages, one after the other",
         "  segtrain evaluate run=outputs/quickstart/<date_time> split=val",
+        "  segtrain predict run=outputs/quickstart/<date_time> input=photos output=labels",
         "  segtrain prepare dataset=voc                 download, convert, verify; preview=true",
         "  segtrain --cfg job                           print the composed configuration",
         "",

@@ -20,6 +20,7 @@ FOLDERS = {  # split -> annotation, folder of the archives
     "train_coarse": ("gtCoarse", "train"),
     "val_coarse": ("gtCoarse", "val"),
 }
+IDS_A_SPLIT = 100_000  # image ids are unique over the splits, which may be joined
 IMAGE_END = "_leftImg8bit.png"
 
 
@@ -51,6 +52,7 @@ class CityscapesInstances:
 
     def __init__(self, root: str, split: str, labels: LabelSet) -> None:
         self.pairs = _list_split(root, split, labels, "instanceIds")
+        self.first_id = list(FOLDERS).index(split) * IDS_A_SPLIT
         self.labels = labels
         self.labelled = self.pairs.labelled
 
@@ -93,7 +95,7 @@ class CityscapesInstances:
             np.equal(ids, value, out=mask.view(bool))
         labels = [self.labels.raw_to_train[value // 1000 or value] for value in values]
         crowd = np.array([value < 1000 for value in values], bool)
-        return target_from_masks(masks, labels, crowd, image_id=index)
+        return target_from_masks(masks, labels, crowd, image_id=self.first_id + index)
 
 
 def _list_split(root: str, split: str, labels: LabelSet, kind: str) -> ImageMaskPairs:

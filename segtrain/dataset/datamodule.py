@@ -99,7 +99,8 @@ class SegmentationData(pl.LightningDataModule):
         if not source.labelled:
             raise UserError(
                 f"split '{split}' of {self.name} has no public labels to train on or to evaluate; "
-                "choose another with dataset.splits.<train|val|test>=... or split=..."
+                "choose another with dataset.splits.<train|val|test>=... or split=...; "
+                "segtrain evaluate submit=true writes what its test server takes"
             )
         return source
 

@@ -17,13 +17,15 @@ class ShapeInstances:
     Args:
         scenes: the same split of `shapes`.
         labels: the seven classes; raw values are the class ids of `shapes`, 1 to 7.
+        first_id: image id of its first image; ids are unique over the splits.
     """
 
     labelled = True
 
-    def __init__(self, scenes: Shapes, labels: LabelSet) -> None:
+    def __init__(self, scenes: Shapes, labels: LabelSet, first_id: int) -> None:
         self.scenes = scenes
         self.labels = labels
+        self.first_id = first_id
         self._drawn: dict[int, tuple[np.ndarray, np.ndarray, list[int]]] = {}
 
     def __len__(self) -> int:
@@ -43,7 +45,8 @@ class ShapeInstances:
             self._drawn[index] = self._draw(index)
         image, owner, labels = self._drawn[index]
         masks = owner == np.arange(1, len(labels) + 1, dtype=np.uint8)[:, None, None]
-        return image.copy(), target_from_masks(masks, labels, np.zeros(len(labels)), index)
+        image_id = self.first_id + index
+        return image.copy(), target_from_masks(masks, labels, np.zeros(len(labels)), image_id)
 
     def class_counts(self, index: int) -> np.ndarray:
         """(K + 1,) int64 instances per class; crowds last, of which there are none."""
@@ -68,4 +71,6 @@ def shape_instances(
 
     `num_images` tells each split's length. Raises UserError for another split.
     """
-    return ShapeInstances(shapes(split, labels, num_images, size, seed), labels)
+    scenes = shapes(split, labels, num_images, size, seed)
+    first_id = sum(list(num_images.values())[: list(num_images).index(split)])
+    return ShapeInstances(scenes, labels, first_id)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torchvision.ops import batched_nms, box_iou
 
 from segtrain.contracts import Detections
-from segtrain.inference.resizing import by_size, resized, size_at_test
+from segtrain.errors import UserError
+from segtrain.inference.resizing import by_size, check_sides, resized, size_at_test
 
 SMALLEST_SIDE = 1e-2  # pixels, of a detection
 
@@ -61,6 +62,9 @@ class Detect:
             None.
         mask_voting: the same for their masks (Dai et al. 2016, arXiv 1512.04412, 4); None takes
             the mask at the final box, averaged over the views.
+
+    Raises:
+        UserError: a value cannot be used.
     """
 
     task: ClassVar[str] = "instance"
@@ -76,6 +80,11 @@ class Detect:
         box_voting: float | None,
         mask_voting: float | None,
     ) -> None:
+        check_sides("inference.short_sides", short_sides)
+        for key, share in (("min_score", min_score), ("nms_iou", nms_iou),
+                           ("box_voting", box_voting), ("mask_voting", mask_voting)):  # fmt: skip
+            if share is not None and not 0 <= share < 1:
+                raise UserError(f"inference.{key}={share}: expected a number from 0 to below 1")
         self.short_sides = short_sides
         self.long_side = long_side
         self.flip = flip
@@ -113,13 +122,14 @@ class Detect:
         found = [model.find_boxes(view) for view in views]
         candidates = [self._candidates(looks, frames) for looks in zip(*found, strict=True)]
         kept = [self._suppress(image) for image in candidates]
+        final = [self._vote(*pair) for pair in zip(kept, candidates, strict=True)]
         if self.mask_voting is None:
-            masks = mean_masks(model, views, frames, kept)
+            masks = mean_masks(model, views, frames, final)
         else:
-            masks = self._vote_masks(model, views, frames, candidates, kept)
+            masks = self._vote_masks(model, views, frames, candidates, kept, final)
         return [
             {"boxes": k.boxes, "scores": k.scores, "labels": k.labels, "masks": m}
-            for k, m in zip(kept, masks, strict=True)
+            for k, m in zip(final, masks, strict=True)
         ]
 
     def _resize(
@@ -153,11 +163,14 @@ class Detect:
     def _suppress(self, found: Candidates) -> Candidates:
         best = batched_nms(found.boxes, found.scores, found.labels, self.nms_iou)
         best = best[: self.max_detections]
-        kept = Candidates(*(field[best] for field in found))
-        if self.box_voting is None or not len(best):
+        return Candidates(*(field[best] for field in found))
+
+    def _vote(self, kept: Candidates, found: Candidates) -> Candidates:
+        if self.box_voting is None:
             return kept
         votes = voters(kept, found, self.box_voting)
-        return kept._replace(boxes=votes @ found.boxes)
+        # Not a matrix product, which autocast and TF32 would round to a pixel or more.
+        return kept._replace(boxes=(votes[..., None] * found.boxes).sum(1))
 
     def _vote_masks(
         self,
@@ -166,10 +179,11 @@ class Detect:
         frames: list[Frame],
         candidates: list[Candidates],
         kept: list[Candidates],
+        final: list[Candidates],
     ) -> list[Tensor]:
         results = []
-        for number, (found, final) in enumerate(zip(candidates, kept, strict=True)):
-            votes = voters(final, found, self.mask_voting)
+        for number, (found, best) in enumerate(zip(candidates, kept, strict=True)):
+            votes = voters(best, found, self.mask_voting)
             order, masks = [], []
             for view_number, (view, frame) in enumerate(zip(views, frames, strict=True)):
                 own = torch.where((found.views == view_number) & votes.any(0))[0]
@@ -177,7 +191,8 @@ class Detect:
                 masks.append(masks_of_one(model, view, frame, asked, number, len(kept)))
                 order.append(own)
             masks, order = torch.cat(masks), torch.cat(order)
-            results.append(merge_masks(masks, found.boxes[order], votes[:, order], final.boxes))
+            boxes, votes = found.boxes[order], votes[:, order]
+            results.append(merge_masks(masks, boxes, votes, final[number].boxes))
         return results
 
 

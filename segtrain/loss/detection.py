@@ -1,5 +1,7 @@
 """Losses of detectors and of segment proposals, as means over all processes' examples."""
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,6 +20,8 @@ class DetectionLoss(nn.Module):
         anchor_beta: where the smooth L1 of anchor offsets turns from a square into a line.
         box_beta: the same for the offsets of regions.
     """
+
+    task: ClassVar[str] = "instance"
 
     def __init__(self, anchor_beta: float, box_beta: float) -> None:
         super().__init__()
@@ -51,6 +55,8 @@ class ProposalLoss(nn.Module):
     Args:
         mask_weight: of the masks' term over that of objectness.
     """
+
+    task: ClassVar[str] = "proposal"
 
     def __init__(self, mask_weight: float) -> None:
         super().__init__()

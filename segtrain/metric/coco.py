@@ -4,22 +4,23 @@ The matching is faster-coco-eval's, one class at a time: its Python objects take
 """
 
 import json
-import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch.distributed as dist
-from faster_coco_eval import COCO, COCOeval_faster
-from pycocotools import mask as rle
 
 from segtrain.contracts import Detections, LabelSet, TrueInstances
 from segtrain.masks import paste
-
-logger = logging.getLogger("segtrain")
+from segtrain.metric.matching import (
+    EvaluatedImage,
+    found_entry,
+    precision_recall,
+    recall_of_all,
+    true_entry,
+)
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class ApAr:
     ar_small: float | None
     ar_medium: float | None
     ar_large: float | None
-    per_class_ap: list[float | None]  # empty where labels are ignored
+    per_class_ap: list[float | None]  # empty, as AP is None, where labels are ignored
 
 
 @dataclass(frozen=True)
@@ -50,17 +51,6 @@ class CocoScores:
 
     masks: ApAr
     boxes: ApAr
-
-
-@dataclass(frozen=True, slots=True)
-class EvaluatedImage:
-    """What is kept of an image; its instances and its n detections are sorted by label."""
-
-    truth: TrueInstances
-    boxes: np.ndarray  # (n, 4) float32 x1 y1 x2 y2
-    scores: np.ndarray  # (n,) float32
-    labels: np.ndarray  # (n,) int64
-    codes: list[bytes]  # n masks as COCO's compressed run-length codes
 
 
 class CocoEvaluation:
@@ -81,7 +71,7 @@ class CocoEvaluation:
         max_detections: tuple[int, ...] = (1, 10, 100),
         mask_threshold: float = 0.5,
     ) -> None:
-        self.num_classes = 1 if class_agnostic else num_classes
+        self.num_classes = num_classes
         self.class_agnostic = class_agnostic
         self.max_detections = sorted(max_detections)
         self.mask_threshold = mask_threshold
@@ -92,7 +82,11 @@ class CocoEvaluation:
         self.images = {}
 
     def update(self, detections: list[Detections], targets: list[TrueInstances]) -> None:
-        """Adds images; one that was added before is replaced. Labels must be below K."""
+        """Adds images, with labels below `num_classes`.
+
+        Raises:
+            ValueError: an image was added before.
+        """
         for found, truth in zip(detections, targets, strict=True):
             scores, labels = found["scores"].float().cpu().numpy(), found["labels"].cpu().numpy()
             kept = best(scores, labels, self.max_detections[-1], self.class_agnostic)
@@ -100,6 +94,10 @@ class CocoEvaluation:
             masks = found["masks"].float().cpu().numpy()[kept]
             codes = paste(masks, boxes, truth["size"], self.mask_threshold)
             image = EvaluatedImage(_by_label(truth), boxes, scores[kept], labels[kept], codes)
+            if truth["image_id"] in self.images:
+                raise ValueError(f"image id {truth['image_id']} stands for two images")
+            if truth["image_id"] in self.images:
+                raise ValueError(f"image id {truth['image_id']} stands for two images")
             self.images[truth["image_id"]] = image
 
     def compute(self) -> CocoScores:
@@ -151,23 +149,31 @@ class CocoEvaluation:
         return sorted(images.items())
 
     def _scores(self, images: list[tuple[int, EvaluatedImage]]) -> CocoScores:
+        if self.class_agnostic:
+            return CocoScores(*(self._recall(images, kind) for kind in ("segm", "bbox")))
         truths = self._by_class([image.truth["labels"] for _, image in images])
         founds = self._by_class([image.labels for _, image in images])
         masks, boxes = [], []
         for truth, found in zip(truths, founds, strict=True):
             entries = (
-                [_true_entry(*images[image], place) for image, place in truth.tolist()],
-                [_found_entry(*images[image], place) for image, place in found.tolist()],
+                [true_entry(*images[image], place) for image, place in truth.tolist()],
+                [found_entry(*images[image], place) for image, place in found.tolist()],
             )
-            masks.append(_precision_recall(*entries, "segm", self.max_detections))
-            boxes.append(_precision_recall(*entries, "bbox", self.max_detections))
+            masks.append(precision_recall(*entries, "segm", self.max_detections))
+            boxes.append(precision_recall(*entries, "bbox", self.max_detections))
         return CocoScores(self._summary(masks), self._summary(boxes))
+
+    def _recall(self, images: list[tuple[int, EvaluatedImage]], kind: str) -> ApAr:
+        recall = recall_of_all(images, kind, self.max_detections)  # (T, A, M)
+        by_number = {n: _mean(recall[:, 0, m]) for m, n in enumerate(self.max_detections)}
+        by_size = (_mean(recall[:, size, -1]) for size in (1, 2, 3))
+        return ApAr(*[None] * 6, by_number, *by_size, [])
 
     def _by_class(self, labels: list[np.ndarray]) -> list[np.ndarray]:
         """(m, 2) for each class: the images of its instances and their places therein."""
         image = np.repeat(np.arange(len(labels)), [len(part) for part in labels])
         place = _joined(np.arange(len(part)) for part in labels)
-        label = np.zeros_like(place) if self.class_agnostic else _joined(labels)
+        label = _joined(labels)
         order = np.argsort(label, kind="stable")
         bounds = np.searchsorted(label[order], np.arange(1, self.num_classes))
         return np.split(np.stack([image, place], 1)[order], bounds)
@@ -175,7 +181,6 @@ class CocoEvaluation:
     def _summary(self, tables: list[tuple[np.ndarray, np.ndarray]]) -> ApAr:
         precision = np.stack([table for table, _ in tables], 2)  # (T, R, K, A)
         recall = np.stack([table for _, table in tables], 1)  # (T, K, A, M)
-        classes = [] if self.class_agnostic else range(self.num_classes)
         return ApAr(
             _mean(precision[..., 0]),
             _mean(precision[0, ..., 0]),
@@ -183,7 +188,7 @@ class CocoEvaluation:
             *(_mean(precision[..., size]) for size in (1, 2, 3)),
             {limit: _mean(recall[..., 0, m]) for m, limit in enumerate(self.max_detections)},
             *(_mean(recall[..., size, -1]) for size in (1, 2, 3)),
-            [_mean(precision[:, :, label, 0]) for label in classes],
+            [_mean(precision[:, :, label, 0]) for label in range(self.num_classes)],
         )
 
 
@@ -228,31 +233,6 @@ def _joined(parts: Iterable[np.ndarray]) -> np.ndarray:
     return np.concatenate([np.zeros(0, np.int64), *parts])
 
 
-def _entry(
-    image_id: int, size: tuple[int, int], code: bytes, box: np.ndarray, category: int
-) -> dict:
-    x1, y1, x2, y2 = box.tolist()
-    return {
-        "image_id": image_id,
-        "category_id": category,
-        "segmentation": {"size": list(size), "counts": code.decode()},
-        "bbox": [x1, y1, x2 - x1, y2 - y1],
-    }
-
-
-def _true_entry(image_id: int, image: EvaluatedImage, place: int) -> dict:
-    truth = image.truth
-    entry = _entry(image_id, truth["size"], truth["codes"][place], truth["boxes"][place], 1)
-    area, crowd = truth["area"][place].item(), int(truth["crowd"][place])
-    return {**entry, "area": area, "iscrowd": crowd}
-
-
-def _found_entry(image_id: int, image: EvaluatedImage, place: int, category: int = 1) -> dict:
-    code, box = image.codes[place], image.boxes[place]
-    entry = _entry(image_id, image.truth["size"], code, box, category)
-    return {**entry, "score": image.scores[place].item()}
-
-
 def _results(
     images: list[tuple[int, EvaluatedImage]], labels: LabelSet, boxes: bool
 ) -> Iterator[dict]:
@@ -261,38 +241,10 @@ def _results(
         categories.setdefault(train, raw)
     for image_id, image in images:
         for place, label in enumerate(image.labels.tolist()):
-            entry = _found_entry(image_id, image, place, categories[label])
+            entry = found_entry(image_id, image, place, categories[label])
             if not boxes:
                 del entry["bbox"]
             yield entry
-
-
-def _precision_recall(
-    truths: list[dict], found: list[dict], kind: Literal["segm", "bbox"], limits: list[int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """One class's precision (T, R, A) and recall (T, A, M); -1 where nothing is to be found.
-
-    T IoUs, R recalls, A areas (all, small, medium, large), M limits of detections, of which
-    precision is at the last one.
-    """
-    if not truths:
-        return -np.ones((10, 101, 4)), -np.ones((10, 4, len(limits)))
-    for entry in found:
-        mask, (*_, width, height) = entry["segmentation"], entry["bbox"]
-        entry["area"] = float(rle.area(mask)) if kind == "segm" else width * height
-    sizes = {entry["image_id"]: entry["segmentation"]["size"] for entry in (*truths, *found)}
-    images = [{"id": key, "height": h, "width": w} for key, (h, w) in sizes.items()]
-    sets = []
-    for entries in (truths, found):
-        entries = [{"iscrowd": 0, **entry, "id": n} for n, entry in enumerate(entries, 1)]
-        sets.append(COCO({"images": images, "annotations": entries, "categories": [{"id": 1}]}))
-    # Its own threads take longer than they save: they wait for one another's Python code.
-    evaluation = COCOeval_faster(*sets, kind, print_function=logger.debug, rle_iou_max_workers=1)
-    evaluation.params.maxDets = list(limits)
-    evaluation.evaluate()
-    evaluation.accumulate()
-    precision, recall = evaluation.eval["precision"], evaluation.eval["recall"]
-    return precision[:, :, 0, :, -1].copy(), recall[:, 0]
 
 
 def _mean(values: np.ndarray) -> float | None:

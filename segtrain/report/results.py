@@ -85,7 +85,7 @@ def print_scores(metrics: dict, title: str) -> None:
     Console().print(table)
     absent = [n for n in classes if all(values[n] is None for values in per_class)]
     if absent:
-        Console().print(f"absent from truth and prediction, left out: {', '.join(absent)}")
+        Console().print(f"absent, left out of the means: {', '.join(absent)}")
 
 
 def _percent(value: float | None, missing: str) -> str:

@@ -46,7 +46,7 @@ class Segmentation(pl.LightningModule):
         labels: the classes.
         config: resolved configuration, stored in checkpoints so that one file rebuilds the run.
         seed: of dropout; step s draws from (seed, s, process), so a resumed run draws the same.
-        compile_model: whether `model` goes through torch.compile.
+        compile_model: whether `model`, or its dense parts, go through torch.compile.
         freeze_batch_norm: whether statistics, scales and shifts of batch norm stay as they are.
         frozen: names of the network's parts that stay as they are, such as `backbone.body.layer1`.
 
@@ -84,13 +84,21 @@ class Segmentation(pl.LightningModule):
             part.requires_grad_(False)
         self.train()
         if compile_model:
-            self.model.compile()
+            self._compile()
 
     def train(self, mode: bool = True) -> "Segmentation":
         super().train(mode)
         for part in self._frozen_parts():
             part.eval()
         return self
+
+    def _compile(self) -> None:
+        if self.evaluation.task == "semantic":
+            self.model.compile()
+            return
+        # Only what is dense: the number of regions is another one in every image.
+        self.model.backbone.compile(dynamic=True)
+        self.model.neck.compile(dynamic=True)
 
     def _frozen_parts(self) -> list[nn.Module]:
         parts = [part_of(self.model, name) for name in self.frozen]
@@ -150,7 +158,8 @@ class Segmentation(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         seen = self.trainer.global_step * self.config["batch_size"]
         epochs = seen / len(self.trainer.datamodule.train_source)
-        checkpoint["segtrain"] = {"config": self.config, "epochs": epochs}
+        labels = self.labels.to_plain()  # so that the file alone is enough to predict
+        checkpoint["segtrain"] = {"config": self.config, "epochs": epochs, "labels": labels}
 
     def _evaluate(self, batch: dict) -> None:
         self.evaluation.update(self.inference(self.model, batch["image"]), batch)

@@ -13,7 +13,7 @@ from torchvision.ops import MultiScaleRoIAlign, roi_align
 from segtrain.architecture.blocks import batch_norms
 from segtrain.architecture.instance.fpn import FeaturePyramid, batch_of, with_coarsest
 from segtrain.architecture.instance.roi import mask_targets, pool
-from segtrain.architecture.published import from_published, of_used_categories, without_epsilon
+from segtrain.architecture.published import from_published, without_epsilon
 from segtrain.architecture.weights import load_weights
 from segtrain.assembly import make
 from segtrain.dataset.instances import target_from_masks, training_objects
@@ -39,7 +39,7 @@ def pair() -> tuple[nn.Module, nn.Module]:
         theirs.roi_heads.mask_predictor.mask_fcn_logits.weight.mul_(0.1)
     config = composed("architecture=mask_rcnn", "architecture.backbone.weights=none")
     ours = make(config["architecture"], num_classes=90)
-    load_weights(ours, from_published(theirs.state_dict()), "torchvision")
+    load_weights(ours, from_published(theirs.state_dict(), ours.state_dict()), "torchvision")
     return theirs.double().eval(), ours.double().eval()
 
 
@@ -134,7 +134,7 @@ def test_weights_for_all_ids_fit_the_80_classes(pair):
     theirs, _ = pair
     config = composed("architecture=mask_rcnn", "architecture.backbone.weights=none")
     ours = make(config["architecture"], num_classes=80)
-    state = of_used_categories(from_published(theirs.state_dict()), ours.state_dict())
+    state = from_published(theirs.state_dict(), ours.state_dict())
     load_weights(ours, state, "torchvision")
     rows = [0, *(raw for raw in sorted(composed_coco_ids()))]
     scores = theirs.roi_heads.box_predictor.cls_score.weight

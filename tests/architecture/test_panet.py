@@ -14,6 +14,7 @@ from segtrain.architecture.instance.panet import (
 )
 from segtrain.architecture.instance.roi import pool
 from segtrain.assembly import make
+from segtrain.errors import UserError
 
 STRIDES = [4, 8, 16, 32]
 
@@ -143,3 +144,24 @@ def test_every_part_can_be_left_out():
         model = make(config["architecture"], num_classes=5)
         sizes.append(sorted(tuple(p.shape) for p in model.parameters()))
     assert sizes[0] == sizes[1]
+
+
+@pytest.mark.parametrize("architecture", ["mask_rcnn", "panet", "fpn"])
+@pytest.mark.parametrize("output_stride", [8, 16])
+def test_a_pyramid_needs_four_strides(architecture, output_stride):
+    config = composed(f"architecture={architecture}", "architecture.backbone.weights=none",
+                      "architecture.backbone.name=test_resnet",
+                      f"architecture.backbone.output_stride={output_stride}")  # fmt: skip
+    with pytest.raises(UserError, match="output_stride=32"):
+        make(config["architecture"], num_classes=5)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "key"), [("mask_rcnn", "rpn.anchor_sizes"), ("fpn", "scales")]
+)
+def test_there_is_a_size_for_every_level(architecture, key):
+    config = composed(f"architecture={architecture}", "architecture.backbone.weights=none",
+                      "architecture.backbone.name=test_resnet",
+                      f"architecture.{key}=[32,64]")  # fmt: skip
+    with pytest.raises(UserError, match=key):
+        make(config["architecture"], num_classes=5)

@@ -3,6 +3,7 @@ import pytest
 import torch
 from torchvision.ops import box_iou, nms
 
+from segtrain.errors import UserError
 from segtrain.inference import resizing
 from segtrain.inference.detect import Candidates, Detect, Frame, merge_masks, voters
 
@@ -172,3 +173,28 @@ def test_frames_lead_there_and_back():
     boxes = torch.tensor([[3.0, 4, 30, 50]])
     assert frame.to_view(boxes).tolist() == [[60.0, 2.0, 114.0, 25.0]]
     torch.testing.assert_close(frame.to_image(frame.to_view(boxes)), boxes)
+
+
+def test_voted_boxes_are_as_exact_under_autocast():
+    boxes, scores = boxes_of_classes()
+    expected = detect(network(boxes, scores), ramp(), box_voting=0.6)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = detect(network(boxes, scores), ramp(), box_voting=0.6)
+    torch.testing.assert_close(got["boxes"], expected["boxes"])
+
+
+def test_voting_on_masks_may_be_stricter_than_on_boxes():
+    """Voted boxes may overlap no candidate so much; votes are those of the box before."""
+    boxes = [[[10.0, 10, 30, 30]], [[16, 10, 36, 30]]]
+    got = detect(network(boxes, [[0.9], [0.8]]), ramp(), box_voting=0.4, mask_voting=0.9)
+    assert len(got["boxes"]) == 1
+    assert torch.isfinite(got["masks"]).all()
+
+
+@pytest.mark.parametrize(
+    "changes", [{"short_sides": 64}, {"short_sides": []}, {"short_sides": [0]}, {"nms_iou": 1.5},
+                {"box_voting": 1.0}, {"min_score": -1}],
+)  # fmt: skip
+def test_settings_that_make_no_sense_are_refused(changes):
+    with pytest.raises(UserError, match=next(iter(changes))):
+        Detect(**{**PLAIN, **changes})

@@ -1,11 +1,8 @@
-from functools import partial
-
 import pytest
 import torch
 from torch import nn
 
 from segtrain.architecture.backbone import TimmBackbone
-from segtrain.architecture.instance.fpn import FeaturePyramid
 from segtrain.architecture.instance.fpn_proposals import FPNProposals
 from segtrain.inference.propose import Propose
 
@@ -35,8 +32,7 @@ def test_boxes_come_back_in_pixels_of_the_image(size, resized):
 def test_an_image_alone_and_among_others():
     torch.manual_seed(0)
     backbone = TimmBackbone("test_resnet", "none", 32, False, None, {})
-    neck = partial(FeaturePyramid, channels=8, norm="none")
-    model = FPNProposals(2, backbone, neck, [5, 7], 16, 14, [32, 64, 128, 256, 512],
+    model = FPNProposals(2, backbone, 8, [5, 7], 16, 14, [32, 64, 128, 256, 512],
                          1.25, 128, 0.25).eval()  # fmt: skip
     for head in model.heads:
         nn.init.normal_(head.conv.weight)

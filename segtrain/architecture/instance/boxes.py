@@ -84,25 +84,21 @@ def match(
     Returns:
         (m,) int64: an object's number, NEGATIVE or UNDECIDED.
     """
-    matched = torch.full((len(boxes),), NEGATIVE, device=boxes.device)
     if not len(objects):
-        return matched
+        return torch.full((len(boxes),), NEGATIVE, device=boxes.device)
     largest = torch.full_like(boxes[:, 0], -1.0, dtype=torch.result_type(objects, boxes))
-    nearest = torch.zeros_like(matched)
-    is_best = torch.zeros_like(matched, dtype=torch.bool)
+    nearest = torch.zeros(len(boxes), dtype=torch.long, device=boxes.device)
+    is_best = torch.zeros_like(nearest, dtype=torch.bool)
     for start in range(0, len(objects), OBJECTS_AT_ONCE):
         overlaps = box_iou(objects[start : start + OBJECTS_AT_ONCE], boxes)  # (<= 64, m)
         values, numbers = overlaps.max(0)
-        better = values > largest
-        largest[better] = values[better]
-        nearest[better] = start + numbers[better]
+        nearest = torch.where(values > largest, start + numbers, nearest)
+        largest = torch.maximum(values, largest)
         if best_too:
             tops = overlaps.max(1, keepdim=True).values
             is_best |= ((overlaps == tops) & (tops > 0)).any(0)
-    matched[largest >= negative_iou] = UNDECIDED
-    chosen = (largest >= positive_iou) | is_best
-    matched[chosen] = nearest[chosen]
-    return matched
+    matched = torch.where(largest >= negative_iou, UNDECIDED, NEGATIVE)
+    return torch.where((largest >= positive_iou) | is_best, nearest, matched)
 
 
 def sample(matched: Tensor, count: int, positive_fraction: float) -> tuple[Tensor, Tensor]:

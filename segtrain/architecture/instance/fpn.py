@@ -60,6 +60,19 @@ def conv(
     raise UserError(f"norm={norm}: expected none, batch or group")
 
 
+def require_pyramid(strides: list[int]) -> None:
+    """Refuses a backbone whose maps are not those that regions and scales are shared out over.
+
+    Raises:
+        UserError: the strides are not 4, 8, 16 and 32.
+    """
+    if list(strides) != [4, 8, 16, 32]:
+        raise UserError(
+            f"the backbone's maps have strides {list(strides)}, a feature pyramid needs "
+            "[4, 8, 16, 32]; set architecture.backbone.output_stride=32"
+        )
+
+
 def with_coarsest(maps: list[Tensor]) -> list[Tensor]:
     """P2..P5 and P6, every second cell of P5."""
     return [*maps, maps[-1][:, :, ::2, ::2]]

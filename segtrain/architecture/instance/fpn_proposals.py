@@ -7,16 +7,24 @@ level and a head) of all cells are numbered together: level by level, head by he
 N images, S places, Q of them positive, M cells a side of a mask.
 """
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segtrain.architecture.instance.boxes import NEGATIVE, sample
-from segtrain.architecture.instance.fpn import FeaturePyramid, batch_of, with_coarsest
+from segtrain.architecture.instance.fpn import (
+    FeaturePyramid,
+    batch_of,
+    require_pyramid,
+    with_coarsest,
+)
 from segtrain.architecture.instance.roi import mask_targets
 from segtrain.contracts import ProposalOutputs, TrainInstances
+from segtrain.errors import UserError
+
+LEVELS = 5  # P2 to P6
 
 
 class Grid(NamedTuple):
@@ -54,6 +62,8 @@ class FPNProposals(nn.Module):
         positive_fraction: at most, of the samples.
     """
 
+    task: ClassVar[str] = "proposal"
+
     def __init__(
         self,
         num_classes: int,
@@ -68,6 +78,9 @@ class FPNProposals(nn.Module):
         positive_fraction: float,
     ) -> None:
         super().__init__()
+        if len(scales) != LEVELS:
+            raise UserError(f"architecture.scales={scales}: expected {LEVELS}, of P2 to P6")
+        require_pyramid(backbone.strides)
         self.backbone = backbone
         self.neck = FeaturePyramid(backbone.channels, channels, norm="none")
         self.heads = nn.ModuleList(
@@ -207,17 +220,7 @@ class ProposalHead(nn.Module):
         return self.scores(self.conv(x).relu_())[:, 0].float()
 
     def hidden_at(self, x: Tensor, image: Tensor, row: Tensor, column: Tensor) -> Tensor:
-        """What the convolution and its ReLU give at single cells.
-
-        Args:
-            x: (N, C, h, w).
-            image: (S,).
-            row: (S,).
-            column: (S,).
-
-        Returns:
-            (S, width).
-        """
+        """(S, width) what convolution and ReLU make of single cells (S,) of maps (N, C, h, w)."""
         side = self.conv.kernel_size[0]
         steps = torch.arange(side, device=x.device)
         rows = row[:, None, None] + steps[:, None]

@@ -1,10 +1,11 @@
 """Mask R-CNN with a feature pyramid (He et al., ICCV 2017, arXiv 1703.06870)."""
 
 from collections.abc import Callable
+from typing import ClassVar
 
 from torch import Tensor, nn
 
-from segtrain.architecture.instance.fpn import FeaturePyramid
+from segtrain.architecture.instance.fpn import FeaturePyramid, require_pyramid
 from segtrain.architecture.instance.roi import BoxHead, MaskHead
 from segtrain.architecture.instance.two_stage import View, find_boxes, find_masks, learn, look
 from segtrain.contracts import DetectionOutputs, TrainInstances
@@ -26,6 +27,8 @@ class MaskRCNN(nn.Module):
         positive_fraction: at most, of the samples.
     """
 
+    task: ClassVar[str] = "instance"
+
     def __init__(
         self,
         num_classes: int,
@@ -40,6 +43,7 @@ class MaskRCNN(nn.Module):
         positive_fraction: float,
     ) -> None:
         super().__init__()
+        require_pyramid(backbone.strides)
         self.backbone = backbone
         self.neck = FeaturePyramid(backbone.channels, channels, norm="none")
         strides = backbone.strides

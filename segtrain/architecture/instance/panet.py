@@ -5,13 +5,14 @@ R regions, Q positives, K classes, M cells a side of a mask.
 
 from collections.abc import Callable
 from functools import reduce
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from segtrain.architecture.blocks import at_least_float32
-from segtrain.architecture.instance.fpn import FeaturePyramid, conv
+from segtrain.architecture.instance.fpn import FeaturePyramid, conv, require_pyramid
 from segtrain.architecture.instance.roi import (
     SAMPLES_PER_BIN,
     box_classifier,
@@ -47,6 +48,8 @@ class PANet(nn.Module):
         positive_fraction: at most, of the samples.
     """
 
+    task: ClassVar[str] = "instance"
+
     def __init__(
         self,
         num_classes: int,
@@ -67,6 +70,7 @@ class PANet(nn.Module):
     ) -> None:
         super().__init__()
         strides = backbone.strides
+        require_pyramid(backbone.strides)
         self.backbone = backbone
         pyramid = FeaturePyramid(backbone.channels, channels, norm)
         self.neck = PathAggregation(pyramid, norm) if bottom_up else pyramid

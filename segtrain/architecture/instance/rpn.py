@@ -16,8 +16,10 @@ from segtrain.architecture.instance.boxes import (
     sample,
 )
 from segtrain.contracts import TrainInstances
+from segtrain.errors import UserError
 
 WEIGHTS = (1.0, 1.0, 1.0, 1.0)
+LEVELS = 5  # P2 to P6
 SMALLEST_SIDE = 1e-3  # pixels, of a proposal
 
 
@@ -44,6 +46,9 @@ class RegionProposals(nn.Module):
         pre_nms: best proposals of each level that enter suppression, in `train` and `test`.
         post_nms: best proposals of an image that leave it, in `train` and `test`.
         nms_iou: overlap from which the worse of two proposals is dropped, level by level.
+
+    Raises:
+        UserError: there is not one anchor size a level.
     """
 
     def __init__(
@@ -61,6 +66,8 @@ class RegionProposals(nn.Module):
         nms_iou: float,
     ) -> None:
         super().__init__()
+        if len(anchor_sizes) != LEVELS:
+            raise UserError(f"rpn.anchor_sizes={anchor_sizes}: expected {LEVELS}, of P2 to P6")
         self.conv = nn.Conv2d(in_channels, in_channels, 3, padding=1)
         self.objectness = nn.Conv2d(in_channels, len(aspect_ratios), 1)
         self.deltas = nn.Conv2d(in_channels, 4 * len(aspect_ratios), 1)

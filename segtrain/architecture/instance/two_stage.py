@@ -11,7 +11,12 @@ from torch import Tensor, nn
 from segtrain.architecture.blocks import at_least_float32
 from segtrain.architecture.instance.boxes import clip, decode
 from segtrain.architecture.instance.fpn import batch_of, with_coarsest
-from segtrain.architecture.instance.roi import BOX_WEIGHTS, mask_targets, sample_regions
+from segtrain.architecture.instance.roi import (
+    BOX_WEIGHTS,
+    RoIExamples,
+    mask_targets,
+    sample_regions,
+)
 from segtrain.contracts import DetectionOutputs, TrainInstances
 
 
@@ -40,7 +45,7 @@ def learn(
     regions = sample_regions(proposals, targets, *model.sampling)
     scores, deltas = model.box(view.pooled, regions.boxes)
     labels = regions.labels[regions.positive]
-    masks = model.mask(view.pooled, regions.positive_boxes, labels)
+    masks = mask_logits(model, view, regions, labels)
     wanted = [
         mask_targets(target, matched, boxes, masks.shape[-1])
         for target, matched, boxes in zip(
@@ -56,6 +61,18 @@ def learn(
         "mask_logits": masks,
         "mask_target": torch.cat(wanted),
     }
+
+
+def mask_logits(model: nn.Module, view: View, regions: RoIExamples, labels: Tensor) -> Tensor:
+    """(Q, M, M) of the positives.
+
+    Where there is none the head sees one region for nothing: batch norm that is synchronised over
+    processes waits for all of them.
+    """
+    if len(labels):
+        return model.mask(view.pooled, regions.positive_boxes, labels)
+    boxes = [own[: int(number == 0)] for number, own in enumerate(regions.boxes)]
+    return model.mask(view.pooled, boxes, labels.new_ones(1))[:0]
 
 
 def find_boxes(model: nn.Module, view: View) -> list[tuple[Tensor, Tensor]]:

@@ -1,0 +1,88 @@
+"""Videos through OpenCV: frames in, pictures of one size out."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+import cv2
+import numpy as np
+
+from segtrain.errors import UserError
+
+CODEC = "mp4v"  # MPEG-4 part 2, the one that OpenCV's wheels can always write into .mp4
+RATE = 25.0  # frames a second, where a file does not say
+
+
+class VideoFile:
+    """The frames of a video, decoded one by one, upright.
+
+    Args:
+        path: any file that OpenCV's build has a decoder for.
+
+    Attributes:
+        rate: frames a second.
+        count: how many the file says that it has; 0 where it does not.
+
+    Raises:
+        UserError: the file is missing or damaged, or there is no decoder for it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.capture = cv2.VideoCapture(str(path)) if path.is_file() else None
+        if self.capture is None or not self.capture.isOpened():
+            reason = "damaged, or this OpenCV has no decoder for it" if self.capture else "no such"
+            raise UserError(f"{path}: not a readable video ({reason})")
+        rate = self.capture.get(cv2.CAP_PROP_FPS)
+        self.rate = rate if 0 < rate <= 1000 else RATE
+        self.count = max(0, int(self.capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Frames (H, W, 3) uint8 RGB."""
+        while True:
+            found, frame = self.capture.read()
+            if not found:
+                self.capture.release()
+                return
+            yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+
+
+class VideoWriter:
+    """Pictures of one size as an `.mp4`; a context manager.
+
+    Args:
+        path: of the file.
+        rate: frames a second.
+    """
+
+    def __init__(self, path: Path, rate: float) -> None:
+        self.path = path
+        self.rate = rate
+        self.writer: cv2.VideoWriter | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        if self.writer is not None:
+            self.writer.release()
+
+    def write(self, picture: np.ndarray) -> None:
+        """Adds a picture (H, W, 3) uint8 RGB, padded to even sides.
+
+        Raises:
+            UserError: OpenCV's build has no encoder.
+        """
+        height, width = picture.shape[:2]
+        picture = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), "edge")
+        if self.writer is None:
+            fourcc = cv2.VideoWriter_fourcc(*CODEC)
+            size = picture.shape[1::-1]
+            self.writer = cv2.VideoWriter(str(self.path), fourcc, self.rate, size)
+            if not self.writer.isOpened():
+                raise UserError(
+                    f"{self.path}: this OpenCV has no encoder for {CODEC}; install "
+                    "opencv-python-headless from PyPI, or give the frames as pictures "
+                    "(ffmpeg -i <video> frames/%06d.png)"
+                )
+        self.writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))

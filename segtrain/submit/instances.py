@@ -1,0 +1,26 @@
+"""Instances as servers want them: raw class, score, and a mask of the whole image."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from segtrain.contracts import Detections, LabelSet
+from segtrain.masks import paste
+from segtrain.task.instance import MASK_THRESHOLD
+
+
+class FoundInstance(NamedTuple):
+    """One object of an image."""
+
+    raw: int  # category id or label id
+    score: float
+    code: bytes  # COCO's compressed run-length code
+
+
+def found_instances(
+    found: Detections, size: tuple[int, int], labels: LabelSet
+) -> Iterator[FoundInstance]:
+    """What was found in an image of `size` (H, W), best first, as it is evaluated."""
+    boxes, masks = (found[key].float().cpu().numpy() for key in ("boxes", "masks"))
+    codes = paste(masks, boxes, size, MASK_THRESHOLD)
+    classes = labels.decode(found["labels"].cpu().numpy()).tolist()
+    return map(FoundInstance, classes, found["scores"].float().tolist(), codes)
