@@ -80,6 +80,16 @@ def composed(*overrides: str, command: str = "train") -> dict:
     return {**OmegaConf.to_container(config, resolve=True), "experiment": "test"}
 
 
+def architectures(kind: str) -> list[str]:
+    """Names of the architectures of a kind, semantic or instance."""
+    import yaml
+
+    from segtrain.cli.main import conf_dir
+
+    files = sorted((conf_dir() / "architecture").glob("*.yaml"))
+    return [p.stem for p in files if f".{kind}." in yaml.safe_load(p.read_text())["_target_"]]
+
+
 def small_network(*selection: str) -> list[str]:
     """Overrides that make a selected experiment's or architecture's network small and untrained."""
     architecture = composed(*selection)["architecture"]

@@ -25,6 +25,7 @@ from segtrain.trainer import resolve_precision
 
 SURENESS = 4.0  # factor of untrained class scores, at which some classes are probable enough
 MASK_THRESHOLD = 0.5
+STILL = 1e-9  # learning rate: an untrained network that diverges takes another time
 
 
 def detector_speed(config: dict, size: list[int], objects: int, rounds: int) -> list[dict]:
@@ -105,7 +106,7 @@ def our_side(
         targets = [training_objects(sample, size[::-1], flip=False) for sample in samples]
         targets = [{key: value.to(device) for key, value in t.items()} for t in targets]
         loss = make(config["loss"])
-        optimizer, _ = make(config["optimizer"])(model, max_steps=1000)
+        optimizer, _ = make(config["optimizer"] | {"lr": STILL})(model, max_steps=1000)
 
         def call() -> None:
             with autocast(config, device):
@@ -154,7 +155,7 @@ def peer_side(
             }
             for sample in samples
         ]
-        optimizer = SGD(model.parameters(), lr=0.001, momentum=0.9, weight_decay=1e-4)
+        optimizer = SGD(model.parameters(), lr=STILL, momentum=0.9, weight_decay=1e-4)
 
         def call() -> None:
             with autocast(config, device):

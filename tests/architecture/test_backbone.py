@@ -1,11 +1,10 @@
 import pytest
 import torch
-from conftest import composed
+from conftest import architectures, composed
 from torch import nn
 
 from segtrain.architecture.backbone import TimmBackbone
 from segtrain.assembly import build_model
-from segtrain.cli.main import options
 from segtrain.errors import UserError
 
 
@@ -114,7 +113,7 @@ def test_modern_backbones_take_any_size(name, size):
             assert length // stride <= got <= -(-length // stride)
 
 
-@pytest.mark.parametrize("name", [n for n in options("architecture") if n != "deconvnet"])
+@pytest.mark.parametrize("name", [n for n in architectures("semantic") if n != "deconvnet"])
 def test_modern_backbone_by_one_choice(name):
     """All architectures but DeconvNet, whose decoder mirrors its encoder, take any timm model."""
     if name in ("deeplabv2_vgg16", "deeplabv3_cascade"):

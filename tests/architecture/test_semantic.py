@@ -6,14 +6,13 @@ import math
 import pytest
 import torch
 import torch.distributed as dist
-from conftest import composed, small_network
+from conftest import architectures, composed, small_network
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from segtrain.assembly import build_model, make
-from segtrain.cli.main import options
 
-NAMES = options("architecture")
+NAMES = architectures("semantic")
 CLASSES = 5
 
 

@@ -116,12 +116,12 @@ def pool(maps: list[Tensor], strides: list[int], boxes: list[Tensor], size: int)
     """
     regions = numbered(boxes)
     levels = levels_of(regions[:, 1:], len(maps))
-    pooled = maps[0].new_empty(len(regions), maps[0].shape[1], size, size)
-    for number, (m, stride) in enumerate(zip(maps, strides, strict=True)):
-        own = torch.where(levels == number)[0]
-        part = roi_align(m, regions[own], size, 1 / stride, SAMPLES_PER_BIN)
-        pooled = pooled.index_copy(0, own, part.to(pooled.dtype))
-    return pooled
+    places = [torch.where(levels == number)[0] for number in range(len(maps))]
+    parts = [
+        roi_align(m, regions[own], size, 1 / stride, SAMPLES_PER_BIN)
+        for m, stride, own in zip(maps, strides, places, strict=True)
+    ]
+    return torch.cat(parts).index_select(0, torch.cat(places).argsort())
 
 
 def numbered(boxes: list[Tensor]) -> Tensor:

@@ -1,0 +1,68 @@
+"""Every architecture for instances, on the hardest images; a new one is tested unasked."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import architectures, composed, small_network
+
+from segtrain.assembly import build_data, build_task
+from segtrain.dataset.instances import target_from_masks, training_objects
+
+RNG = np.random.default_rng(0)
+CASES = ["nothing", "many", "pixels", "crowd", "wide", "tall"]
+
+
+def scene(case: str) -> tuple[torch.Tensor, dict]:
+    """Image (3, H, W) and what it shows."""
+    height, width = {"wide": (3, 400), "tall": (500, 2)}.get(case, (64, 64))
+    count = {"nothing": 0, "many": 300, "pixels": 3}.get(case, 1)
+    masks = np.zeros((count, height, width), np.uint8)
+    for number, mask in enumerate(masks):
+        if case == "many":
+            row, column = RNG.integers(0, 60, 2)
+            mask[row : row + 4, column : column + 4] = 1
+        elif case == "pixels":
+            mask[(0, 63, 30)[number], (0, 63, 20)[number]] = 1
+        else:
+            mask[:] = 1
+    labels = [number % 7 for number in range(count)]
+    crowd = np.full(count, case == "crowd")
+    target = training_objects(
+        target_from_masks(masks, labels, crowd, 0), (width, height), flip=False
+    )
+    return torch.from_numpy(RNG.integers(0, 256, (3, height, width), dtype=np.uint8)), target
+
+
+@pytest.fixture(scope="module", params=architectures("instance"))
+def task(request):
+    chosen = f"architecture={request.param}"
+    config = composed(chosen, *small_network(chosen), "dataset=shapes_instances")
+    torch.manual_seed(0)
+    return build_task(config, build_data(config).labels)
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+@pytest.mark.parametrize("case", CASES)
+def test_learns_and_finds_without_nan(task, case, bfloat16):
+    image, target = scene(case)
+    model = task.model
+    model.train(), model.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        terms = task.evaluation.terms(model, task.loss, {"image": [image], "target": [target]})
+    sum(terms.values()).backward()
+    assert all(torch.isfinite(term) for term in terms.values())
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+    model.eval()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        (found,) = task.inference(model, [image])
+    assert all(torch.isfinite(value).all() for value in found.values())
+    assert found["masks"].dtype == torch.float32
+
+
+def test_images_of_different_sizes_train_together(task):
+    scenes = [scene("pixels"), scene("wide")]
+    batch = {"image": [image for image, _ in scenes], "target": [target for _, target in scenes]}
+    terms = task.evaluation.terms(task.model.train(), task.loss, batch)
+    assert all(torch.isfinite(term) for term in terms.values())
