@@ -165,17 +165,18 @@ def rebuild(
         own.append(trained.config["dataset"]["labels"])
     if not trust_code:
         require_own_code(own, trained.origin)
+    inference = inference or trained.config["inference"]
+    tasks = [getattr(get_class(node["_target_"]), "task", "semantic")
+             for node in (architecture, inference)]  # fmt: skip
+    if tasks[0] != tasks[1]:
+        raise UserError(f"{trained.origin} is a network for '{tasks[0]}', the inference protocol "
+                        f"is for '{tasks[1]}'; choose another with inference=...")  # fmt: skip
     labels = trained.labels or make(trained.config["dataset"]["labels"])
     model = make(architecture, num_classes=labels.num_classes)
     load_weights(model, trained.state, trained.origin)
     model = model.to(memory_format=torch.channels_last).eval().requires_grad_(False)
     dataset = trained.config.get("dataset", {"transform": {}})
-    inference = make(with_sizes(inference or trained.config["inference"], dataset))
-    task = getattr(model, "task", "semantic")
-    if inference.task != task:
-        raise UserError(f"{trained.origin} is a network for '{task}', the inference protocol is "
-                        f"for '{inference.task}'; choose another with inference=...")  # fmt: skip
-    return model, inference, labels
+    return model, make(with_sizes(inference, dataset)), labels
 
 
 def load_initial_weights(model: nn.Module, weights: str) -> None:

@@ -27,11 +27,13 @@ class Trained(NamedTuple):
 
 
 def read_trained(source: Path) -> Trained:
-    """What a run folder, a checkpoint of it, or an exported folder holds. Reads nothing else.
+    """What a run folder, a checkpoint, or an exported folder (or its file) holds.
 
     Raises:
         UserError: it is none of them, or damaged.
     """
+    if source.is_file() and source.name in EXPORTED:
+        source = source.parent
     if source.is_dir() and all((source / name).is_file() for name in EXPORTED):
         return read_exported(source)
     if source.is_dir() and not (source / "checkpoints").is_dir():
@@ -102,6 +104,10 @@ def _segtrain_entry(checkpoint: Path) -> dict:
     try:
         content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
         return {"global_step": content["global_step"], **content["segtrain"]}
+    except KeyError as error:
+        raise UserError(f"{checkpoint}: not a checkpoint of segtrain, it has no entry {error}; a "
+                        "file of torchvision's is used as weights=torchvision/<name>"
+                        ) from None  # fmt: skip
     except Exception as error:  # torch raises many kinds for damaged files
         reason = str(error).partition("\n")[0]
         raise UserError(f"{checkpoint}: not a checkpoint of segtrain ({reason})") from None

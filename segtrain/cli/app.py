@@ -16,6 +16,7 @@ from segtrain.errors import UserError
 
 HANDLER = "segtrain"
 INTERRUPTED = 128  # exit codes from here on are signals', which mean the whole sweep
+PATHS = ("run", "checkpoint", "model", "weights_file", "input", "output")  # of predict
 FALSE_ALARMS = (
     ".*LeafSpec.* is deprecated",  # of Lightning's own code
     ".*your dataloader is not resumable",  # ours starts at the right batch by itself
@@ -78,6 +79,8 @@ def compose_and_run(command: str, overrides: list[str]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     if command == "train":
         overrides = name_run(overrides)
+    if command == "predict":
+        overrides = [quoted(override) for override in overrides]
     sys.argv = ["segtrain", *flags_first(overrides)]
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(job)()
     if failures and not codes:
@@ -106,6 +109,15 @@ def name_run(overrides: list[str]) -> list[str]:
     added.append(f"hydra.run.dir=outputs/{name}/{time}")
     added.append(f"hydra.sweep.dir=outputs/multirun/{name}/{time}")
     return [*added, *overrides]
+
+
+def quoted(override: str) -> str:
+    """A path in quotes, so that Hydra takes spaces, commas, brackets and the like as they are."""
+    key, _, value = override.partition("=")
+    if key not in PATHS or value in ("", "null") or value[0] in "'\"":
+        return override
+    value = value.replace("'", "\\'")
+    return f"{key}='{value}'"
 
 
 def flags_first(arguments: list[str]) -> list[str]:

@@ -96,7 +96,9 @@ class SlidingWindow:
             counts = down[top:done, None] * across
             finished = sums[:, : done - top] / counts.to(sums.device)
             open_rows = sums[:, done - top :]
-            yield top, finished.log() if self.average == "probabilities" else finished
+            if self.average == "probabilities":  # which may have underflowed
+                finished = finished.clamp(min=torch.finfo(finished.dtype).tiny).log()
+            yield top, finished
 
     def _sums(
         self,

@@ -168,7 +168,7 @@ def slow_sliding(net, one, crop_size, stride, average):
             break
         top += stride[0]
     mean_scores = (total / counts)[:, :height, :width]
-    return mean_scores.log() if average else mean_scores
+    return mean_scores.clamp(min=torch.finfo(torch.float32).tiny).log() if average else mean_scores
 
 
 RNG = torch.Generator().manual_seed(0)

@@ -1,0 +1,104 @@
+"""Labels of pictures whose scores do not fit in memory: part by part, arg-max at once.
+
+K classes, H x W pixels.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segtrain.inference.window import SlidingWindow, window_starts
+
+LEAST = -1e30  # of a score: between the logs of two probabilities of zero there would be nothing
+SCORES = 2**26  # values that are held at once, 256 MiB; several times as much for a moment
+
+
+def label_map(
+    window: SlidingWindow,
+    model: nn.Module,
+    picture: Tensor,
+    adjustment: Tensor | None,
+    num_classes: int,
+) -> np.ndarray:
+    """The arg-max of what sliding windows show of a picture, to the last pixel.
+
+    The picture is looked at in upright strips, each strip in rows of windows from the top, and
+    labels are all that is kept. Strips overlap by the windows that straddle their borders.
+
+    Args:
+        window: how the picture is looked at.
+        model: the network.
+        picture: (3, H, W) uint8 RGB, on the network's device.
+        adjustment: one term a class (K, 1, 1), added to its logits, or None.
+        num_classes: K, at most 255.
+
+    Returns:
+        (H, W) uint8 train ids.
+    """
+    labels = np.empty(tuple(picture.shape[1:]), np.uint8)
+    widest = max(1, SCORES // (num_classes * window.crop_size[0]))
+    for seen, done in strips(picture.shape[2], window.crop_size[1], window.stride[1], widest):
+        part = picture[:, :, seen.start : seen.stop]
+        kept = slice(done.start - seen.start, done.stop - seen.start)
+        for top, scores in window.bands(model, part, adjustment):
+            best = scores[:, :, kept].argmax(0).to(torch.uint8)
+            labels[top : top + len(best), done.start : done.stop] = best.cpu().numpy()
+    return labels
+
+
+def enlarged_labels(scores: Tensor, size: tuple[int, int]) -> np.ndarray:
+    """The arg-max of scores resized bilinearly (without aligned corners), some rows at a time.
+
+    Args:
+        scores: (K, h, w), K at most 255.
+        size: H and W.
+
+    Returns:
+        (H, W) uint8 train ids.
+    """
+    if scores.shape[1:] == size:
+        return scores.argmax(0).to(torch.uint8).cpu().numpy()
+    scores = scores.clamp(min=LEAST)
+    labels = np.empty(size, np.uint8)
+    height = scores.shape[1]
+    position = (torch.arange(size[0], device=scores.device) + 0.5) * (height / size[0]) - 0.5
+    position = position.clamp(0, height - 1)
+    above = position.long()
+    below, share = (above + 1).clamp(max=height - 1), (position - above)[:, None]
+    rows = max(1, SCORES // (len(scores) * size[1]))
+    for top in range(0, size[0], rows):
+        part = slice(top, top + rows)
+        band = torch.lerp(scores[:, above[part]], scores[:, below[part]], share[part])
+        wide = (band.shape[1], size[1])
+        band = F.interpolate(band[None], wide, mode="bilinear", align_corners=False)[0]
+        labels[part] = band.argmax(0).to(torch.uint8).cpu().numpy()
+    return labels
+
+
+def strips(width: int, window: int, stride: int, widest: int) -> Iterator[tuple[slice, slice]]:
+    """Columns that are looked at together, and those of them that are finished by it.
+
+    Each strip has all windows that touch its finished columns, where a picture as a whole has them.
+
+    Args:
+        width: of the picture.
+        window: width of a window.
+        stride: from one window to the next.
+        widest: columns of a strip, unless windows demand more.
+    """
+    starts = window_starts(width, window, stride)
+    first = done = 0  # of the windows, of the columns
+    while done < width:
+        last = first
+        while last + 1 < len(starts) and starts[last + 1] + window - starts[first] <= widest:
+            last += 1
+        # The columns from the next window on are its business too: they are not finished yet.
+        while last + 1 < len(starts) and starts[last + 1] <= done:
+            last += 1
+        end = starts[last + 1] if last + 1 < len(starts) else width
+        yield slice(starts[first], min(starts[last] + window, width)), slice(done, end)
+        done = end
+        first = next((n for n, start in enumerate(starts) if start + window > done), len(starts))

@@ -1,0 +1,81 @@
+"""`segtrain.load`: a predictor from the files of a trained network."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from segtrain.assembly import changed, compose_config, make, rebuild
+from segtrain.errors import UserError
+from segtrain.predictor import Predictor, Settings
+from segtrain.pretrained import PREFIX, read_torchvision
+from segtrain.trained import Trained, read_trained
+
+
+def load(
+    source: str | Path,
+    *,
+    inference: str | None = None,
+    overrides: Sequence[str] = (),
+    device: str = "auto",
+    precision: str = "32-true",
+    min_score: float = 0.5,
+    max_pixels: int = 4_000_000,
+    short_side: int | str | None = "auto",
+    weights_file: str | Path | None = None,
+    trust_code: bool = False,
+) -> Predictor:
+    """A trained network, from its files alone: no data set, and nothing is fetched unasked.
+
+    Args:
+        source: a run folder (its best checkpoint, else the last), a checkpoint, an exported folder,
+            or `torchvision/<name>`, whose weights are fetched.
+        inference: another protocol of `conf/inference`, such as `multiscale`.
+        overrides: values of the protocol, such as `inference.flip=true`; where a protocol is chosen
+            also choices inside it, such as `inference/window=sliding`.
+        device: see `Settings`, as for the four that follow.
+        precision: see there.
+        min_score: see there.
+        max_pixels: see there.
+        short_side: see there; `auto` is what the network was made for: 520 for torchvision's
+            semantic models, else None.
+        weights_file: torchvision's weights where they lie on the disk already.
+        trust_code: whether the file may name classes that are not part of this package.
+
+    Raises:
+        UserError: the source, a name or a key does not exist, or what the file holds does not fit.
+    """
+    trained = find_trained(str(source), weights_file)
+    node = None
+    if inference is not None:
+        node = compose_config([f"inference={inference}", *overrides])["inference"]
+    elif overrides:
+        node = changed(trained.config["inference"], overrides, "inference")
+    side = trained.short_side if short_side == "auto" else short_side
+    settings = Settings(device, precision, min_score, max_pixels, side)
+    return make_predictor(trained, node, settings, trust_code)
+
+
+def find_trained(source: str, weights_file: str | Path | None) -> Trained:
+    """What a source holds; see `load`.
+
+    Raises:
+        UserError: there is nothing of that kind, or it cannot be fetched.
+    """
+    if source.startswith(PREFIX):
+        return read_torchvision(source, weights_file)
+    if weights_file is not None:
+        raise UserError(f"weights_file is for {PREFIX}<name>; {source} has weights of its own")
+    return read_trained(Path(source))
+
+
+def make_predictor(
+    trained: Trained, inference: dict | None, settings: Settings, trust_code: bool
+) -> Predictor:
+    """The predictor of a trained network; `inference` is another protocol's node, or None.
+
+    Raises:
+        UserError: what the file holds does not fit together or is not part of this package, or a
+            setting cannot be had.
+    """
+    model, protocol, labels = rebuild(trained, inference, trust_code)
+    window = make(compose_config(["inference=sliding"])["inference"]["window"])
+    return Predictor(model, protocol, labels, trained.config, settings, window)

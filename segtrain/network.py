@@ -1,0 +1,54 @@
+"""`segtrain.build`: a network by the names of its architecture and backbone."""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from segtrain.assembly import compose_config, load_initial_weights, make
+from segtrain.cli.main import options
+
+
+def build(
+    architecture: str,
+    *,
+    num_classes: int,
+    backbone: str | None = None,
+    weights: str | None = None,
+    overrides: Sequence[str] = (),
+) -> nn.Module:
+    """A network as a plain PyTorch module, untrained unless `weights` are given.
+
+    A semantic one takes (N, 3, H, W) RGB in 0..255 and returns a dictionary whose `logits` are
+    (N, K, h, w), at the stride of its head.
+
+    Args:
+        architecture: a choice of `conf/architecture`, such as `pspnet`.
+        num_classes: K; without the background for networks that find instances.
+        backbone: a timm model such as `resnet50` or `convnext_tiny`, or a choice of
+            `conf/architecture/backbone`; None for the paper's.
+        weights: of the whole network, a file or `torchvision/<name>`; None for random ones. Those
+            of the backbone alone are the override `architecture.backbone.weights=imagenet`.
+        overrides: as on the command line, such as `architecture.auxiliary=false`.
+
+    Raises:
+        UserError: there is no such architecture, backbone or key, or the weights do not fit.
+    """
+    chosen = [f"architecture={architecture}"]
+    if backbone is not None:
+        chosen += _chosen_backbone(chosen[0], backbone)
+    chosen.append("architecture.backbone.weights=none")
+    node = compose_config([*chosen, *overrides])["architecture"]
+    model = make(node, num_classes=num_classes)
+    if weights is not None:
+        load_initial_weights(model, weights)
+    return model
+
+
+def _chosen_backbone(architecture: str, name: str) -> list[str]:
+    """Overrides for a backbone: the paper's settings stay where both are ResNets."""
+    if name in options("architecture/backbone"):
+        return [f"architecture/backbone={name}"]
+    papers = compose_config([architecture])["architecture"]["backbone"].get("name", "")
+    both = "resne" in name and "resne" in papers
+    group = [] if both else ["architecture/backbone=timm"]
+    return [*group, f"architecture.backbone.name={name}"]

@@ -1,0 +1,256 @@
+"""A trained network that says what pictures show."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from segtrain.contracts import Detections, LabelSet
+from segtrain.errors import UserError
+from segtrain.inference.semantic import SemanticInference
+from segtrain.inference.strips import enlarged_labels, label_map
+from segtrain.inference.window import SlidingWindow
+from segtrain.masks import paste
+from segtrain.picture import AnyImage, Picture, read_picture
+from segtrain.prediction import InstancePrediction, Prediction, SemanticPrediction
+from segtrain.trainer import resolve_precision
+
+logger = logging.getLogger("segtrain")
+
+MASK_THRESHOLD = 0.5  # of the probability that a pixel belongs to an instance
+PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+class Settings(NamedTuple):
+    """How a network is used.
+
+    Args:
+        device: cpu, cuda, cuda:1, ...; `auto` takes a GPU where there is one.
+        precision: 32-true; bf16-mixed or 16-mixed, which are faster on GPUs that have them and
+            change a few pixels; `auto` as in training.
+        min_score: instances that score less are left out; proposals are all kept.
+        max_pixels: larger pictures go through a sliding window at one scale, so that memory does
+            not grow with the number of classes; for networks that find instances they are reduced.
+        short_side: semantic networks see pictures with a shorter side of so many pixels, and their
+            scores are resized back; None: as they are.
+    """
+
+    device: str
+    precision: str
+    min_score: float
+    max_pixels: int
+    short_side: int | None
+
+
+class Predictor:
+    """A trained network, ready for pictures.
+
+    Args:
+        model: in evaluation mode.
+        inference: (model, images) -> scores or detections.
+        labels: the classes.
+        config: of the network; `experiment` is its name.
+        settings: how it is used.
+        window: through which larger pictures are looked at where inference has no window.
+
+    Attributes:
+        device: that the network is on.
+        task: semantic, instance or proposal.
+
+    Raises:
+        UserError: there is no such device or precision.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        inference: Any,
+        labels: LabelSet,
+        config: dict,
+        settings: Settings,
+        window: SlidingWindow,
+    ) -> None:
+        self.device = find_device(settings.device)
+        self.dtype = find_dtype(settings.precision, self.device)
+        self.model = model.to(self.device)
+        self.inference = inference
+        self.labels = labels
+        self.config = config
+        self.task: str = inference.task
+        self.settings = settings
+        self.window = window
+
+    def __call__(self, image: AnyImage) -> Prediction:
+        """What one picture shows; `segtrain.picture.read_picture` says what may be given.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        return self.batch([image])[0]
+
+    def batch(self, images: Sequence[AnyImage]) -> list[Prediction]:
+        """What each picture shows. Those of equal size go through the network together.
+
+        Raises:
+            UserError: one cannot be read; nothing is predicted then.
+        """
+        pictures = [read_picture(image) for image in images]
+        if self.task == "semantic":
+            return self._semantic(pictures)
+        seen = [fit_pixels(picture.pixels, self.settings.max_pixels) for picture in pictures]
+        found = self._look(seen)
+        return [self._instances(*each) for each in zip(pictures, seen, found, strict=True)]
+
+    def probabilities(self, image: AnyImage) -> np.ndarray:
+        """(K, H, W) float32 of a picture; they sum to 1.
+
+        Raises:
+            UserError: the network is not semantic, or the picture has more than `max_pixels`.
+        """
+        picture = read_picture(image)
+        seen = self._resized(picture.pixels)
+        if self.task != "semantic" or self._is_large(picture.pixels) or self._is_large(seen):
+            raise UserError(
+                f"no probabilities of {self.task} networks, nor of pictures with more than "
+                f"max_pixels={self.settings.max_pixels}, whose scores are never in memory at once"
+            )
+        (scores,) = self._look([seen])
+        if not self.inference.gives_probabilities:
+            scores = scores.softmax(0)
+        size = picture.pixels.shape[:2]
+        return F.interpolate(scores[None].float(), size, mode="bilinear")[0].cpu().numpy()
+
+    def _look(self, images: list[np.ndarray]) -> list:
+        """What inference says of images (H, W, 3)."""
+        with torch.inference_mode(), self._autocast():
+            return self.inference(self.model, [self._tensor(image) for image in images])
+
+    def _tensor(self, image: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(image).permute(2, 0, 1).to(self.device)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None)
+
+    def _semantic(self, pictures: list[Picture]) -> list[SemanticPrediction]:
+        seen = [self._resized(picture.pixels) for picture in pictures]
+        small = [number for number, image in enumerate(seen) if not self._is_large(image)]
+        scores = dict(zip(small, self._look([seen[n] for n in small]), strict=True))
+        results = []
+        for number, picture in enumerate(pictures):
+            size, protocol = picture.pixels.shape[:2], self.inference.protocol
+            if number in scores:
+                labels = enlarged_labels(scores.pop(number), size)
+            else:
+                labels, protocol = self._large(seen[number], size)
+            protocol = {**protocol, "short_side": self.settings.short_side}
+            result = SemanticPrediction(picture, labels, self.labels, protocol, self.probabilities)
+            results.append(result)
+        return results
+
+    def _large(self, image: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, dict]:
+        """(H, W) labels of a picture that is too large to be looked at at once, and how."""
+        one_look = self._one_look()
+        left_out = [key for key in ("scales", "flip", "crf")
+                    if self.inference.protocol[key] != one_look.protocol[key]]  # fmt: skip
+        without = f", without {', '.join(left_out)}" if left_out else ""
+        shown = "large       %dx%d pixels, more than max_pixels: by sliding window%s"
+        logger.info(shown, *size[::-1], without)
+        terms = one_look.logit_adjustment
+        terms = None if terms is None else torch.tensor(terms).view(-1, 1, 1)
+        picture = self._tensor(resized_by(image, one_look.scales[0]))
+        with torch.inference_mode(), self._autocast():
+            classes = self.labels.num_classes
+            labels = label_map(one_look.window, self.model, picture, terms, classes)
+        if labels.shape != size:
+            labels = cv2.resize(labels, size[::-1], interpolation=cv2.INTER_NEAREST)
+        return labels, one_look.protocol
+
+    def _one_look(self) -> SemanticInference:
+        """The network's own protocol, as far as it can be had window by window."""
+        own = self.inference
+        if not isinstance(own, SemanticInference):
+            return SemanticInference(self.window, False, [1.0], False, None, None)
+        scales = own.scales if len(own.scales) == 1 else [1.0]
+        window = own.window or self.window
+        return SemanticInference(window, own.pad, scales, False, own.logit_adjustment, None)
+
+    def _resized(self, image: np.ndarray) -> np.ndarray:
+        if self.settings.short_side is None:
+            return image
+        return resized_by(image, self.settings.short_side / min(image.shape[:2]))
+
+    def _is_large(self, image: np.ndarray) -> bool:
+        return image.shape[0] * image.shape[1] > self.settings.max_pixels
+
+    def _instances(
+        self, picture: Picture, seen: np.ndarray, found: Detections
+    ) -> InstancePrediction:
+        size = picture.pixels.shape[:2]
+        boxes, scores, labels, masks = (
+            found[key].float().cpu().numpy() for key in ("boxes", "scores", "labels", "masks")
+        )
+        if self.task == "instance":
+            kept = scores >= self.settings.min_score
+            boxes, scores, labels, masks = boxes[kept], scores[kept], labels[kept], masks[kept]
+        boxes = boxes * np.tile(np.divide(size, seen.shape[:2])[::-1], 2).astype(np.float32)
+        limits = np.array([size[1], size[0]] * 2, np.float32)
+        return InstancePrediction(
+            picture,
+            boxes.clip(0, limits),
+            scores,
+            labels.astype(np.int64),
+            paste(masks, boxes, size, MASK_THRESHOLD),
+            self.labels,
+            self.task,
+            self.inference.protocol,
+        )
+
+
+def find_device(name: str) -> torch.device:
+    """The device of that name; `auto` takes a GPU where there is one.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device("cuda" if name == "gpu" else name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"device={name}: not on this machine ({reason}); use auto or cpu") from None
+    return device
+
+
+def find_dtype(precision: str, device: torch.device) -> torch.dtype | None:
+    """What autocast computes in; None for float32 throughout.
+
+    Raises:
+        UserError: there is no such precision.
+    """
+    if precision == "auto":
+        precision = resolve_precision({"precision": "auto", "accelerator": device.type})
+    if precision not in PRECISIONS:
+        raise UserError(f"precision={precision}: expected auto, {', '.join(PRECISIONS)}")
+    return PRECISIONS[precision]
+
+
+def resized_by(image: np.ndarray, scale: float) -> np.ndarray:
+    """(H, W, 3) uint8 -> both sides multiplied by `scale`."""
+    size = tuple(max(1, round(side * scale)) for side in image.shape[1::-1])
+    if size == image.shape[1::-1]:
+        return image
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    return cv2.resize(image, size, interpolation=how)
+
+
+def fit_pixels(image: np.ndarray, most: int) -> np.ndarray:
+    """The image, reduced where it has more than `most` pixels."""
+    scale = (most / (image.shape[0] * image.shape[1])) ** 0.5
+    return image if scale >= 1 else resized_by(image, scale)
