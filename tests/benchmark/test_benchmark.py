@@ -1,7 +1,9 @@
 import json
 
+import numpy as np
 import pytest
 from conftest import annotation, only_run, write_coco
+from PIL import Image
 
 from segtrain.cli.main import options
 
@@ -13,8 +15,13 @@ FAST = {
     "detector": ["measure.rounds=1", "measure.size=[64, 96]", "measure.objects=2", "batch_size=1",
                  "architecture=mask_rcnn", "architecture.backbone.weights=none",
                  "dataset=shapes_instances"],
+    "crf": ["measure.rounds=1", "measure.size=[40, 50]", "measure.classes=3", "measure.threads=1"],
     "instance_metric": ["measure.images=3", "measure.size=[60, 80]"],
     "metric": ["measure.rounds=1", "measure.shape=[1, 64, 64]"],
+    "sliding": ["measure.rounds=1", "measure.size=[60, 70]", "measure.crop_size=[33, 33]",
+                "measure.stride=[22, 22]", "trainer.precision=32-true",
+                "architecture.backbone.name=test_resnet", "architecture.backbone.weights=none",
+                "architecture.backbone.multi_grid=null"],
     "step": ["measure.rounds=1", "measure.size=[33, 33]", "batch_size=2",
              "architecture=deeplabv3_torchvision", "architecture.backbone.weights=none"],
     "model": [
@@ -39,10 +46,16 @@ def test_measures_and_writes(name, segtrain, tmp_path):
     assert "torch" in content["versions"]
     if name == "metric":
         assert max(row["largest IoU difference"] for row in content["rows"]) < 1e-6
+    if name == "crf":
+        (row,) = content["rows"]
+        assert row["accuracy after %"] > row["accuracy before %"]
+        assert row["pydensecrf2 ms"] == "not installed" or row["equal labels %"] > 99
     if name == "instance_metric":
         assert len(content["rows"]) == 4
         assert max(row["largest score difference"] for row in content["rows"]) < 1e-9
         assert all(row["times faster"] > 0 for row in content["rows"])
+    if name == "sliding":
+        assert max(row["largest difference"] for row in content["rows"]) < 1e-4
     if name == "detector":
         assert [row["side"] for row in content["rows"]] == ["segtrain", "torchvision"] * 2
         assert all(row["time ratio"] > 0 and row["memory ratio"] > 0 for row in content["rows"])
@@ -109,3 +122,23 @@ def test_step_without_a_peer(segtrain):
     code, _, err = segtrain("benchmark", "measure=step", "architecture=encnet")
     assert code == 2
     assert "EncNet has no peer; these have: DeepLabv3" in err
+
+
+def test_crf_of_a_photograph(segtrain, tmp_path):
+    rng = np.random.default_rng(0)
+    files = {"image": tmp_path / "image.png", "mask": tmp_path / "mask.png"}
+    Image.fromarray(rng.integers(0, 256, (30, 40, 3), np.uint8)).save(files["image"])
+    mask = np.zeros((30, 40), np.uint8)
+    mask[:, 20:], mask[:3] = 2, 255
+    Image.fromarray(mask).save(files["mask"])
+    given = [f"measure.{key}={path}" for key, path in files.items()]
+    code, _, err = segtrain("benchmark", "measure=crf", *FAST["crf"], *given)
+    assert code == 0, err
+    (row,) = json.loads((only_run("outputs/benchmark/*") / "benchmark.json").read_text())["rows"]
+    assert row["size"] == "30x40"
+    code, _, err = segtrain("benchmark", "measure=crf", "measure.classes=2", *given)
+    assert code == 2
+    assert "train ids from 2 up; set measure.classes" in err
+    code, _, err = segtrain("benchmark", "measure=crf", given[0])
+    assert code == 2
+    assert "go together" in err

@@ -89,3 +89,9 @@ def test_proposal_wise(segtrain, run):
                       "inference.boxes.shares=[0.5]", "inference.count=5")["protocol"]  # fmt: skip
     assert found["boxes"] == "GridBoxes"
     assert found["count"] == 5
+
+
+def test_a_crf_after_all(segtrain, run):
+    found = evaluated(segtrain, "inference=whole", "inference/crf=deeplabv2")["protocol"]
+    assert found["crf"] is True
+    assert found["crf_bilateral_sigma"] == 67
