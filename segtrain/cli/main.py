@@ -21,6 +21,7 @@ COMMANDS = {
     "chain": "train an experiment after those it starts from; resume=<folder> goes on",
     "evaluate": "evaluate run=<run folder> or checkpoint=<file> on any split",
     "predict": "label maps, overlays, cut-outs of input=<pictures, video>; run=<run folder>",
+    "export": "run=<run folder> format=onnx|torch_export|safetensors; compares the numbers",
     "prepare": "download, convert and verify dataset=<name>; preview=true draws samples",
     "benchmark": "measure=<what>: speed, memory and FLOPs of networks, loaders, metrics",
 }

@@ -1,5 +1,7 @@
 """DeepLabv2: Chen, Papandreou, Kokkinos, Murphy & Yuille, TPAMI 2018 (arXiv 1606.00915)."""
 
+from fractions import Fraction
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -98,6 +100,8 @@ class DeepLabv2(nn.Module):
     def _scaled(self, image: Tensor, scale: float) -> Tensor:
         if scale == 1:
             return image
-        # Caffe's Interp keeps sizes of the form 8k + 1: 321 becomes 241 and 161.
-        size = [max(1, round((length - 1) * scale) + 1) for length in image.shape[2:]]
+        # Caffe's Interp keeps sizes of the form 8k + 1: 321 becomes 241 and 161. Rounded in whole
+        # numbers, since an exported graph has no other formulas of the image's size.
+        over, under = Fraction(scale).limit_denominator(100).as_integer_ratio()
+        size = [(2 * (length - 1) * over + under) // (2 * under) + 1 for length in image.shape[2:]]
         return F.interpolate(image.float(), size, mode="bilinear", align_corners=self.align_corners)

@@ -1,0 +1,219 @@
+"""`export`: a trained network as ONNX, torch.export or a folder, compared with the original."""
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from segtrain.assembly import build_data, rebuild, with_sizes
+from segtrain.errors import RunStopped, UserError
+from segtrain.export.compare import (
+    REQUIRED_AGREEMENT,
+    Comparison,
+    compare,
+    read_pictures,
+    sample_pictures,
+    smooth_pictures,
+)
+from segtrain.export.deployed import Deployed, one_look
+from segtrain.export.files import in_one_step, size_of
+from segtrain.export.folder import describe, unequal_tensors, write_folder
+from segtrain.export.onnx import load_onnx, require_packages, write_onnx
+from segtrain.export.torch_export import load_program, trace, write_program
+from segtrain.inference.semantic import SemanticInference
+from segtrain.report.results import environment
+from segtrain.trained import (
+    Trained,
+    find_checkpoint,
+    read_checkpoint,
+    read_exported,
+    require_own_code,
+    without_pretraining,
+)
+
+logger = logging.getLogger("segtrain")
+
+Network = Callable[[Tensor], Tensor]
+
+NAMES = {"onnx": "model.onnx", "torch_export": "model.pt2", "safetensors": "model"}
+
+
+def run(config: dict, run_dir: Path) -> None:
+    """Writes the network where `output` says, and `export.json` into `run_dir`.
+
+    Raises:
+        UserError: no such format or checkpoint, or the network cannot be exported so.
+        RunStopped: the exported network differs from the original and is not kept; exit code 1.
+    """
+    output = find_output(config, run_dir)
+    trained = read_checkpoint(find_checkpoint(config))
+    model, inference, labels = rebuild(trained, None, config["trust_code"])
+    require_format(config["format"], inference)
+    description = describe(
+        inference.task,
+        without_pretraining(trained.config["architecture"]),
+        with_sizes(trained.config["inference"], trained.config["dataset"]),
+        labels,
+        trained.config["experiment"],
+    )
+    with in_one_step(output) as partial:
+        started = time.perf_counter()
+        exported = write(config, model, inference, description, partial)
+        report = {
+            "format": config["format"],
+            "output": str(output),
+            "bytes": size_of(partial),
+            "seconds": round(time.perf_counter() - started, 1),
+            "checkpoint": trained.origin,
+        }
+        comparisons = compare_all(config, trained, exported, model, inference)
+        finish(report, comparisons, run_dir)
+    logger.info("exported    %s", output)
+
+
+def find_output(config: dict, run_dir: Path) -> Path:
+    """Where the network is written.
+
+    Raises:
+        UserError: there is no such format.
+    """
+    if config["format"] not in NAMES:
+        raise UserError(f"format={config['format']}: expected one of {', '.join(NAMES)}")
+    return Path(config["output"] or run_dir / NAMES[config["format"]])
+
+
+def require_format(format_name: str, inference: object) -> None:
+    """Refuses what cannot be done before anything is traced.
+
+    Raises:
+        UserError: the format is not for such networks, or needs packages that are not there.
+    """
+    if format_name == "safetensors":
+        return
+    if not isinstance(inference, SemanticInference):
+        raise UserError(f"format={format_name} is for semantic networks: what finds instances has "
+                        "steps whose number depends on the picture; use format=safetensors and "
+                        "segtrain.load")  # fmt: skip
+    own, exported = inference.protocol, one_look(inference).protocol
+    left_out = [key for key in own if own[key] != exported.get(key)]
+    if left_out:
+        logger.info("inference   one look at whole pictures, without the run's %s",
+                    ", ".join(left_out))  # fmt: skip
+    if format_name == "onnx":
+        require_packages()
+
+
+def write(
+    config: dict,
+    model: nn.Module,
+    inference: SemanticInference,
+    description: dict,
+    path: Path,
+) -> Network | None:
+    """Writes the network and reads it again; None for one that finds instances.
+
+    Raises:
+        RunStopped: weights are not what they were.
+    """
+    if config["format"] == "safetensors":
+        write_folder(model, path, description)
+        again, _, _ = rebuild(read_exported(path), None, config["trust_code"])
+        unequal = unequal_tensors(model, again)
+        if unequal:
+            raise RunStopped(f"exported weights differ: {', '.join(unequal[:6])}", exit_code=1)
+        semantic = isinstance(inference, SemanticInference)
+        return Deployed(again, one_look(inference), config["returns"]) if semantic else None
+    logger.info("tracing     %s", type(model).__name__)
+    network = Deployed(model, one_look(inference), config["returns"])
+    program = trace(network, None if config["size"] is None else tuple(config["size"]))
+    if config["format"] == "torch_export":
+        write_program(program, path, description)
+        return load_program(path)
+    write_onnx(program, path, description, config["returns"])
+    return load_onnx(path)
+
+
+def compare_all(
+    config: dict,
+    trained: Trained,
+    exported: Network | None,
+    model: nn.Module,
+    inference: SemanticInference,
+) -> list[Comparison]:
+    """Comparisons with the original at every size; none where `exported` is None.
+
+    Raises:
+        UserError: the pictures to compare on cannot be read.
+    """
+    if exported is None:
+        return []
+    whole = one_look(inference)
+
+    def original(image: Tensor) -> Tensor:
+        logits = torch.stack(whole(model, list(image)))
+        return logits if config["returns"] == "logits" else logits.argmax(1).to(torch.uint8)
+
+    pictures = find_pictures(config, trained)
+    sizes = config["compare_sizes"] if config["size"] is None else [config["size"]]
+    return [compare(exported, original, pictures, tuple(size)) for size in sizes]
+
+
+def find_pictures(config: dict, trained: Trained) -> list[np.ndarray]:
+    """What to compare on: the given pictures, or generated ones and some to validate on."""
+    if config["compare_on"] is not None:
+        return read_pictures(Path(config["compare_on"]))
+    pictures = smooth_pictures()
+    try:
+        if not config["trust_code"]:
+            require_own_code(trained.config["dataset"], trained.origin)
+        data = build_data(trained.config)
+        return pictures + sample_pictures(data.source(data.splits["val"]))
+    except UserError as error:
+        logger.info("compare     on generated pictures alone (%s)", error)
+        return pictures
+
+
+def finish(report: dict, comparisons: list[Comparison], run_dir: Path) -> None:
+    """Prints the comparisons and writes them into `export.json`.
+
+    Raises:
+        RunStopped: the networks do not agree.
+    """
+    content = report | {
+        "required_agreement": REQUIRED_AGREEMENT,
+        "comparisons": [comparison._asdict() for comparison in comparisons],
+        **environment(),
+    }
+    (run_dir / "export.json").write_text(json.dumps(content, indent=2) + "\n")
+    if comparisons:
+        print_comparisons(comparisons)
+    logger.info("results     %s", run_dir / "export.json")
+    if not all(comparison.passed for comparison in comparisons):
+        raise RunStopped(
+            f"the exported network gives other classes than the original in more than "
+            f"{1 - REQUIRED_AGREEMENT:.1%} of the pixels; {report['output']} was not written",
+            exit_code=1,
+        )
+
+
+def print_comparisons(comparisons: list[Comparison]) -> None:
+    """One row a size."""
+    table = Table(title="exported against original", title_justify="left")
+    for column in ("size", "pictures", "largest difference", "largest logit", "same class %"):
+        table.add_column(column, justify="right")
+    for comparison in comparisons:
+        largest = [comparison.largest_difference, comparison.largest_logit]
+        table.add_row(
+            "x".join(map(str, comparison.size)),
+            str(comparison.pictures),
+            *("-" if value is None else f"{value:.2g}" for value in largest),
+            f"{100 * comparison.label_agreement:.3f}",
+        )
+    Console().print(table)

@@ -1,0 +1,77 @@
+"""A network as other programs get it: plain pictures in, scores or classes of the same size out."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segtrain.contracts import resize
+from segtrain.errors import UserError
+from segtrain.inference.semantic import SemanticInference
+
+RESULTS = ("logits", "labels")
+
+
+def one_look(inference: SemanticInference) -> SemanticInference:
+    """Whole pictures at one scale, padded and with the terms for each class as `inference` says.
+
+    Its scales, mirroring, windows and CRF are left out: they are around the network.
+    """
+    return SemanticInference(
+        window=None,
+        pad=inference.pad,
+        scales=[1.0],
+        flip=False,
+        logit_adjustment=inference.logit_adjustment,
+        crf=None,
+    )
+
+
+class Deployed(nn.Module):
+    """What `one_look` finds, as a graph can have it.
+
+    Padding and cropping are operations that take any size in an exported graph, and maps lie in
+    memory in PyTorch's default order, which any size fits.
+
+    Args:
+        model: a semantic network.
+        inference: see `one_look`.
+        returns: `logits`, or `labels` for the class with the largest.
+
+    Raises:
+        UserError: `returns` is none of those.
+    """
+
+    def __init__(self, model: nn.Module, inference: SemanticInference, returns: str) -> None:
+        super().__init__()
+        if returns not in RESULTS:
+            raise UserError(f"returns={returns}: expected {' or '.join(RESULTS)}")
+        self.model = model.to(memory_format=torch.contiguous_format)
+        self.returns = returns
+        self.pads = inference.pad and model.align_corners
+        # In whole numbers, as pictures in uint8 are padded by `look_once`.
+        self.mean_colour = model.backbone.normalize.mean.flatten().to(torch.uint8).tolist()
+        adjustment = inference.logit_adjustment
+        terms = None if adjustment is None else torch.tensor(adjustment).view(-1, 1, 1)
+        self.register_buffer("adjustment", terms)
+        self.eval().requires_grad_(False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(N, 3, H, W) uint8 RGB -> (N, K, H, W) float32 logits, or (N, H, W) uint8 train ids."""
+        size = image.shape[2:]
+        stride = self.model.backbone.output_stride
+        beyond = [-(length - 1) % stride if self.pads else 0 for length in size]
+        seen = self._padded(image, beyond) if self.pads else image
+        logits = self.model(seen)["logits"].float()
+        if self.adjustment is not None:
+            logits = logits + self.adjustment
+        logits = resize(logits, seen.shape[2:], self.model.align_corners)
+        if self.pads:  # a slice would bind an exported graph to sizes that are really padded
+            logits = F.pad(logits, (0, -beyond[1], 0, -beyond[0]))
+        return logits if self.returns == "logits" else logits.argmax(1).to(torch.uint8)
+
+    def _padded(self, image: Tensor, beyond: list[int]) -> Tensor:
+        """Padded right and bottom with the mean colour."""
+        return torch.cat([
+            F.pad(channel, (0, beyond[1], 0, beyond[0]), value=colour)
+            for channel, colour in zip(image.float().split(1, 1), self.mean_colour, strict=True)
+        ], 1)  # fmt: skip

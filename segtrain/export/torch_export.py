@@ -1,0 +1,103 @@
+"""A network's graph by torch.export, for PyTorch without this package, and on the way to ONNX."""
+
+import json
+import math
+import operator
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.export import Dim, ExportedProgram
+from torch.fx.experimental import _config as shapes
+
+from segtrain.errors import UserError
+from segtrain.export.deployed import Deployed
+
+TRACED_BATCH, TRACED_SIZE = 2, (96, 112)  # what the graph is made with; it takes others
+
+
+def trace(network: Deployed, size: tuple[int, int] | None) -> ExportedProgram:
+    """The graph of a network: for any batch, and for pictures of any size.
+
+    Args:
+        network: to be traced.
+        size: height and width of all pictures if they shall be fixed, else None.
+
+    Raises:
+        UserError: the network has no graph for any size, or torch.export cannot make one.
+    """
+    name = network.model.backbone.name
+    if size is None and getattr(network.model.backbone, "patch_size", None) is not None:
+        raise UserError(f"{name} cuts its maps into windows, so that no graph takes pictures of "
+                        "any size; give size=[height,width]")  # fmt: skip
+    try:
+        program = _trace(network, size)
+    except Exception as error:  # torch.export raises many kinds
+        reason = str(error).strip().partition("\n")[0]
+        hint = "; size=[height,width] asks for less" if size is None else ""
+        raise UserError(
+            f"torch.export makes no graph of {type(network.model).__name__} on {name} ({reason})"
+            f"{hint}. SEGTRAIN_TRACEBACK=1 shows where"
+        ) from error
+    round_up_in_whole_numbers(program)
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # places on this machine's disk
+    return program
+
+
+def _trace(network: Deployed, size: tuple[int, int] | None) -> ExportedProgram:
+    example = torch.zeros(TRACED_BATCH, 3, *(size or TRACED_SIZE), dtype=torch.uint8)
+    dynamic = (0, 2, 3) if size is None else (0,)
+    # By default torch.export assumes that no map has a side of one cell. It can do without, but
+    # then it binds networks that permute their maps, such as ConvNeXt, to batches of two and more.
+    for assumes_nothing in (True, False):
+        with torch.no_grad(), shapes.patch(backed_size_oblivious=assumes_nothing):
+            program = torch.export.export(
+                network, (example,), dynamic_shapes={"image": dict.fromkeys(dynamic, Dim.DYNAMIC)}
+            )
+        if smallest_batch(program) <= 1:
+            break
+    return program
+
+
+def round_up_in_whole_numbers(program: ExportedProgram) -> None:
+    """Writes -(-a // b) for the ceil(a / b) of timm's padding, which cannot be saved."""
+    graph = program.graph
+    for node in [node for node in graph.nodes if node.target is math.ceil]:
+        length, stride = node.args[0].args
+        with graph.inserting_before(node):
+            steps = ((operator.neg, ()), (operator.floordiv, (stride,)), (operator.neg, ()))
+            for operation, more in steps:
+                value = operation(length.meta["val"], *more)
+                length = graph.call_function(operation, (length, *more))
+                length.meta = {**node.meta, "val": value}
+        node.replace_all_uses_with(length)
+    graph.eliminate_dead_code()
+    program.graph_module.recompile()
+
+
+def smallest_batch(program: ExportedProgram) -> int:
+    """The fewest pictures that the program says it takes."""
+    return int(program.range_constraints[traced_shape(program)[0].node.expr].lower)
+
+
+def traced_shape(program: ExportedProgram) -> torch.Size:
+    """The shape of its one input; what may vary is a torch.SymInt."""
+    (image,) = (n for n in program.graph.nodes if n.name in program.graph_signature.user_inputs)
+    return image.meta["val"].shape
+
+
+def write_program(program: ExportedProgram, path: Path, description: dict) -> None:
+    """Writes the program and, as its extra file `config.json`, what it is.
+
+    `torch.export.load(path).module()` takes images (N, 3, H, W) uint8 RGB.
+    """
+    extra = {"config.json": json.dumps(description)}
+    with open(path, "wb") as file:
+        torch.export.save(program, file, extra_files=extra)
+
+
+def load_program(path: Path) -> Callable[[Tensor], Tensor]:
+    """The written program as a function of images (N, 3, H, W) uint8 RGB."""
+    return torch.export.load(path).module()

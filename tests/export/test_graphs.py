@@ -1,0 +1,183 @@
+"""Every semantic architecture of conf/ as torch.export program and ONNX file; a new one unasked."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from conftest import composed, small_network
+from torch import nn
+
+from segtrain.architecture.semantic.pspnet import region_averages
+from segtrain.assembly import build_model, make
+from segtrain.cli.main import conf_dir, options
+from segtrain.errors import UserError
+from segtrain.export.compare import REQUIRED_AGREEMENT, Comparison, compare, smooth_pictures
+from segtrain.export.deployed import Deployed, one_look
+from segtrain.export.onnx import load_onnx, write_onnx
+from segtrain.export.torch_export import (
+    TRACED_BATCH,
+    TRACED_SIZE,
+    load_program,
+    trace,
+    write_program,
+)
+
+CLASSES = 5
+NAMES = [
+    name
+    for name in options("architecture")
+    if "architecture.semantic." in (conf_dir() / "architecture" / f"{name}.yaml").read_text()
+]
+FAST = ("deeplabv2_vgg16", "deeplabv3_torchvision", "fcn32s", "parsenet")
+SIZES = [(65, 129), (150, 101)]  # of the form 8k + 1, where nothing is padded, and not
+PICTURES = smooth_pictures()
+IMAGES = torch.from_numpy(np.stack(PICTURES)).permute(0, 3, 1, 2).contiguous()
+TIMM = ["architecture/backbone=timm", "architecture.backbone.weights=none"]
+SWIN = [
+    *TIMM,
+    "architecture.backbone.name=swin_tiny_patch4_window7_224",
+    "+architecture.backbone.timm_arguments={depths: [1,1,1,1], embed_dim: 12}",
+]
+
+
+def lively(*overrides: str) -> nn.Module:
+    """A network whose scores differ from place to place, as a trained one's do."""
+    torch.manual_seed(0)
+    model = build_model(composed(*overrides), CLASSES).train()
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.momentum = 1.0
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "classifier" in name:
+                parameter.normal_(0, 0.5)
+        model(torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8))
+    return model.eval()
+
+
+def small(name: str) -> nn.Module:
+    chosen = f"architecture={name}"
+    return lively(chosen, *small_network(chosen))
+
+
+def whole(network: nn.Module):
+    """One look, with terms that let no class win everywhere, whatever the random weights."""
+    with torch.no_grad():
+        means = network(IMAGES)["logits"].mean((0, 2, 3))
+    return make(composed()["inference"] | {"logit_adjustment": (-means).tolist(), "flip": True})
+
+
+def exported(format_name: str, program, folder, returns="logits"):
+    if format_name == "onnx":
+        write_onnx(program, folder / "model.onnx", {}, returns)
+        return load_onnx(folder / "model.onnx")
+    write_program(program, folder / "model.pt2", {})
+    return load_program(folder / "model.pt2")
+
+
+def compared(network: nn.Module, format_name: str, folder, size=None, sizes=SIZES) -> Comparison:
+    """The worst comparison; pictures go through the networks one, and three at a time."""
+    inference = whole(network)
+    run = exported(format_name, trace(Deployed(network, inference, "logits"), size), folder)
+    assert TRACED_SIZE not in sizes
+    assert len(PICTURES) - 1 != TRACED_BATCH
+    look = one_look(inference)
+
+    def original(image: torch.Tensor) -> torch.Tensor:
+        logits = torch.stack(look(network, list(image)))
+        assert len(logits.argmax(1).unique()) > 1
+        return logits
+
+    results = [compare(run, original, PICTURES, size) for size in sizes]
+    return min(results, key=lambda result: result.label_agreement)
+
+
+def assert_equal(result: Comparison) -> None:
+    assert result.label_agreement >= REQUIRED_AGREEMENT
+    assert result.largest_difference <= 1e-5 * max(1.0, result.largest_logit)
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in NAMES]
+)
+@pytest.mark.parametrize("format_name", ["torch_export", "onnx"])
+def test_every_semantic_architecture(name, format_name, tmp_path):
+    assert_equal(compared(small(name), format_name, tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["fcn8s", "deconvnet", "pspnet", "deeplabv3"])
+@pytest.mark.parametrize("format_name", ["torch_export", "onnx"])
+def test_full_size(name, format_name, tmp_path):
+    network = lively(f"architecture={name}", "architecture.backbone.weights=none")
+    assert_equal(compared(network, format_name, tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format_name", ["torch_export", "onnx"])
+def test_backbone_that_permutes_its_maps(format_name, tmp_path):
+    convnext = lively("architecture=deeplabv3", *TIMM, "architecture.backbone.name=test_convnext")
+    assert_equal(compared(convnext, format_name, tmp_path))
+
+
+@pytest.mark.parametrize("format_name", ["torch_export", "onnx"])
+def test_fixed_size_for_backbones_with_windows(format_name, tmp_path):
+    swin = lively("architecture=fcn_torchvision", *SWIN)
+    with pytest.raises(UserError, match="size="):
+        trace(Deployed(swin, make(composed()["inference"]), "logits"), None)
+    size = (64, 96)
+    assert_equal(compared(swin, format_name, tmp_path, size=size, sizes=[size]))
+
+
+@pytest.mark.parametrize("format_name", ["torch_export", "onnx"])
+def test_labels(format_name, tmp_path):
+    network = small("parsenet")
+    inference = whole(network)
+    program = trace(Deployed(network, inference, "labels"), None)
+    labels = exported(format_name, program, tmp_path, "labels")(IMAGES[:, :, :100, :90])
+    expected = torch.stack(one_look(inference)(network, list(IMAGES[:, :, :100, :90]))).argmax(1)
+    assert labels.dtype == torch.uint8
+    assert (labels == expected).float().mean() >= REQUIRED_AGREEMENT
+
+
+def test_files_say_what_they_are_and_nothing_of_this_machine(tmp_path):
+    network = Deployed(small("parsenet"), make(composed()["inference"]), "logits")
+    description = {"task": "semantic", "labels": {"names": ["sky", "road"]}}
+    program = trace(network, None)
+    write_onnx(program, tmp_path / "model.onnx", description, "logits")
+    model = onnx.load(tmp_path / "model.onnx")
+    onnx.checker.check_model(model)
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    assert metadata["task"] == "semantic"
+    assert json.loads(metadata["labels"]) == description["labels"]
+    shapes = [
+        [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in (*model.graph.input, *model.graph.output)
+    ]
+    assert shapes == [["batch", 3, "height", "width"], ["batch", CLASSES, "height", "width"]]
+    write_program(program, tmp_path / "model.pt2", description)
+    extra = {"config.json": ""}
+    torch.export.load(tmp_path / "model.pt2", extra_files=extra)
+    assert json.loads(extra["config.json"]) == description
+    for file in ("model.onnx", "model.pt2"):
+        assert b".py" not in (tmp_path / file).read_bytes()
+
+
+def test_unknown_result_is_refused():
+    with pytest.raises(UserError, match="logits or labels"):
+        Deployed(small("parsenet"), make(composed()["inference"]), "scores")
+
+
+@pytest.mark.parametrize("shape", [(2, 7, 5, 7), (1, 3, 33, 20), (1, 2, 1, 1), (2, 3, 4, 13)])
+def test_region_averages_are_those_of_adaptive_pooling(shape):
+    bins = [1, 2, 3, 6]
+    x, again = (torch.manual_seed(0) and torch.randn(shape).requires_grad_() for _ in range(2))
+    levels = region_averages(x, bins)
+    expected = [nn.functional.adaptive_avg_pool2d(again, size) for size in bins]
+    for got, wanted in zip(levels, expected, strict=True):
+        torch.testing.assert_close(got, wanted)
+    for parts in (levels, expected):
+        sum(part.square().sum() for part in parts).backward()
+    torch.testing.assert_close(x.grad, again.grad)
