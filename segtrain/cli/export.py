@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from segtrain.assembly import build_data, rebuild, with_sizes
 from segtrain.errors import RunStopped, UserError
 from segtrain.export.compare import (
-    REQUIRED_AGREEMENT,
     Comparison,
     compare,
     read_pictures,
@@ -23,10 +22,17 @@ from segtrain.export.compare import (
     smooth_pictures,
 )
 from segtrain.export.deployed import Deployed, one_look
+from segtrain.export.detector import (
+    DeployedDetector,
+    DetectionComparison,
+    compare_detections,
+    one_detection,
+)
 from segtrain.export.files import in_one_step, size_of
 from segtrain.export.folder import describe, unequal_tensors, write_folder
 from segtrain.export.onnx import load_onnx, require_packages, write_onnx
 from segtrain.export.torch_export import load_program, trace, write_program
+from segtrain.inference.detect import Detect
 from segtrain.inference.semantic import SemanticInference
 from segtrain.report.results import environment
 from segtrain.trained import (
@@ -40,7 +46,8 @@ from segtrain.trained import (
 
 logger = logging.getLogger("segtrain")
 
-Network = Callable[[Tensor], Tensor]
+Network = Callable[[Tensor], Tensor | tuple[Tensor, ...]]
+AnyComparison = Comparison | DetectionComparison
 
 NAMES = {"onnx": "model.onnx", "torch_export": "model.pt2", "safetensors": "model"}
 
@@ -97,11 +104,14 @@ def require_format(format_name: str, inference: object) -> None:
     """
     if format_name == "safetensors":
         return
-    if not isinstance(inference, SemanticInference):
-        raise UserError(f"format={format_name} is for semantic networks: what finds instances has "
-                        "steps whose number depends on the picture; use format=safetensors and "
-                        "segtrain.load")  # fmt: skip
-    own, exported = inference.protocol, one_look(inference).protocol
+    if isinstance(inference, SemanticInference):
+        exported = one_look(inference).protocol
+    elif isinstance(inference, Detect):
+        exported = one_detection(inference).protocol
+    else:
+        raise UserError(f"format={format_name} is not for segment proposals; use "
+                        "format=safetensors and segtrain.load")  # fmt: skip
+    own = inference.protocol
     left_out = [key for key in own if own[key] != exported.get(key)]
     if left_out:
         logger.info("inference   one look at whole pictures, without the run's %s",
@@ -113,11 +123,11 @@ def require_format(format_name: str, inference: object) -> None:
 def write(
     config: dict,
     model: nn.Module,
-    inference: SemanticInference,
+    inference: SemanticInference | Detect,
     description: dict,
     path: Path,
 ) -> Network | None:
-    """Writes the network and reads it again; None for one that finds instances.
+    """Writes the network and reads it again; None for one of proposals, which is its weights.
 
     Raises:
         RunStopped: weights are not what they were.
@@ -128,16 +138,24 @@ def write(
         unequal = unequal_tensors(model, again)
         if unequal:
             raise RunStopped(f"exported weights differ: {', '.join(unequal[:6])}", exit_code=1)
-        semantic = isinstance(inference, SemanticInference)
-        return Deployed(again, one_look(inference), config["returns"]) if semantic else None
+        return deployed(config, again, inference)
     logger.info("tracing     %s", type(model).__name__)
-    network = Deployed(model, one_look(inference), config["returns"])
+    network = deployed(config, model, inference)
     program = trace(network, None if config["size"] is None else tuple(config["size"]))
     if config["format"] == "torch_export":
         write_program(program, path, description)
         return load_program(path)
-    write_onnx(program, path, description, config["returns"])
+    write_onnx(program, path, description, network.returns)
     return load_onnx(path)
+
+
+def deployed(
+    config: dict, model: nn.Module, inference: SemanticInference | Detect
+) -> Deployed | DeployedDetector | None:
+    """The network with what is around it, as a function of pictures; None for proposals."""
+    if isinstance(inference, SemanticInference):
+        return Deployed(model, one_look(inference), config["returns"])
+    return DeployedDetector(model, inference) if isinstance(inference, Detect) else None
 
 
 def compare_all(
@@ -145,8 +163,8 @@ def compare_all(
     trained: Trained,
     exported: Network | None,
     model: nn.Module,
-    inference: SemanticInference,
-) -> list[Comparison]:
+    inference: SemanticInference | Detect,
+) -> list[AnyComparison]:
     """Comparisons with the original at every size; none where `exported` is None.
 
     Raises:
@@ -154,15 +172,19 @@ def compare_all(
     """
     if exported is None:
         return []
+    pictures = find_pictures(config, trained)
+    sizes = config["compare_sizes"] if config["size"] is None else [config["size"]]
+    sizes = [tuple(size) for size in sizes]
+    if isinstance(inference, Detect):
+        detector = DeployedDetector(model, inference)
+        return [compare_detections(exported, detector, pictures, size) for size in sizes]
     whole = one_look(inference)
 
     def original(image: Tensor) -> Tensor:
         logits = torch.stack(whole(model, list(image)))
         return logits if config["returns"] == "logits" else logits.argmax(1).to(torch.uint8)
 
-    pictures = find_pictures(config, trained)
-    sizes = config["compare_sizes"] if config["size"] is None else [config["size"]]
-    return [compare(exported, original, pictures, tuple(size)) for size in sizes]
+    return [compare(exported, original, pictures, size) for size in sizes]
 
 
 def find_pictures(config: dict, trained: Trained) -> list[np.ndarray]:
@@ -180,14 +202,13 @@ def find_pictures(config: dict, trained: Trained) -> list[np.ndarray]:
         return pictures
 
 
-def finish(report: dict, comparisons: list[Comparison], run_dir: Path) -> None:
+def finish(report: dict, comparisons: list[AnyComparison], run_dir: Path) -> None:
     """Prints the comparisons and writes them into `export.json`.
 
     Raises:
         RunStopped: the networks do not agree.
     """
     content = report | {
-        "required_agreement": REQUIRED_AGREEMENT,
         "comparisons": [comparison._asdict() for comparison in comparisons],
         **environment(),
     }
@@ -197,23 +218,17 @@ def finish(report: dict, comparisons: list[Comparison], run_dir: Path) -> None:
     logger.info("results     %s", run_dir / "export.json")
     if not all(comparison.passed for comparison in comparisons):
         raise RunStopped(
-            f"the exported network gives other classes than the original in more than "
-            f"{1 - REQUIRED_AGREEMENT:.1%} of the pixels; {report['output']} was not written",
+            "the exported network says something else than the original more often than rounding "
+            f"explains; {report['output']} was not written",
             exit_code=1,
         )
 
 
-def print_comparisons(comparisons: list[Comparison]) -> None:
+def print_comparisons(comparisons: list[AnyComparison]) -> None:
     """One row a size."""
     table = Table(title="exported against original", title_justify="left")
-    for column in ("size", "pictures", "largest difference", "largest logit", "same class %"):
-        table.add_column(column, justify="right")
+    for title in comparisons[0].row:
+        table.add_column(title, justify="right")
     for comparison in comparisons:
-        largest = [comparison.largest_difference, comparison.largest_logit]
-        table.add_row(
-            "x".join(map(str, comparison.size)),
-            str(comparison.pictures),
-            *("-" if value is None else f"{value:.2g}" for value in largest),
-            f"{100 * comparison.label_agreement:.3f}",
-        )
+        table.add_row(*comparison.row.values())
     Console().print(table)

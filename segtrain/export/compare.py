@@ -32,6 +32,20 @@ class Comparison(NamedTuple):
         """Whether the exported network may take the original's place."""
         return self.label_agreement >= REQUIRED_AGREEMENT
 
+    @property
+    def row(self) -> dict[str, str]:
+        """Titles and texts of a table."""
+        figures = {
+            "largest difference": self.largest_difference,
+            "largest logit": self.largest_logit,
+        }
+        return {
+            "size": "x".join(map(str, self.size)),
+            "pictures": str(self.pictures),
+            **{key: "-" if value is None else f"{value:.2g}" for key, value in figures.items()},
+            "same class %": f"{100 * self.label_agreement:.3f}",
+        }
+
 
 def compare(
     exported: Callable[[Tensor], Tensor],

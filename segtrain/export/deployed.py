@@ -46,7 +46,7 @@ class Deployed(nn.Module):
         if returns not in RESULTS:
             raise UserError(f"returns={returns}: expected {' or '.join(RESULTS)}")
         self.model = model.to(memory_format=torch.contiguous_format)
-        self.returns = returns
+        self.returns = (returns,)
         self.pads = inference.pad and model.align_corners
         # In whole numbers, as pictures in uint8 are padded by `look_once`.
         self.mean_colour = model.backbone.normalize.mean.flatten().to(torch.uint8).tolist()
@@ -67,7 +67,7 @@ class Deployed(nn.Module):
         logits = resize(logits, seen.shape[2:], self.model.align_corners)
         if self.pads:  # a slice would bind an exported graph to sizes that are really padded
             logits = F.pad(logits, (0, -beyond[1], 0, -beyond[0]))
-        return logits if self.returns == "logits" else logits.argmax(1).to(torch.uint8)
+        return logits if self.returns == ("logits",) else logits.argmax(1).to(torch.uint8)
 
     def _padded(self, image: Tensor, beyond: list[int]) -> Tensor:
         """Padded right and bottom with the mean colour."""

@@ -31,14 +31,16 @@ def require_packages() -> None:
         )
 
 
-def write_onnx(program: ExportedProgram, path: Path, description: dict, returns: str) -> None:
+def write_onnx(
+    program: ExportedProgram, path: Path, description: dict, returns: tuple[str, ...]
+) -> None:
     """Writes one file with graph, weights and, as metadata, what the network is.
 
     Args:
         program: with the input `image` (N, 3, H, W) uint8 RGB.
         path: of the file.
         description: becomes the metadata; what is no text becomes JSON.
-        returns: what the output is called.
+        returns: what the outputs are called.
     """
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
@@ -52,7 +54,7 @@ def write_onnx(program: ExportedProgram, path: Path, description: dict, returns:
     converted = torch.onnx.export(
         program,
         input_names=["image"],
-        output_names=[returns],
+        output_names=list(returns),
         dynamic_shapes={"image": axes},
         verbose=False,
     )
@@ -64,11 +66,19 @@ def write_onnx(program: ExportedProgram, path: Path, description: dict, returns:
     converted.save(path)
 
 
-def load_onnx(path: Path) -> Callable[[Tensor], Tensor]:
-    """The written file in onnxruntime, on the CPU, as a function of images (N, 3, H, W) uint8."""
+def load_onnx(path: Path) -> Callable[[Tensor], Tensor | tuple[Tensor, ...]]:
+    """The written file in onnxruntime, on the CPU, as a function of images (N, 3, H, W) uint8.
+
+    It gives the output, or several as a tuple.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return lambda image: torch.from_numpy(session.run(None, {"image": image.numpy()})[0])
+
+    def run(image: Tensor) -> Tensor | tuple[Tensor, ...]:
+        outputs = tuple(map(torch.from_numpy, session.run(None, {"image": image.numpy()})))
+        return outputs if len(outputs) > 1 else outputs[0]
+
+    return run

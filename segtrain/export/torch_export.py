@@ -13,12 +13,15 @@ from torch.fx.experimental import _config as shapes
 
 from segtrain.errors import UserError
 from segtrain.export.deployed import Deployed
+from segtrain.export.detector import DeployedDetector
 
 TRACED_BATCH, TRACED_SIZE = 2, (96, 112)  # what the graph is made with; it takes others
 
 
-def trace(network: Deployed, size: tuple[int, int] | None) -> ExportedProgram:
+def trace(network: Deployed | DeployedDetector, size: tuple[int, int] | None) -> ExportedProgram:
     """The graph of a network: for any batch, and for pictures of any size.
+
+    A detector's is for one picture of a fixed size, with as many objects as it shows.
 
     Args:
         network: to be traced.
@@ -28,6 +31,11 @@ def trace(network: Deployed, size: tuple[int, int] | None) -> ExportedProgram:
         UserError: the network has no graph for any size, or torch.export cannot make one.
     """
     name = network.model.backbone.name
+    if size is None and isinstance(network, DeployedDetector):
+        raise UserError(
+            "the graph of a detector is for pictures of one size, to which your "
+            "program brings them; give size=[height,width], as size=[480,640]"
+        )
     if size is None and getattr(network.model.backbone, "patch_size", None) is not None:
         raise UserError(f"{name} cuts its maps into windows, so that no graph takes pictures of "
                         "any size; give size=[height,width]")  # fmt: skip
@@ -46,7 +54,10 @@ def trace(network: Deployed, size: tuple[int, int] | None) -> ExportedProgram:
     return program
 
 
-def _trace(network: Deployed, size: tuple[int, int] | None) -> ExportedProgram:
+def _trace(network: Deployed | DeployedDetector, size: tuple[int, int] | None) -> ExportedProgram:
+    if isinstance(network, DeployedDetector):
+        with torch.no_grad():
+            return torch.export.export(network, (torch.zeros(1, 3, *size, dtype=torch.uint8),))
     example = torch.zeros(TRACED_BATCH, 3, *(size or TRACED_SIZE), dtype=torch.uint8)
     dynamic = (0, 2, 3) if size is None else (0,)
     # By default torch.export assumes that no map has a side of one cell. It can do without, but

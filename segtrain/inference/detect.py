@@ -6,11 +6,12 @@ from typing import ClassVar, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import batched_nms, box_iou
+from torchvision.ops import box_iou
 
 from segtrain.contracts import Detections
 from segtrain.errors import UserError
 from segtrain.inference.resizing import by_size, check_sides, resized, size_at_test
+from segtrain.suppression import suppress
 
 SMALLEST_SIDE = 1e-2  # pixels, of a detection
 
@@ -121,7 +122,8 @@ class Detect:
             views.append(model.look(seen))
         found = [model.find_boxes(view) for view in views]
         candidates = [self._candidates(looks, frames) for looks in zip(*found, strict=True)]
-        kept = [self._suppress(image) for image in candidates]
+        side = max(images[0].shape[1:])
+        kept = [self._suppress(image, side) for image in candidates]
         final = [self._vote(*pair) for pair in zip(kept, candidates, strict=True)]
         if self.mask_voting is None:
             masks = mean_masks(model, views, frames, final)
@@ -160,8 +162,8 @@ class Detect:
             )
         return Candidates(*(torch.cat(field) for field in zip(*parts, strict=True)))
 
-    def _suppress(self, found: Candidates) -> Candidates:
-        best = batched_nms(found.boxes, found.scores, found.labels, self.nms_iou)
+    def _suppress(self, found: Candidates, side: int) -> Candidates:
+        best = suppress(found.boxes, found.scores, found.labels, self.nms_iou, side)
         best = best[: self.max_detections]
         return Candidates(*(field[best] for field in found))
 

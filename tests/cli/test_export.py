@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from predicting import DETECTOR, picture, write_run
+from predicting import DETECTOR, PROPOSALS, picture, write_run
 
 import segtrain as package
 from segtrain.cli import export
@@ -74,14 +74,33 @@ def test_folder_gives_what_the_run_gives(segtrain, run):
     assert "not empty" in err
 
 
-def test_detectors_as_folders_only(segtrain, detector):
-    code, _, err = segtrain("export", f"run={detector}", "format=safetensors", "output=net")
+def test_detectors_as_folders(segtrain, detector):
+    code, _, err = segtrain("export", f"run={detector}", "format=safetensors", "output=net", SMALL)
     assert code == 0, err
-    assert report()["comparisons"] == []
+    assert [entry["agreement"] for entry in report()["comparisons"]] == [1.0, 1.0]
     path = picture("dog.png")
     expected, got = (package.load(source, device="cpu")(path) for source in (detector, "net"))
     assert np.array_equal(got.boxes, expected.boxes)
-    code, _, err = segtrain("export", f"run={detector}", "format=onnx")
+
+
+def test_detectors_as_graphs_of_one_size(segtrain, detector):
+    code, _, err = segtrain("export", f"run={detector}", "format=torch_export")
+    assert code == 2
+    assert "size=[height,width]" in err
+    code, out, err = segtrain("export", f"run={detector}", "format=torch_export", "size=[64,96]")
+    assert code == 0, err
+    assert "same objects" in out
+    (entry,) = report()["comparisons"]
+    assert entry["size"] == [64, 96]
+    assert entry["agreement"] >= 0.99
+
+
+def test_proposals_as_folders_only(segtrain, tmp_path):
+    run = write_run(tmp_path / "proposals", *PROPOSALS)
+    code, _, err = segtrain("export", f"run={run}", "format=safetensors")
+    assert code == 0, err
+    assert report()["comparisons"] == []
+    code, _, err = segtrain("export", f"run={run}", "format=onnx", "size=[64,96]")
     assert code == 2
     assert "format=safetensors" in err
 

@@ -6,15 +6,15 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import composed, small_network
+from conftest import architectures, composed, small_network
 from torch import nn
 
 from segtrain.architecture.semantic.pspnet import region_averages
 from segtrain.assembly import build_model, make
-from segtrain.cli.main import conf_dir, options
 from segtrain.errors import UserError
 from segtrain.export.compare import REQUIRED_AGREEMENT, Comparison, compare, smooth_pictures
 from segtrain.export.deployed import Deployed, one_look
+from segtrain.export.detector import DeployedDetector, compare_detections
 from segtrain.export.onnx import load_onnx, write_onnx
 from segtrain.export.torch_export import (
     TRACED_BATCH,
@@ -25,11 +25,7 @@ from segtrain.export.torch_export import (
 )
 
 CLASSES = 5
-NAMES = [
-    name
-    for name in options("architecture")
-    if "architecture.semantic." in (conf_dir() / "architecture" / f"{name}.yaml").read_text()
-]
+NAMES = architectures("semantic")
 FAST = ("deeplabv2_vgg16", "deeplabv3_torchvision", "fcn32s", "parsenet")
 SIZES = [(65, 129), (150, 101)]  # of the form 8k + 1, where nothing is padded, and not
 PICTURES = smooth_pictures()
@@ -69,9 +65,10 @@ def whole(network: nn.Module):
     return make(composed()["inference"] | {"logit_adjustment": (-means).tolist(), "flip": True})
 
 
-def exported(format_name: str, program, folder, returns="logits"):
+def exported(format_name: str, network, folder, size=None):
+    program = trace(network, size)
     if format_name == "onnx":
-        write_onnx(program, folder / "model.onnx", {}, returns)
+        write_onnx(program, folder / "model.onnx", {}, network.returns)
         return load_onnx(folder / "model.onnx")
     write_program(program, folder / "model.pt2", {})
     return load_program(folder / "model.pt2")
@@ -80,7 +77,7 @@ def exported(format_name: str, program, folder, returns="logits"):
 def compared(network: nn.Module, format_name: str, folder, size=None, sizes=SIZES) -> Comparison:
     """The worst comparison; pictures go through the networks one, and three at a time."""
     inference = whole(network)
-    run = exported(format_name, trace(Deployed(network, inference, "logits"), size), folder)
+    run = exported(format_name, Deployed(network, inference, "logits"), folder, size)
     assert TRACED_SIZE not in sizes
     assert len(PICTURES) - 1 != TRACED_BATCH
     look = one_look(inference)
@@ -135,18 +132,38 @@ def test_fixed_size_for_backbones_with_windows(format_name, tmp_path):
 def test_labels(format_name, tmp_path):
     network = small("parsenet")
     inference = whole(network)
-    program = trace(Deployed(network, inference, "labels"), None)
-    labels = exported(format_name, program, tmp_path, "labels")(IMAGES[:, :, :100, :90])
+    run = exported(format_name, Deployed(network, inference, "labels"), tmp_path)
+    labels = run(IMAGES[:, :, :100, :90])
     expected = torch.stack(one_look(inference)(network, list(IMAGES[:, :, :100, :90]))).argmax(1)
     assert labels.dtype == torch.uint8
     assert (labels == expected).float().mean() >= REQUIRED_AGREEMENT
+
+
+@pytest.mark.parametrize("name", [n for n in architectures("instance") if n != "fpn"])
+@pytest.mark.parametrize("format_name", ["torch_export", "onnx"])
+def test_every_detector_at_one_size(name, format_name, tmp_path):
+    chosen = (f"architecture={name}", "dataset=shapes_instances")
+    config = composed(*chosen, *small_network(*chosen))
+    torch.manual_seed(0)
+    network = build_model(config, CLASSES).eval()
+    settings = {"short_sides": [80, 96], "long_side": 200, "flip": True, "min_score": 0.0}
+    inference = make(config["inference"] | settings)
+    size = (65, 80)
+    run = exported(format_name, DeployedDetector(network, inference), tmp_path, size)
+    result = compare_detections(run, DeployedDetector(network, inference), PICTURES, size)
+    assert result.objects >= 20
+    assert result.agreement >= 0.95  # so many objects of untrained networks nearly coincide
+    assert result.largest_difference <= 1e-3
+    nothing = DeployedDetector(network, make(config["inference"] | settings | {"min_score": 0.9}))
+    outputs = exported(format_name, nothing, tmp_path, size)(IMAGES[:1, :, :65, :80])
+    assert [len(output) for output in outputs] == [0, 0, 0, 0]
 
 
 def test_files_say_what_they_are_and_nothing_of_this_machine(tmp_path):
     network = Deployed(small("parsenet"), make(composed()["inference"]), "logits")
     description = {"task": "semantic", "labels": {"names": ["sky", "road"]}}
     program = trace(network, None)
-    write_onnx(program, tmp_path / "model.onnx", description, "logits")
+    write_onnx(program, tmp_path / "model.onnx", description, network.returns)
     model = onnx.load(tmp_path / "model.onnx")
     onnx.checker.check_model(model)
     metadata = {entry.key: entry.value for entry in model.metadata_props}

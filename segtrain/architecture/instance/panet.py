@@ -245,7 +245,7 @@ class FusedMaskHead(nn.Module):
         for layer in before:
             x = layer(x).relu()
         masks = self.classifier(self.deconv(last(x).relu()).relu())
-        masks = masks[torch.arange(len(labels), device=x.device), labels]
+        masks = masks[torch.arange(labels.shape[0], device=x.device), labels]
         if self.branch is not None:
             masks = masks + self.branch(x).view_as(masks)
         return at_least_float32(masks)

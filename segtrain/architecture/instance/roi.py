@@ -126,7 +126,8 @@ def pool(maps: list[Tensor], strides: list[int], boxes: list[Tensor], size: int)
 
 def numbered(boxes: list[Tensor]) -> Tensor:
     """Boxes (r, 4) of each image -> (R, 5) with the image's number in front."""
-    return torch.cat([torch.cat([b.new_full((len(b), 1), i), b], 1) for i, b in enumerate(boxes)])
+    parts = [torch.cat([b.new_full((b.shape[0], 1), i), b], 1) for i, b in enumerate(boxes)]
+    return torch.cat(parts)
 
 
 class BoxHead(nn.Module):
@@ -172,7 +173,7 @@ def box_classifier(width: int, num_classes: int) -> nn.ModuleDict:
 def classify_boxes(classifier: nn.ModuleDict, x: Tensor) -> tuple[Tensor, Tensor]:
     """(R, width) -> logits (R, 1 + K) and offsets (R, 1 + K, 4), float32."""
     scores, offsets = (at_least_float32(classifier[name](x)) for name in ("scores", "boxes"))
-    return scores, offsets.view(len(x), -1, 4)
+    return scores, offsets.unflatten(1, (-1, 4))
 
 
 class MaskHead(nn.Module):
@@ -210,4 +211,4 @@ class MaskHead(nn.Module):
         for conv in self.convs:
             x = conv(x).relu()
         x = self.classifier(self.deconv(x).relu())
-        return at_least_float32(x[torch.arange(len(labels), device=x.device), labels])
+        return at_least_float32(x[torch.arange(labels.shape[0], device=x.device), labels])

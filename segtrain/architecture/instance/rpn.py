@@ -4,7 +4,6 @@ from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import batched_nms
 
 from segtrain.architecture.blocks import at_least_float32
 from segtrain.architecture.instance.boxes import (
@@ -17,6 +16,7 @@ from segtrain.architecture.instance.boxes import (
 )
 from segtrain.contracts import TrainInstances
 from segtrain.errors import UserError
+from segtrain.suppression import suppress
 
 WEIGHTS = (1.0, 1.0, 1.0, 1.0)
 LEVELS = 5  # P2 to P6
@@ -160,7 +160,7 @@ class RegionProposals(nn.Module):
         boxes = clip(boxes, size)
         keep = ((boxes[:, 2:] - boxes[:, :2]) >= SMALLEST_SIDE).all(1)
         boxes, scores, levels = boxes[keep], scores[keep], levels[keep]
-        return boxes[batched_nms(boxes, scores, levels, self.nms_iou)[:count]]
+        return boxes[suppress(boxes, scores, levels, self.nms_iou, max(size))[:count]]
 
     def _examples(
         self, objectness: Tensor, deltas: Tensor, anchors: Tensor, targets: list[TrainInstances]

@@ -79,7 +79,7 @@ def find_boxes(model: nn.Module, view: View) -> list[tuple[Tensor, Tensor]]:
     """Boxes (r, K, 4), one a class, and probabilities (r, K) of each image's proposals."""
     proposals, _ = model.rpn(with_coarsest(view.maps), view.sizes, None)
     scores, deltas = model.box(view.pooled, proposals)
-    counts = [len(boxes) for boxes in proposals]
+    counts = [boxes.shape[0] for boxes in proposals]
     boxes = decode(deltas, torch.cat(proposals)[:, None], BOX_WEIGHTS)[:, 1:]
     probabilities = scores.softmax(1)[:, 1:]
     return [
@@ -95,4 +95,4 @@ def find_masks(
 ) -> list[Tensor]:
     """Mask probabilities (q, M, M) of boxes (q, 4) with labels (q,), 0..K-1, of each image."""
     logits = model.mask(view.pooled, boxes, 1 + torch.cat(labels))
-    return list(logits.sigmoid().split([len(label) for label in labels]))
+    return list(logits.sigmoid().split([label.shape[0] for label in labels]))
