@@ -17,7 +17,7 @@ class CrossEntropy(nn.Module):
     """
 
     separable: bool = True
-    """The sum over a batch is the sum over its images, so it can be computed image by image."""
+    """Pixels count whatever the others are, so it can be computed part by part."""
 
     def __init__(
         self, class_weights: list[float] | None, label_smoothing: float, ignore_index: int
@@ -47,6 +47,10 @@ class CrossEntropy(nn.Module):
             return total, valid.sum()
         return total, self.class_weights[target[valid]].sum()
 
+    def weighted(self, logits: Tensor, target: Tensor, weight: None) -> tuple[Tensor, Tensor]:
+        """As `forward`, of a part of the batch; all pixels count."""
+        return self(logits, target)
+
 
 class OhemCrossEntropy(nn.Module):
     """Cross-entropy over the hard valid pixels: online hard example mining.
@@ -61,7 +65,7 @@ class OhemCrossEntropy(nn.Module):
     """
 
     separable: bool = False
-    """Pixels of all images of the batch compete to be kept."""
+    """Pixels of all images of the batch compete to be kept: `losses` and `select` before all."""
 
     def __init__(
         self,
@@ -84,14 +88,29 @@ class OhemCrossEntropy(nn.Module):
 
         Both are 0 where every pixel is void.
         """
+        losses = self.losses(logits, target)
+        weight = self.select(losses.detach(), target)
+        return (losses * weight).sum(), weight.sum()
+
+    def losses(self, logits: Tensor, target: Tensor) -> Tensor:
+        """(N, H, W) of every pixel, 0 where it is void."""
+        return F.cross_entropy(
+            logits, target.long(), ignore_index=self.ignore_index, reduction="none"
+        )
+
+    def select(self, losses: Tensor, target: Tensor) -> Tensor:
+        """(N, H, W) weight of every pixel of the batch, 0 where it is not kept."""
         target = target.long()
         valid = target != self.ignore_index
-        losses = F.cross_entropy(logits, target, ignore_index=self.ignore_index, reduction="none")
         weight = torch.zeros_like(losses)
-        weight[valid] = self._kept(losses.detach()[valid])
+        weight[valid] = self._kept(losses[valid])
         if self.class_weights is not None:
             weight = weight * self.class_weights[target.where(valid, 0)]
-        return (losses * weight).sum(), weight.sum()
+        return weight
+
+    def weighted(self, logits: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """As `forward`, of a part of the batch with the weights that `select` gave it."""
+        return (self.losses(logits, target) * weight).sum(), weight.sum()
 
     def _kept(self, losses: Tensor) -> Tensor:
         """Unweighted losses (P,) of the valid pixels -> (P,), 1 where kept and 0 elsewhere."""

@@ -9,13 +9,16 @@ from torch import Tensor, nn
 
 from segtrain.contracts import Outputs, resize
 from segtrain.errors import UserError
+from segtrain.loss.strips import SumOverStrips, pixel_losses
+
+LARGE = 2**26  # bytes
 
 
 class SegmentationLoss(nn.Module):
     """A pixel loss on every head's scores, each a mean over the valid pixels of all processes.
 
-    Scores are resized bilinearly to the labels, in float32, one image at a time where the loss
-    allows it: then neither their full-resolution form nor its gradient is ever kept for the batch.
+    Scores are resized bilinearly to the labels, in float32; strip by strip where they are large:
+    then neither their full-resolution form nor its gradient is ever all in memory.
 
     Args:
         pixel: (ignore_index) -> pixel loss that returns (sum, weight).
@@ -29,6 +32,8 @@ class SegmentationLoss(nn.Module):
         normalize: whether pixel terms are means over pixels; if not, sums over pixels and means
             over images, as Caffe's un-normalised loss.
         ignore_index: void.
+        strips: whether pixel terms are worked out strip by strip, which takes little memory; None:
+            where a term's scores would take more than LARGE bytes at full resolution.
     """
 
     def __init__(
@@ -41,6 +46,7 @@ class SegmentationLoss(nn.Module):
         resize: str,
         normalize: bool,
         ignore_index: int,
+        strips: bool | None = None,
     ) -> None:
         super().__init__()
         if resize not in ("logits", "labels"):
@@ -52,6 +58,7 @@ class SegmentationLoss(nn.Module):
         self.presence_weight = presence_weight
         self.resize = resize
         self.normalize = normalize
+        self.strips = strips
         self.ignore_index = ignore_index
 
     def forward(self, outputs: Outputs, target: Tensor) -> dict[str, Tensor]:
@@ -80,53 +87,26 @@ class SegmentationLoss(nn.Module):
         return resize(logits, target.shape[1:], align_corners), target
 
     def _pixel_term(self, logits: Tensor, target: Tensor, align_corners: bool) -> Tensor:
-        def term(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-            return self.pixel(*self._fit(scores, labels, align_corners))
-
-        if self.pixel.separable and logits.requires_grad:
-            total, weight = SumOverImages.apply(logits, target, term)
+        if logits.requires_grad and self._by_strips(logits, target):
+            chosen = None
+            if not self.pixel.separable:
+                losses = pixel_losses(logits.detach(), target, align_corners, self.pixel.losses)
+                chosen = self.pixel.select(losses, target)
+            total, weight = SumOverStrips.apply(
+                logits, target, chosen, align_corners, self.pixel.weighted
+            )
         else:
-            total, weight = term(logits, target)
+            total, weight = self.pixel(*self._fit(logits, target, align_corners))
         if not self.normalize:
             return total / len(logits)
         return total / mean_over_processes(weight).clamp(min=1e-6)
 
-
-class SumOverImages(torch.autograd.Function):
-    """A loss that is a sum over images, with its gradient worked out image by image at once.
-
-    Only the gradient of the small scores is kept until the backward pass, so that the memory of
-    full-resolution scores, probabilities and gradients is one image's instead of the batch's.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: torch.autograd.function.FunctionCtx,
-        scores: Tensor,
-        target: Tensor,
-        term: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
-    ) -> tuple[Tensor, Tensor]:
-        gradient = torch.empty_like(scores)
-        totals, weights = [], []
-        for index in range(len(scores)):
-            one = slice(index, index + 1)
-            with torch.enable_grad():
-                part = scores[one].detach().requires_grad_()
-                total, weight = term(part, target[one])
-            (gradient[one],) = torch.autograd.grad(total, part)
-            totals.append(total.detach())
-            weights.append(weight.detach())
-        ctx.save_for_backward(gradient)
-        weight = torch.stack(weights).sum()
-        ctx.mark_non_differentiable(weight)
-        return torch.stack(totals).sum(), weight
-
-    @staticmethod
-    def backward(
-        ctx: torch.autograd.function.FunctionCtx, total: Tensor, _: Tensor
-    ) -> tuple[Tensor, None, None]:
-        (gradient,) = ctx.saved_tensors
-        return gradient * total.to(gradient.dtype), None, None
+    def _by_strips(self, logits: Tensor, target: Tensor) -> bool:
+        if self.resize == "labels":
+            return False  # full-resolution scores do not come about
+        if self.strips is None:
+            return 4 * logits.shape[1] * target.numel() > LARGE
+        return self.strips
 
 
 def nearest_labels(target: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:

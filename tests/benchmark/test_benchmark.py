@@ -17,6 +17,7 @@ FAST = {
                  "dataset=shapes_instances"],
     "crf": ["measure.rounds=1", "measure.size=[40, 50]", "measure.classes=3", "measure.threads=1"],
     "instance_metric": ["measure.images=3", "measure.size=[60, 80]"],
+    "loss": ["measure.rounds=1", "measure.classes=5", "measure.size=[65, 64]", "batch_size=2"],
     "metric": ["measure.rounds=1", "measure.shape=[1, 64, 64]"],
     "sliding": ["measure.rounds=1", "measure.size=[60, 70]", "measure.crop_size=[33, 33]",
                 "measure.stride=[22, 22]", "trainer.precision=32-true",

@@ -1,0 +1,104 @@
+"""Strip by strip gives the loss and the gradients of the plain form, in little memory."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import composed
+
+from segtrain.assembly import make
+from segtrain.contracts import resize
+from segtrain.loss import segmentation, strips
+from segtrain.loss.strips import resized_rows
+
+SIZES = [((5, 7), (33, 50)), ((9, 9), (65, 65)), ((1, 1), (8, 3)), ((12, 10), (12, 10)),
+         ((12, 10), (12, 40)), ((20, 3), (7, 9))]  # fmt: skip
+
+
+@pytest.mark.parametrize(("small", "size"), SIZES)
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_rows_are_those_of_the_whole(small, size, align_corners):
+    torch.manual_seed(0)
+    scores = torch.randn(2, 3, *small)
+    whole = resize(scores, size, align_corners)
+    for start, stop in ((0, 1), (2, size[0]), (size[0] - 1, size[0])):
+        rows = resized_rows(scores, size, align_corners, start, stop)
+        torch.testing.assert_close(rows, whole[:, :, start:stop], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "ohem"])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_loss_and_gradients_are_those_of_the_plain_form(name, weighted, align_corners, monkeypatch):
+    monkeypatch.setitem(strips.STRIP_BYTES, "cpu", 4 * 5 * 50 * 7)  # seven rows
+    torch.manual_seed(0)
+    node = composed(f"loss={name}")["loss"]
+    node["pixel"]["class_weights"] = [0.5, 2.0, 1.0, 3.0, 0.1] if weighted else None
+    if name == "cross_entropy":
+        node["pixel"]["label_smoothing"] = 0.1
+    target = torch.randint(0, 5, (3, 33, 50), dtype=torch.uint8)
+    target[0, :9], target[1] = 255, 255
+    outputs = {"logits": torch.randn(3, 5, 5, 7), "aux": torch.randn(3, 5, 3, 4)}
+    results = []
+    for by_strips in (False, True):
+        leaves = {key: value.clone().requires_grad_() for key, value in outputs.items()}
+        loss = make(node | {"strips": by_strips}, ignore_index=255)
+        terms = loss({**leaves, "align_corners": align_corners}, target)
+        (3 * sum(terms.values())).backward()
+        results.append((terms, [leaf.grad for leaf in leaves.values()]))
+    (terms, gradients), (other_terms, other_gradients) = results
+    for key, term in terms.items():
+        assert other_terms[key].item() == pytest.approx(term.item(), abs=1e-5)
+    for one, other in zip(gradients, other_gradients, strict=True):
+        torch.testing.assert_close(other, one, atol=1e-5, rtol=1e-4)
+
+
+def test_void_alone_is_zero_with_zero_gradient():
+    loss = make(composed("loss=ohem")["loss"] | {"strips": True}, ignore_index=255)
+    logits = torch.randn(1, 3, 4, 4, requires_grad=True)
+    terms = loss({"logits": logits, "align_corners": False}, torch.full((1, 8, 8), 255))
+    terms["main"].backward()
+    assert terms["main"] == 0
+    assert not logits.grad.any()
+
+
+def test_large_scores_go_by_strips_unasked(monkeypatch):
+    seen = []
+
+    def apply(logits, target, *others):
+        seen.append(target.shape[1])
+        return logits.sum(), torch.ones(())
+
+    monkeypatch.setattr(segmentation.SumOverStrips, "apply", apply)
+    loss = make(composed()["loss"], ignore_index=255)
+    for side in (16, 2100):
+        logits = torch.randn(1, 4, 4, 4, requires_grad=True)
+        target = torch.zeros(1, side, side, dtype=torch.uint8)
+        loss({"logits": logits, "align_corners": False}, target)
+    assert seen == [2100]
+
+
+def test_memory():
+    """Peak memory of 4 x 60 x 384 x 384 scores: a fraction of one full-resolution copy."""
+    code = """
+import resource, sys, torch
+from segtrain.loss.pixel import CrossEntropy
+from segtrain.loss.segmentation import SegmentationLoss
+make = lambda strips: SegmentationLoss(lambda ignore_index: CrossEntropy(None, 0.0, ignore_index),
+    None, 0.4, 1.0, 0.2, "logits", True, 255, strips)
+def step(side, strips):
+    logits = torch.randn(4, 60, side // 8, side // 8, requires_grad=True)
+    target = torch.zeros(4, side, side, dtype=torch.uint8)
+    make(strips)({"logits": logits, "align_corners": False}, target)["main"].backward()
+step(64, True); step(64, False)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+step(384, sys.argv[1] == "True")
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    peaks = [
+        int(subprocess.run([sys.executable, "-c", code, str(by_strips)], check=True,
+                           capture_output=True, text=True).stdout)
+        for by_strips in (False, True)
+    ]  # fmt: skip
+    assert peaks[1] <= peaks[0] / 3
