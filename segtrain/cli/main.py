@@ -23,6 +23,7 @@ COMMANDS = {
     "predict": "label maps, overlays, cut-outs of input=<pictures, video>; run=<run folder>",
     "export": "run=<run folder> format=onnx|torch_export|safetensors; compares the numbers",
     "prepare": "download, convert and verify dataset=<name>; preview=true draws samples",
+    "table": "results beside the papers', or layout=runs of any; output=table.md|.csv|.html",
     "benchmark": "measure=<what>: speed, memory and FLOPs of networks, loaders, metrics",
 }
 GROUPS = (
