@@ -1,4 +1,4 @@
-"""Charts for HTML pages: lines, bars, scatters and heat maps.
+"""Charts for HTML pages: lines, bars and scatters.
 
 Lines are SVG and stretch to the room there is, while texts and points are HTML and keep their size,
 so that a chart is as readable on a phone as on a wide screen. Series and groups differ by colour
@@ -182,45 +182,6 @@ def scatter_chart(
     said = f"{title}: {y_title} against {x_title} of {len(points)} points"
     return _chart("scatter", title, legend, "".join(marks), (x_axis, y_axis), (x_form, y_form),
                   (x_title, y_title), said, "")  # fmt: skip
-
-
-def heat_map(
-    counts: np.ndarray,
-    names: Sequence[str],
-    title: str,
-    row_title: str = "truth",
-    column_title: str = "prediction",
-) -> str:
-    """A table of counts whose rows are shown as shares of their sums.
-
-    It can be enlarged until names and percentages are readable, however many classes there are. The
-    colour goes with the square root of the share, so that small confusions are seen.
-
-    Args:
-        counts: (K, K) whole numbers.
-        names: K, of rows and columns.
-        title: what it shows.
-        row_title, column_title: what rows and columns are.
-    """
-    data = {"names": list(names), "counts": counts.tolist(),
-            "row": row_title, "column": column_title}  # fmt: skip
-    scale = "".join(
-        f'<span style="left:{100 * math.sqrt(share):.1f}%">{100 * share:g}</span>'
-        for share in (0, 0.01, 0.05, 0.2, 0.5, 1)
-    )
-    return (
-        f'<figure class="chart heat"><figcaption>{escape(title)}</figcaption>'
-        '<div class="heat-tools">'
-        '<label>zoom <input type="range" class="heat-zoom" step="1"></label>'
-        f'<span class="heat-scale"><i></i>{scale}<em>% of the {escape(row_title)}</em></span></div>'
-        '<p class="heat-said" role="status" aria-live="polite">Point at a cell, or use the arrow '
-        "keys.</p>"
-        '<div class="heat-view" tabindex="0" role="application" '
-        f'aria-label="{escape(title)}: arrow keys choose a cell">'
-        '<canvas class="heat-corner"></canvas><canvas class="heat-top"></canvas>'
-        '<canvas class="heat-left"></canvas><canvas class="heat-cells"></canvas></div>'
-        f"{json_data('heat-data', data)}</figure>\n"
-    )
 
 
 class _Axis(NamedTuple):

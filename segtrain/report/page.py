@@ -11,7 +11,15 @@ from html import escape
 from importlib.resources import files
 from typing import NamedTuple
 
-STATIC = ("page.css", "charts.css", "page.js", "charts.js", "heat_map.js", "examples.js")
+STATIC = (
+    "page.css",
+    "charts.css",
+    "examples.css",
+    "page.js",
+    "charts.js",
+    "heat_map.js",
+    "examples.js",
+)
 # The browser itself refuses whatever a page of ours would load from anywhere else.
 POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
