@@ -10,6 +10,7 @@ from segtrain.errors import UserError
 from segtrain.table.changes import changes
 from segtrain.table.comparison import compare
 from segtrain.table.groups import Group, group_runs
+from segtrain.table.page import html
 from segtrain.table.published import Published, fill, read_published
 from segtrain.table.runs import find_runs
 from segtrain.table.sheet import Sheet
@@ -54,6 +55,10 @@ def show(roots: list[Path], layout: str, sort: str | None, outputs: list[Path]) 
             path.write_text(markdown(sheets))
         elif path.suffix == ".csv":
             path.write_text(comma_separated(listed, unusable))
+        else:
+            more = [compared] if layout == "published" and groups else []
+            pages = [sheets[0], *more, *sheets[1:]]
+            path.write_text(html(pages, groups, path.parent), encoding="utf-8")
         logger.info("written     %s", path)
 
 

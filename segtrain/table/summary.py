@@ -57,9 +57,8 @@ def overview(benchmarks: dict[str, Benchmark], cells: Sequence[Filled], rest: li
             footnotes.append(f"[{len(footnotes) + 1}] {paper.system}, "
                              f"{benchmarks[paper.benchmark].title}: {text}")  # fmt: skip
             mark = f" [{len(footnotes)}]"
-        link = filled.groups[0].runs[0].report if filled.groups else None
         position = 1 + list(benchmarks).index(paper.benchmark)
-        row[position] = Cell(f"{paper.value:.1f}{mark}{ours(filled)}", paper.value, link)
+        row[position] = Cell(f"{paper.value:.1f}{mark}{ours(filled)}", paper.value)
     title = "Results: papers and ours"
     return Sheet("table", title, columns, list(rows.values()), [LEGEND, *footnotes, *rest])
 
