@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from segtrain.cli import launch
+from segtrain.cli import collect, launch
 from segtrain.cli.main import conf_dir, report
 from segtrain.errors import UserError
 
@@ -79,6 +79,8 @@ def compose_and_run(command: str, overrides: list[str]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     if command == "train":
         overrides = name_run(overrides)
+    if command in collect.COMMANDS:
+        overrides = collect.collected(command, overrides)
     if command == "predict":
         overrides = [quoted(override) for override in overrides]
     sys.argv = ["segtrain", *flags_first(overrides)]

@@ -24,6 +24,8 @@ COMMANDS = {
     "export": "run=<run folder> format=onnx|torch_export|safetensors; compares the numbers",
     "prepare": "download, convert and verify dataset=<name>; preview=true draws samples",
     "table": "results beside the papers', or layout=runs of any; output=table.md|.csv|.html",
+    "plan": "what the whole table, or experiments=[...], costs in time, data and disk",
+    "reproduce": "runs that plan, one training after the other; resume=<folder> goes on",
     "benchmark": "measure=<what>: speed, memory and FLOPs of networks, loaders, metrics",
 }
 GROUPS = (

@@ -89,16 +89,17 @@ def markdown(sheets: Sequence[Sheet]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def comma_separated(sheet: Sheet, faults: Sheet) -> str:
+def comma_separated(sheet: Sheet, faults: Sheet | None) -> str:
     """One row for each of the sheet's, and one for each run folder that was not counted."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    extra = [column.key for column in faults.columns]
+    extra = [column.key for column in faults.columns] if faults else []
+    finished = ["", "finished", ""] if faults else []
     own = [column.key for column in sheet.columns]
     writer.writerow([*own, *extra])
     for row in sheet.rows:
-        writer.writerow([*(cell.text for cell in row), "", "finished", ""])
-    for row in faults.rows:
+        writer.writerow([*(cell.text for cell in row), *finished])
+    for row in faults.rows if faults else []:
         writer.writerow([*[""] * len(own), *(cell.text for cell in row)])
     return text.getvalue()
 
