@@ -28,20 +28,12 @@ def collected(command: str, arguments: Sequence[str]) -> list[str]:
         (own if is_own else others).append(argument)
     own = [re.sub(r"^experiments=glob\((.*)\)$", r"experiments=[\1]", text) for text in own]
     own = [re.sub(r"^experiments=\[\[(.*)\]\]$", r"experiments=[\1]", text) for text in own]
+    resumed = [text for text in own if re.match(r"resume=(?!$|null$)", text)]
+    if resumed:  # its folder is gone on with, not one of today's
+        own.append(f"hydra.run.dir={resumed[0].removeprefix('resume=')}")
     if others:
         own.append(f"overrides=[{','.join(map(_quoted, others))}]")
     return own
-
-
-def general(overrides: Sequence[str]) -> list[str]:
-    """Those for every training."""
-    return [override for override in overrides if not re.match(r"[\w-]+:", override)]
-
-
-def single(overrides: Sequence[str], experiment: str) -> list[str]:
-    """Those for one: `<experiment>:key=value`, without the name."""
-    start = f"{experiment}:"
-    return [override.removeprefix(start) for override in overrides if override.startswith(start)]
 
 
 def check_names(overrides: Sequence[str], experiments: Sequence[str]) -> None:

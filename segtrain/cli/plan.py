@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segtrain.cli import chain
-from segtrain.cli.collect import check_names, general, single
+from segtrain.cli.collect import check_names
 from segtrain.cli.main import conf_dir, options
 from segtrain.cli.table import as_paths
 from segtrain.errors import UserError
@@ -78,7 +78,7 @@ def find_targets(experiments: str | list[str]) -> list[Target]:
     )
 
 
-def find_costs(wanted: Sequence[Target], overrides: Sequence[str]) -> dict[str, Cost]:
+def find_costs(wanted: Sequence[Target], overrides: list[str]) -> dict[str, Cost]:
     """The cost of every training, each once, by experiment, in the order in which they run.
 
     Raises:
@@ -88,7 +88,10 @@ def find_costs(wanted: Sequence[Target], overrides: Sequence[str]) -> dict[str, 
     check_names(overrides, names)
     states: dict = {}
     return {
-        name: cost(name, [*general(overrides), *single(overrides, name)], states) for name in names
+        name: cost(
+            name, [*chain.general(overrides, first=True), *chain.own(overrides, name)], states
+        )
+        for name in names
     }
 
 

@@ -94,9 +94,9 @@ def measure_speed(config: dict, experiment: str, seconds: float) -> dict:
         pixels = count * height * width
         if points and pixels == points[-1][0]:
             continue
-        left = seconds - (time.perf_counter() - started)
-        patience = 4 if len(points) == 1 else 1  # two tell what a step costs at any size
-        if points and CALLS * points[-1][1] * pixels / points[-1][0] > patience * left:
+        # Two sizes tell what a step costs at any; the second is worth some patience.
+        left = seconds - (time.perf_counter() - started) if len(points) > 1 else 4 * seconds
+        if points and CALLS * points[-1][1] * pixels / points[-1][0] > left:
             break
         try:
             taken = step(count, height, width)
