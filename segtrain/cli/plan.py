@@ -3,7 +3,6 @@
 import json
 import logging
 import shutil
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from segtrain.plan.sheets import (
     training_sheet,
     weight_sheet,
 )
-from segtrain.plan.speed import device_name, measure_speed, stored_speed
+from segtrain.plan.speed import device_name, measure_speed, speed_key, stored_speed
 from segtrain.table import wording
 from segtrain.table.published import read_published
 from segtrain.table.sheet import Sheet
@@ -98,11 +97,12 @@ def find_costs(wanted: Sequence[Target], overrides: list[str]) -> dict[str, Cost
 def find_speeds(costs: Sequence[Cost], measure: bool | None, seconds: float) -> dict[str, dict]:
     """Measured steps by experiment; experiments with the same network and input share one."""
     known: dict[str, dict] = {}
-    begun = time.time()
+    measured: set[str] = set()
     for c in costs:
-        stored = stored_speed(c.config)
-        fresh = stored is not None and (measure is not True or _newer(stored, begun))
-        if not fresh and measure is not False:
+        stored, key = stored_speed(c.config), speed_key(c.config)
+        is_due = stored is None or (measure is True and key not in measured)
+        if is_due and measure is not False:
+            measured.add(key)
             logger.info("timing      %s, %s", c.experiment, c.input)
             try:
                 stored = measure_speed(c.config, c.experiment, seconds)
@@ -167,7 +167,3 @@ def as_records(sheet: Sheet) -> list[dict]:
         }
         for row in sheet.rows
     ]
-
-
-def _newer(stored: dict, begun: float) -> bool:
-    return time.mktime(time.strptime(stored["date"], "%Y-%m-%dT%H:%M:%S")) >= int(begun)

@@ -35,6 +35,8 @@ def run(config: dict, run_dir: Path) -> None:
         raise UserError("reproduce starts processes itself: no torchrun, but "
                         "trainer.devices=<number>")  # fmt: skip
     added = list(config["overrides"])
+    if run_dir.is_relative_to(Path.cwd()):
+        run_dir = run_dir.relative_to(Path.cwd())  # as it is shown
     state = read_state(run_dir) if config["resume"] else new_state(config)
     state["overrides"] += added
     wanted = find_targets(state["experiments"])

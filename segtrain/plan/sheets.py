@@ -1,5 +1,6 @@
 """A plan as sheets: what is wanted, the trainings, the data sets and the weights."""
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -97,7 +98,7 @@ def weight_sheet(costs: Sequence[Cost]) -> Sheet:
 def download_bytes(states: Sequence[object]) -> float:
     """Of the archives that are still to be fetched, each once."""
     archives = {archive for state in states for archive in state.archives}
-    return 1e9 * sum(size or 0 for _, size in archives)
+    return 1e9 * math.fsum(size or 0 for _, size in archives)
 
 
 def counted(numbers: Sequence[int | None], at_most: bool) -> tuple[str, float | None]:
