@@ -124,9 +124,8 @@ def help_text() -> str:
         "  segtrain chain experiment=fcn8s_voc          all its stages, one after the other",
         "  segtrain evaluate run=outputs/quickstart/<date_time> split=val",
         "  segtrain predict run=outputs/quickstart/<date_time> input=photos output=labels",
-        "  segtrain prepare dataset=voc                 download, convert, verify; preview=true",
+        "  segtrain table layout=runs sort=-score output=table.html",
         "  segtrain --cfg job                           print the composed configuration",
-        "",
         "Data sets are looked for under $SEGTRAIN_DATA (default: data/).",
         "SEGTRAIN_TRACEBACK=1 shows the traceback of an error.",
     ]
