@@ -184,7 +184,7 @@ def configure_logging(path: Path) -> None:
         handler.setFormatter(logging.Formatter(form))
         root.addHandler(handler)
     root.setLevel(logging.INFO if launch.rank() == 0 else logging.WARNING)
-    for noisy in ("pytorch_lightning", "lightning_fabric", "torch.distributed", "timm"):
+    for noisy in ("pytorch_lightning", "lightning_fabric", "torch.distributed", "timm", "tensorboard"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     for message in FALSE_ALARMS:
         warnings.filterwarnings("ignore", message=message)

@@ -22,6 +22,7 @@ COMMANDS = {
     "evaluate": "evaluate run=<run folder> or checkpoint=<file> on any split",
     "predict": "label maps, overlays, cut-outs of input=<pictures, video>; run=<run folder>",
     "export": "run=<run folder> format=onnx|torch_export|safetensors; compares the numbers",
+    "report": "report.html of run=<run folder> anew: scores, curves, confusion, images",
     "prepare": "download, convert and verify dataset=<name>; preview=true draws samples",
     "benchmark": "measure=<what>: speed, memory and FLOPs of networks, loaders, metrics",
 }

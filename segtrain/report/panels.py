@@ -7,6 +7,7 @@ from segtrain.contracts import Detections, InstanceTarget, LabelSet
 from segtrain.masks import decode, paste
 from segtrain.metric.image_scores import SURE_SCORE
 from segtrain.report.drawing import draw_instances, fit, paint_regions
+from segtrain.report.examples import Key
 from segtrain.report.legend import BACKGROUND
 
 SHOWN_PROPOSALS = 10
@@ -14,6 +15,7 @@ MASK_THRESHOLD = 0.5  # of the probability that a detection's pixel belongs to i
 # Told apart by people who see colours otherwise, and by their lightness (Okabe and Ito).
 WRONG, MISSED, EXTRA, SWAPPED = (213, 94, 0), (213, 94, 0), (0, 114, 178), (240, 228, 66)
 ERROR_STRENGTH = 0.85
+ERROR_KEYS = [Key("missed", MISSED), Key("extra", EXTRA), Key("another class", SWAPPED)]
 
 
 def reduced(image: np.ndarray, max_side: int) -> np.ndarray:
