@@ -33,6 +33,7 @@ from segtrain.report.results import TITLES
 HEADLINES = {"semantic": "miou", "instance": "ap", "proposal": "ar1000"}
 SIBLINGS = ("results.json", "config.yaml", "run.log", "confusion.csv", "image_scores.csv",
             "checkpoints", "tensorboard", "csv")  # fmt: skip
+BESIDE = 24  # classes, up to which the confusion matrix leaves room for a table beside it
 IMAGE_SCORE_TITLES = {
     "miou": "mIoU",
     "panoptic_quality": "panoptic quality",
@@ -79,7 +80,8 @@ def render(report: RunReport) -> str:
         intro = (
             "Each row is a class of the truth, as shares of its pixels. Rows without any are grey."
         )
-        content = heat_map(counts, names, "Confusion matrix") + confused_pairs(counts, names)
+        content = heat_map(counts, names, "Confusion matrix"), confused_pairs(counts, names)
+        content = columns(*content) if len(names) <= BESIDE else "".join(content)
         body.append(section("Confusion", content, intro, anchor="confusion"))
     body += [_gallery(report), _circumstances(report)]
     subtitle = " · ".join(
