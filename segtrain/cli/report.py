@@ -160,7 +160,7 @@ def example(
         panels = semantic_panels(image, truth, prediction, labels, max_side)
         valid = truth != labels.ignore_index
         right = np.count_nonzero(valid & (truth == prediction)) / np.count_nonzero(valid)
-        return Example(name, f"{score}, {100 * right:.1f} % of the pixels right", panels,
+        return Example(name, f"{score}, {100 * right:.1f} % of pixels right", panels,
                        semantic_keys(truth, prediction, labels),
                        label_layers(truth, prediction, panels["image"].shape[:2]))  # fmt: skip
     found = {key: value.float().cpu().numpy() for key, value in found.items()}

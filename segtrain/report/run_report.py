@@ -33,7 +33,7 @@ from segtrain.report.results import TITLES
 HEADLINES = {"semantic": "miou", "instance": "ap", "proposal": "ar1000"}
 SIBLINGS = ("results.json", "config.yaml", "run.log", "confusion.csv", "image_scores.csv",
             "checkpoints", "tensorboard", "csv")  # fmt: skip
-BESIDE = 24  # classes, up to which the confusion matrix leaves room for a table beside it
+BESIDE = 24  # classes, up to which charts leave room for a table beside them
 IMAGE_SCORE_TITLES = {
     "miou": "mIoU",
     "panoptic_quality": "panoptic quality",
@@ -87,8 +87,8 @@ def render(report: RunReport) -> str:
     subtitle = " · ".join(
         [results["architecture"], results["backbone"], f"{results['dataset']} {results['split']}"]
     )
-    made = results["finished"].replace("T", " ").replace("+00:00", " UTC")
-    return page(results["experiment"], subtitle, "".join(body), f"segtrain, run finished {made}")
+    footer = f"segtrain, run finished {moment(results['finished'])}"
+    return page(results["experiment"], subtitle, "".join(body), footer)
 
 
 def _summary(report: RunReport) -> str:
@@ -152,8 +152,10 @@ def _classes(report: RunReport) -> str:
     for name, values in metrics.items():
         if isinstance(values, dict):
             parts.append(_bars(name.removeprefix("per_class_"), values, pixels))
+    few = all(len(values) <= BESIDE for values in metrics.values() if isinstance(values, dict))
+    body = columns(*parts) if few and len(parts) > 1 else "".join(parts)
     title = "Classes" if report.results["task"] == "semantic" else "Precision and recall"
-    return section(title, "".join(parts), anchor="classes")
+    return section(title, body, anchor="classes")
 
 
 def _bars(metric: str, values: dict[str, float | None], pixels: dict[str, float]) -> str:
@@ -199,7 +201,7 @@ def _circumstances(report: RunReport) -> str:
     results = report.results
     packages = facts({name: str(version) for name, version in results["versions"].items()})
     identity = facts({
-        "finished": results["finished"],
+        "finished": moment(results["finished"]),
         "code revision": results["git_revision"] or "unknown",
         "configuration": f"sha256 {results['config_sha256'][:16]}…",
         "checkpoint": f"{results['checkpoint']}, sha256 {results['checkpoint_sha256'][:16]}…",
@@ -241,6 +243,11 @@ def title_of(metric: str) -> str:
 def share(value: float | None) -> str:
     """A fraction as a percentage, with two decimals as in tables."""
     return "–" if value is None else f"{100 * value:.2f} %"
+
+
+def moment(time: str) -> str:
+    """A time in ISO 8601 as people write it."""
+    return time.replace("T", " ").replace("+00:00", " UTC")
 
 
 def duration(seconds: float) -> str:
