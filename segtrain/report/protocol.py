@@ -3,7 +3,7 @@
 from typing import Any
 
 INFERENCE = {
-    "whole": "whole images, one forward pass a look",
+    "whole": "whole images",
     "sliding": "sliding windows, scores averaged where they overlap",
     "detect": "detection at the original size of the images",
     "propose": "segment proposals, the best scores of one scale",
