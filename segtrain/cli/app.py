@@ -17,6 +17,7 @@ from segtrain.errors import UserError
 HANDLER = "segtrain"
 INTERRUPTED = 128  # exit codes from here on are signals', which mean the whole sweep
 PATHS = ("run", "checkpoint", "model", "weights_file", "input", "output")  # of predict
+NOISY = ("pytorch_lightning", "lightning_fabric", "torch.distributed", "timm", "tensorboard")
 FALSE_ALARMS = (
     ".*LeafSpec.* is deprecated",  # of Lightning's own code
     ".*your dataloader is not resumable",  # ours starts at the right batch by itself
@@ -186,7 +187,7 @@ def configure_logging(path: Path) -> None:
         handler.setFormatter(logging.Formatter(form))
         root.addHandler(handler)
     root.setLevel(logging.INFO if launch.rank() == 0 else logging.WARNING)
-    for noisy in ("pytorch_lightning", "lightning_fabric", "torch.distributed", "timm"):
+    for noisy in NOISY:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     for message in FALSE_ALARMS:
         warnings.filterwarnings("ignore", message=message)

@@ -22,6 +22,7 @@ COMMANDS = {
     "evaluate": "evaluate run=<run folder> or checkpoint=<file> on any split",
     "predict": "label maps, overlays, cut-outs of input=<pictures, video>; run=<run folder>",
     "export": "run=<run folder> format=onnx|torch_export|safetensors; compares the numbers",
+    "report": "report.html of run=<run folder> anew: scores, curves, confusion, images",
     "prepare": "download, convert and verify dataset=<name>; preview=true draws samples",
     "table": "results beside the papers', or layout=runs of any; output=table.md|.csv|.html",
     "plan": "what the whole table, or experiments=[...], costs in time, data and disk",
@@ -126,7 +127,6 @@ def help_text() -> str:
         "  segtrain predict run=outputs/quickstart/<date_time> input=photos output=labels",
         "  segtrain table layout=runs sort=-score output=table.html",
         "  segtrain --cfg job                           print the composed configuration",
-        "Data sets are looked for under $SEGTRAIN_DATA (default: data/).",
-        "SEGTRAIN_TRACEBACK=1 shows the traceback of an error.",
+        "Data sets: under $SEGTRAIN_DATA (default: data/). SEGTRAIN_TRACEBACK=1: an error's traceback.",
     ]
     return "\n".join(lines)

@@ -15,7 +15,8 @@ import numpy as np
 from segtrain.report.page import json_data
 
 COLOURS = 6  # of the style sheet, one a series or group; more begin again
-DOTTED = 40  # lines of so many points or fewer have a dot at each
+DOTTED = 40  # lines of so many points or fewer have a dot at each,
+DOTTED_SERIES = 3  # if there are so many of them or fewer; a line of one point always has it
 
 
 class Series(NamedTuple):
@@ -94,7 +95,7 @@ def line_chart(
         line = " ".join(f"{10 * x:.1f},{10 * y:.1f}" for x, y in zip(left, top, strict=True))
         kind = f"series-{index % COLOURS}"
         paths.append(f'<polyline class="{kind}" points="{line}"/>')
-        if len(left) <= DOTTED:
+        if len(left) == 1 or (len(left) <= DOTTED and len(kept) <= DOTTED_SERIES):
             dots += [f'<i class="dot {kind}" style="left:{x:.2f}%;top:{y:.2f}%"></i>'
                      for x, y in zip(left, top, strict=True)]  # fmt: skip
         data.append({

@@ -63,12 +63,9 @@ def confused_pairs(counts: np.ndarray, names: Sequence[str]) -> str:
     wrong = counts - np.diag(counts.diagonal())
     sums = counts.sum(1)
     shares = np.divide(wrong, sums[:, None], out=np.zeros(wrong.shape), where=sums[:, None] > 0)
-    chosen = {
-        int(place) for kind in (shares, wrong) for place in np.argsort(-kind, axis=None)[:PAIRS]
-    }
-    places = sorted(
-        (np.unravel_index(place, wrong.shape) for place in chosen), key=lambda at: -shares[at]
-    )
+    largest = [np.argsort(-kind, axis=None)[:PAIRS].tolist() for kind in (shares, wrong)]
+    chosen = (np.unravel_index(place, wrong.shape) for place in {*largest[0], *largest[1]})
+    places = sorted(chosen, key=lambda at: -shares[at])
     rows = [
         [
             names[true],

@@ -40,7 +40,7 @@ def curve_charts(curves: dict[str, Curve]) -> str:
     validated = _tagged(curves, "val/", lambda name: name in VALIDATED)
     validated = {name: validated[name] for name in VALIDATED if name in validated}
     named = {TITLES.get(name, name.upper()): curve for name, curve in validated.items()}
-    rates = _tagged(curves, "lr/", lambda name: True)
+    rates = _alike_joined(_tagged(curves, "lr/", lambda name: True))
     speed = _tagged(curves, "", lambda name: name == "images_per_second")
     parts = [
         _chart(losses, "training loss", number, averaged=True),
@@ -96,6 +96,15 @@ def _chart(
     reduce = averaged_down if averaged else picked
     series = [Series(name, *reduce(finite(curve), POINTS)) for name, curve in shown.items()]
     return line_chart(series, title, "step", form, from_zero=from_zero)
+
+
+def _alike_joined(curves: dict[str, Curve]) -> dict[str, Curve]:
+    """Curves that are the same as one, with all their names."""
+    joined: dict[bytes, tuple[list[str], Curve]] = {}
+    for name, curve in curves.items():
+        content = curve.steps.tobytes() + curve.values.tobytes()
+        joined.setdefault(content, ([], curve))[0].append(name)
+    return {", ".join(names): curve for names, curve in joined.values()}
 
 
 def finite(curve: Curve) -> Curve:

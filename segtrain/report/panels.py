@@ -7,18 +7,23 @@ from segtrain.contracts import Detections, InstanceTarget, LabelSet
 from segtrain.masks import decode, paste
 from segtrain.metric.image_scores import SURE_SCORE
 from segtrain.report.drawing import draw_instances, fit, paint_regions
+from segtrain.report.examples import Key
 from segtrain.report.legend import BACKGROUND
 
 SHOWN_PROPOSALS = 10
+LEAST_SIDE = 320  # pixels of a picture, below which outlines would cover what they surround
 MASK_THRESHOLD = 0.5  # of the probability that a detection's pixel belongs to it
 # Told apart by people who see colours otherwise, and by their lightness (Okabe and Ito).
 WRONG, MISSED, EXTRA, SWAPPED = (213, 94, 0), (213, 94, 0), (0, 114, 178), (240, 228, 66)
 ERROR_STRENGTH = 0.85
+ERROR_KEYS = [Key("missed", MISSED), Key("extra", EXTRA), Key("another class", SWAPPED)]
 
 
-def reduced(image: np.ndarray, max_side: int) -> np.ndarray:
-    """The image (H, W, 3), reduced until its longer side is at most `max_side`."""
-    return image if max(image.shape[:2]) <= max_side else fit(image, max_side)
+def brought_to_size(image: np.ndarray, max_side: int) -> np.ndarray:
+    """The image (H, W, 3) with a longer side of `max_side` at most, and of LEAST_SIDE at least."""
+    side = max(image.shape[:2])
+    wanted = min(max(side, LEAST_SIDE), max_side)
+    return image if side == wanted else fit(image, wanted)
 
 
 def semantic_panels(
@@ -33,9 +38,9 @@ def semantic_panels(
         truth: (H, W) uint8 train ids, void included.
         prediction: (H, W) train ids.
         labels: the colours.
-        max_side: the longer side of each picture is reduced to that.
+        max_side: the longer side of each picture, at most.
     """
-    picture = reduced(image, max_side)
+    picture = brought_to_size(image, max_side)
     colours = np.zeros((256, 3), np.uint8)
     colours[: labels.num_classes] = labels.palette
     painted, void = np.ones(256, bool), np.zeros(256, bool)
@@ -102,9 +107,11 @@ def proposal_panels(
     """
     masks = _masks(found, np.arange(min(limit, len(found["scores"]))), image.shape[:2])
     objects = np.flatnonzero(~np.asarray(truth["crowd"]))
-    flat, wanted = masks.reshape(len(masks), -1), truth["masks"][objects].reshape(len(objects), -1)
-    common = wanted.astype(np.float32) @ flat.astype(np.float32).T
-    union = wanted.sum(1, dtype=np.int64)[:, None] + flat.sum(1, dtype=np.int64)[None] - common
+    pixels = image.shape[0] * image.shape[1]
+    flat = masks.reshape(len(masks), pixels).astype(np.float32)
+    wanted = truth["masks"][objects].reshape(len(objects), pixels).astype(np.float32)
+    common = wanted @ flat.T
+    union = wanted.sum(1)[:, None] + flat.sum(1)[None] - common
     overlap = common / np.maximum(union, 1)
     best = overlap.argmax(1) if len(masks) else np.zeros(0, int)
     fitting = objects[: len(best)]

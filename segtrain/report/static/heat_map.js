@@ -5,6 +5,9 @@ document.querySelectorAll(".heat").forEach((figure) => {
   const said = figure.querySelector(".heat-said");
   const zoom = figure.querySelector(".heat-zoom");
   const [corner, top, left, cells] = view.querySelectorAll("canvas");
+  const marker = document.createElement("i");
+  marker.className = "heat-marker";
+  view.append(marker);
   const K = names.length;
   const sums = counts.map((line) => line.reduce((a, b) => a + b, 0));
   const share = (i, j) => (sums[i] ? counts[i][j] / sums[i] : null);
@@ -94,12 +97,15 @@ document.querySelectorAll(".heat").forEach((figure) => {
       beside.rotate(-Math.PI / 2);
       beside.fillText(`← ${row}`, 0, 0);
     }
-    if (chosen) {
-      const [i, j] = chosen;
-      pen.strokeStyle = colour("--c1");
-      pen.lineWidth = 2;
-      pen.strokeRect(j * cell - 0.5, i * cell - 0.5, cell + 1, cell + 1);
-    }
+    mark();
+  };
+  const mark = () => {
+    if (!chosen) return;
+    const [i, j] = chosen;
+    marker.style.display = "block";
+    marker.style.left = `${left.offsetWidth + j * cell}px`;
+    marker.style.top = `${top.offsetHeight + i * cell}px`;
+    marker.style.width = marker.style.height = `${cell}px`;
   };
   const choose = (i, j) => {
     if (chosen && chosen[0] === i && chosen[1] === j) return;
@@ -109,7 +115,7 @@ document.querySelectorAll(".heat").forEach((figure) => {
     said.textContent = value === null
       ? `${what}: no ${names[i]} in the truth`
       : `${what}: ${(100 * value).toFixed(2)} % (${counts[i][j].toLocaleString("en")} of ${sums[i].toLocaleString("en")} pixels)`;
-    draw();
+    mark();
   };
   const point = (event) => {
     const box = cells.getBoundingClientRect();
