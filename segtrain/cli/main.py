@@ -127,6 +127,6 @@ def help_text() -> str:
         "  segtrain predict run=outputs/quickstart/<date_time> input=photos output=labels",
         "  segtrain table layout=runs sort=-score output=table.html",
         "  segtrain --cfg job                           print the composed configuration",
-        "Data: below $SEGTRAIN_DATA (default: data/). SEGTRAIN_TRACEBACK=1: the traceback of errors.",
+        "Data: below $SEGTRAIN_DATA (default: data/). SEGTRAIN_TRACEBACK=1: tracebacks of errors.",
     ]
     return "\n".join(lines)
