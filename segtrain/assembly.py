@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, InstantiationException
 from hydra.utils import get_class, instantiate
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
@@ -119,11 +119,23 @@ def compose_config(overrides: Sequence[str]) -> dict:
     Raises:
         UserError: there is no such choice or key.
     """
+    return compose_choices(overrides)[0]
+
+
+def compose_choices(overrides: Sequence[str]) -> tuple[dict, dict[str, str | None]]:
+    """As `compose_config`, and the option of each group that was chosen.
+
+    Raises:
+        UserError: there is no such choice or key.
+    """
     running = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            return OmegaConf.to_container(compose("train", list(overrides)), resolve=True)
+            config = compose("train", list(overrides), return_hydra_config=True)
+        with open_dict(config):
+            choices = dict(config.pop("hydra").runtime.choices)
+        return OmegaConf.to_container(config, resolve=True), choices
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explain_config(error)) from None
     finally:

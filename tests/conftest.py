@@ -174,6 +174,16 @@ def write_coco(root, annotations, images=(7, 3, 5), split="val2017", file=None) 
     return path
 
 
+@pytest.fixture(scope="session")
+def chromium():
+    """A headless browser (see `browser`); the test is skipped where there is none."""
+    import browser
+
+    driver = browser.start()
+    yield driver
+    driver.quit()
+
+
 @pytest.fixture
 def folder_set(tmp_path) -> Path:
     """Eight 40x48 pairs of three classes, with lists of six and two."""

@@ -27,7 +27,7 @@ from segtrain.cli.main import conf_dir
 from segtrain.dataset.labels import SHAPES
 from segtrain.dataset.shapes import shapes
 from segtrain.inference import strips
-from segtrain.metric.confusion import ConfusionMatrix, scores
+from segtrain.metric.confusion import ConfusionMatrix, confusion_matrix, scores
 
 
 def noise(height=48, width=64, seed=0) -> np.ndarray:
@@ -55,10 +55,11 @@ def test_labels_are_those_of_the_evaluation(segtrain):
     predict = load(run, device="cpu")
     source = shapes(split="test", labels=SHAPES, num_images={"train": 12, "val": 7, "test": 7},
                     size=[32, 32], seed=0)  # fmt: skip
-    matrix = ConfusionMatrix(8, SHAPES.ignore_index)
+    matrix = ConfusionMatrix(8)
     for index in range(len(source)):
         image, mask = source.read(index)
-        matrix.update(torch.from_numpy(predict(image).labels), torch.from_numpy(mask))
+        found = torch.from_numpy(predict(image).labels)
+        matrix.update(confusion_matrix(found, torch.from_numpy(mask), 8, SHAPES.ignore_index))
     metrics = results_of(run)["metrics"]
     result = scores(matrix.compute())
     assert result.miou == metrics["miou"]

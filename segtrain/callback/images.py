@@ -8,13 +8,11 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from segtrain.contracts import Detections, InstanceTarget, LabelSet
-from segtrain.masks import decode, paste
-from segtrain.report.drawing import draw_instances, fit
+from segtrain.metric.image_scores import SURE_SCORE
+from segtrain.report.drawing import fit
+from segtrain.report.panels import SHOWN_PROPOSALS, draw_found, draw_truth
 
 OVERLAY_STRENGTH = 0.6
-SHOWN_SCORE = 0.5  # detections that are less sure are left out
-SHOWN_PROPOSALS = 10
-MASK_THRESHOLD = 0.5  # of the probability that a detection's pixel belongs to it
 
 
 class ValidationImages(Callback):
@@ -72,7 +70,7 @@ class ValidationImages(Callback):
         found = {key: value.float().cpu() for key, value in found.items()}
         found["labels"] = found["labels"].long()
         top = SHOWN_PROPOSALS if pl_module.evaluation.task == "proposal" else None
-        return instance_strip(image, truth, found, labels, self.max_side, SHOWN_SCORE, top)
+        return instance_strip(image, truth, found, labels, self.max_side, SURE_SCORE, top)
 
     def _write(self, trainer: pl.Trainer, tag: str, picture: np.ndarray) -> None:
         for logger in trainer.loggers:
@@ -144,37 +142,9 @@ def instance_strip(
     Returns:
         (h, 3w + gaps, 3) uint8 RGB.
     """
-    names = [labels.names[label] for label in truth["labels"]]
-    crowd = truth["crowd"]
-    captions = [f"crowd {name}" if c else name for name, c in zip(names, crowd, strict=True)]
-    true = draw_instances(
-        image, truth["boxes"], truth["labels"], truth["masks"], captions, crowd, labels, max_side
-    )
-    found = _draw_detections(image, detections, labels, max_side, min_score, top)
+    true = draw_truth(image, truth, labels, max_side)
+    found = draw_found(image, detections, labels, max_side, min_score, top)
     return _side_by_side([fit(image, max_side), true, found])
-
-
-def _draw_detections(
-    image: np.ndarray,
-    detections: Detections,
-    labels: LabelSet,
-    max_side: int,
-    min_score: float,
-    top: int | None,
-) -> np.ndarray:
-    """Those of `instance_strip` that are shown, over the image."""
-    scores = np.asarray(detections["scores"])
-    shown = np.flatnonzero(scores >= min_score) if top is None else np.arange(len(scores))[:top]
-    scores = scores[shown]
-    boxes, masks, classes = (np.asarray(detections[k])[shown] for k in ("boxes", "masks", "labels"))
-    captions = [f"{labels.names[c]} {score:.2f}" for c, score in zip(classes, scores, strict=True)]
-    if top is not None:
-        classes = np.arange(len(shown)) % labels.num_classes
-        captions = [f"{score:.2f}" for score in scores]
-    size = image.shape[:2]
-    whole = decode(paste(masks, boxes, size, MASK_THRESHOLD), size)
-    solid = np.zeros(len(shown), bool)
-    return draw_instances(image, boxes, classes, whole, captions, solid, labels, max_side)
 
 
 def _side_by_side(panels: list[np.ndarray]) -> np.ndarray:

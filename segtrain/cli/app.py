@@ -10,13 +10,14 @@ from pathlib import Path
 
 import yaml
 
-from segtrain.cli import launch
+from segtrain.cli import collect, launch
 from segtrain.cli.main import conf_dir, report
 from segtrain.errors import UserError
 
 HANDLER = "segtrain"
 INTERRUPTED = 128  # exit codes from here on are signals', which mean the whole sweep
 PATHS = ("run", "checkpoint", "model", "weights_file", "input", "output")  # of predict
+NOISY = ("pytorch_lightning", "lightning_fabric", "torch.distributed", "timm", "tensorboard")
 FALSE_ALARMS = (
     ".*LeafSpec.* is deprecated",  # of Lightning's own code
     ".*your dataloader is not resumable",  # ours starts at the right batch by itself
@@ -79,6 +80,8 @@ def compose_and_run(command: str, overrides: list[str]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     if command == "train":
         overrides = name_run(overrides)
+    if command in collect.COMMANDS:
+        overrides = collect.collected(command, overrides)
     if command == "predict":
         overrides = [quoted(override) for override in overrides]
     sys.argv = ["segtrain", *flags_first(overrides)]
@@ -184,7 +187,7 @@ def configure_logging(path: Path) -> None:
         handler.setFormatter(logging.Formatter(form))
         root.addHandler(handler)
     root.setLevel(logging.INFO if launch.rank() == 0 else logging.WARNING)
-    for noisy in ("pytorch_lightning", "lightning_fabric", "torch.distributed", "timm"):
+    for noisy in NOISY:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     for message in FALSE_ALARMS:
         warnings.filterwarnings("ignore", message=message)

@@ -9,6 +9,7 @@ import sys
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
+from typing import NamedTuple
 
 import yaml
 
@@ -137,7 +138,7 @@ def train(plan: dict, added: list[str], folder: Path) -> None:
                 ]  # fmt: skip
             place = f"stage {names.index(stage) + 1} of {len(names)}, {stage}"
             print(f"chain       {place}", flush=True)
-            if code := execute(arguments):
+            if code := execute(arguments).code:
                 raise RunStopped(
                     f"{place}, ended with exit code {code}. "
                     f"Go on with: segtrain chain resume={folder} (overrides: {PLAN} there)",
@@ -167,8 +168,20 @@ def quoted(path: Path) -> str:
     return "'" + str(path).replace("'", "\\'") + "'"
 
 
-def execute(arguments: list[str]) -> int:
-    """Trains one stage, handing on signals; returns its exit code, never 0 after a signal."""
+class Outcome(NamedTuple):
+    """How a command ended: its exit code, never 0 after a signal, and the signal, or 0 for none."""
+
+    code: int
+    signal: int
+
+
+def execute(arguments: list[str], log: Path | None = None) -> Outcome:
+    """Runs one command, such as a training, in a process of its own, handing on signals.
+
+    Args:
+        arguments: of the command line.
+        log: file to which all that it prints is added.
+    """
     received: list[int] = []
     child: subprocess.Popen | None = None
 
@@ -182,21 +195,35 @@ def execute(arguments: list[str]) -> int:
         for number in PASSED_ON
         if signal.getsignal(number) != signal.SIG_IGN  # nohup
     }
+    streams = {} if log is None else {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     try:
-        # A process group of its own: Ctrl-C reaches the chain alone, and the stage as SIGTERM.
+        # A process group of its own: Ctrl-C reaches this one alone, and the command as SIGTERM.
         child = subprocess.Popen(
             [sys.executable, "-m", "segtrain", *arguments],
-            stdin=subprocess.DEVNULL, process_group=0,
+            stdin=subprocess.DEVNULL, process_group=0, **streams,
         )  # fmt: skip
         if received:  # before there was a child
             child.send_signal(PASSED_ON[received[-1]])
+        if log is not None:
+            copy_output(child, log)
         code = child.wait()
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
+    got = received[-1] if received else 0
     if code < 0:
-        return 128 - code
-    return code or (128 + received[-1] if received else 0)
+        return Outcome(128 - code, got)
+    return Outcome(code or (128 + got if got else 0), got)
+
+
+def copy_output(child: subprocess.Popen, log: Path) -> None:
+    """Shows what a command prints and adds it to a file, until the command closes its output."""
+    with open(log, "ab") as file:
+        for line in child.stdout:
+            file.write(line)
+            file.flush()
+            sys.stdout.write(line.decode(errors="replace"))
+            sys.stdout.flush()
 
 
 def finish(stages: list[str], folder: Path) -> None:

@@ -8,9 +8,11 @@ import pytorch_lightning as pl
 
 from segtrain.architecture.weights import load_weights, read_state_dict
 from segtrain.assembly import build_data, build_model, build_task, make, require_labels
+from segtrain.cli.report import report
 from segtrain.dataset.datamodule import SegmentationData
 from segtrain.errors import UserError
 from segtrain.inference.ensemble import Ensemble, EnsembleInference
+from segtrain.report.record import ImageScores, write_confusion, write_image_scores
 from segtrain.report.results import (
     config_sha256,
     environment,
@@ -35,8 +37,27 @@ def run(config: dict, run_dir: Path) -> None:
     Raises:
         UserError: no such run or checkpoint, one that does not fit, or no such server.
     """
+    merged, data, task, checkpoint = rebuild_task(config)
+    if config["submit"]:
+        members = [stored_config(file)[0] for file in map(member_checkpoint, config["ensemble"])]
+        runs = [stored_config(checkpoint)[0], *members]
+        prepare_submission(task, data, runs, config["submit_competition"], run_dir)
+    _, trained = stored_config(checkpoint)
+    results = evaluate_task(merged, data, task, checkpoint, run_dir) | trained
+    if task.global_rank == 0:
+        finish(task, results, checkpoint, run_dir)
+        if results["metrics"]:
+            report(config.get("report"), merged, data, task, results, run_dir)
+
+
+def rebuild_task(config: dict) -> tuple[dict, SegmentationData, Segmentation, Path]:
+    """What is to be evaluated: configuration, data, the network with its weights, checkpoint.
+
+    Raises:
+        UserError: as `run`.
+    """
     checkpoint = find_checkpoint(config)
-    merged, trained = stored_config(checkpoint)
+    merged, _ = stored_config(checkpoint)
     for key in ("dataset", "inference"):
         if key in config:  # chosen on the command line
             merged[key] = config[key]
@@ -52,13 +73,7 @@ def run(config: dict, run_dir: Path) -> None:
     task = build_task(merged, data.labels)
     load_weights(task.model, read_state_dict(checkpoint), str(checkpoint))
     join_ensemble(task, config["ensemble"])
-    if config["submit"]:
-        members = [stored_config(file)[0] for file in map(member_checkpoint, config["ensemble"])]
-        runs = [stored_config(checkpoint)[0], *members]
-        prepare_submission(task, data, runs, config["submit_competition"], run_dir)
-    results = evaluate_task(merged, data, task, checkpoint, run_dir) | trained
-    if task.global_rank == 0:
-        report(task, results, checkpoint, run_dir)
+    return merged, data, task, checkpoint
 
 
 def join_ensemble(task: Segmentation, others: list[str]) -> None:
@@ -92,7 +107,7 @@ def member_checkpoint(other: str) -> Path:
     return find_checkpoint({"run": None, "checkpoint": None, key: other})
 
 
-def report(task: Segmentation, results: dict, checkpoint: Path, run_dir: Path) -> None:
+def finish(task: Segmentation, results: dict, checkpoint: Path, run_dir: Path) -> None:
     """Writes and prints the scores, where there are labels, and packs what a test server gets.
 
     Raises:
@@ -127,6 +142,15 @@ def evaluate_checkpoint(
     return evaluate_task(config, data, task, checkpoint, run_dir)
 
 
+def record(data: SegmentationData, task: Segmentation, run_dir: Path) -> None:
+    """Writes what the report needs beside the results."""
+    names = [data.test_source.name(index) for index in range(len(data.test_source))]
+    scores = ImageScores(task.evaluation.image_score, names, task.image_scores)
+    write_image_scores(run_dir, scores)
+    if task.confusion is not None:
+        write_confusion(run_dir, task.confusion, task.labels.names)
+
+
 def evaluate_task(
     config: dict, data: SegmentationData, task: Segmentation, checkpoint: Path, run_dir: Path
 ) -> dict:
@@ -141,6 +165,8 @@ def evaluate_task(
     started = time.perf_counter()
     trainer.test(task, data, verbose=False)
     seconds = time.perf_counter() - started
+    if task.global_rank == 0 and task.metrics:
+        record(data, task, run_dir)
     return {
         "experiment": config["experiment"],
         "task": task.evaluation.task,

@@ -22,7 +22,11 @@ COMMANDS = {
     "evaluate": "evaluate run=<run folder> or checkpoint=<file> on any split",
     "predict": "label maps, overlays, cut-outs of input=<pictures, video>; run=<run folder>",
     "export": "run=<run folder> format=onnx|torch_export|safetensors; compares the numbers",
+    "report": "report.html of run=<run folder> anew: scores, curves, confusion, images",
     "prepare": "download, convert and verify dataset=<name>; preview=true draws samples",
+    "table": "results beside the papers', or layout=runs of any; output=table.md|.csv|.html",
+    "plan": "what the whole table, or experiments=[...], costs in time, data and disk",
+    "reproduce": "runs that plan, one training after the other; resume=<folder> goes on",
     "benchmark": "measure=<what>: speed, memory and FLOPs of networks, loaders, metrics",
 }
 GROUPS = (
@@ -121,10 +125,8 @@ def help_text() -> str:
         "  segtrain chain experiment=fcn8s_voc          all its stages, one after the other",
         "  segtrain evaluate run=outputs/quickstart/<date_time> split=val",
         "  segtrain predict run=outputs/quickstart/<date_time> input=photos output=labels",
-        "  segtrain prepare dataset=voc                 download, convert, verify; preview=true",
+        "  segtrain table layout=runs sort=-score output=table.html",
         "  segtrain --cfg job                           print the composed configuration",
-        "",
-        "Data sets are looked for under $SEGTRAIN_DATA (default: data/).",
-        "SEGTRAIN_TRACEBACK=1 shows the traceback of an error.",
+        "Data: below $SEGTRAIN_DATA (default: data/). SEGTRAIN_TRACEBACK=1: tracebacks of errors.",
     ]
     return "\n".join(lines)

@@ -10,6 +10,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from segtrain.assembly import build_data, build_task, require_labels, resolve_class_weights
 from segtrain.callback.progress import Progress
 from segtrain.cli.evaluate import evaluate_checkpoint
+from segtrain.cli.report import report
 from segtrain.dataset.datamodule import SegmentationData
 from segtrain.report.results import config_sha256, print_scores, write_results
 from segtrain.task.segmentation import Segmentation
@@ -42,6 +43,7 @@ def run(config: dict, run_dir: Path) -> None:
     if trainer.is_global_zero:
         results |= training_results(config, data, trainer, progress, results["timing"])
         finish(config, task, trainer, results, run_dir, checkpoint)
+        report(config.get("report"), config, data, task, results, run_dir)  # older runs lack it
 
 
 def announce(config: dict, data: SegmentationData, task: Segmentation, trainer: pl.Trainer) -> None:

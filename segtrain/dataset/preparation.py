@@ -17,6 +17,7 @@ class Archive:
         creates: paths relative to the root, one of which is there once it is extracted.
         login: whether only the user may fetch it, after agreeing to a licence.
         optional: whether the set is complete without it; it is used where the user has put it.
+        gigabytes: of the file, about; None where it is not known.
     """
 
     url: str
@@ -25,6 +26,7 @@ class Archive:
     creates: list[str]
     login: bool = False
     optional: bool = False
+    gigabytes: float | None = None
 
     @property
     def file_name(self) -> str:

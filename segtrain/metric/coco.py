@@ -5,7 +5,6 @@ The matching is faster-coco-eval's, one class at a time: its Python objects take
 
 import json
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from segtrain.metric.matching import (
     recall_of_all,
     true_entry,
 )
+from segtrain.metric.processes import collective
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class CocoEvaluation:
 
         A collective call: rank zero computes, all processes return the scores.
         """
-        with _collective() as group:
+        with collective() as group:
             images = self._gathered(group)
             result = [None if images is None else self._scores(images)]
             if group is not None:
@@ -124,7 +124,7 @@ class CocoEvaluation:
 
     def write_results(self, path: Path, labels: LabelSet, boxes: bool = True) -> None:
         """Writes `results` of all processes as JSON; a collective call, rank zero writes."""
-        with _collective() as group:
+        with collective() as group:
             images = self._gathered(group)
         if images is None:
             return
@@ -208,19 +208,6 @@ def best(scores: np.ndarray, labels: np.ndarray, limit: int, class_agnostic: boo
     ranking = np.lexsort((-scores[order], groups))
     rank = np.arange(len(groups)) - np.searchsorted(groups, groups)  # ranking keeps groups together
     return order[np.sort(ranking[rank < limit])]
-
-
-@contextmanager
-def _collective() -> Iterator[dist.ProcessGroup | None]:
-    """A group of all processes that sends objects from host memory; None of a single process."""
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
-        yield None
-        return
-    group = dist.new_group(backend="gloo")  # nccl would send them through GPU memory
-    try:
-        yield group
-    finally:
-        dist.destroy_process_group(group)
 
 
 def _by_label(truth: TrueInstances) -> TrueInstances:

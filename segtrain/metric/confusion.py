@@ -72,21 +72,18 @@ class ConfusionMatrix(Metric):
 
     Args:
         num_classes: K.
-        ignore_index: void.
     """
 
     full_state_update = False
 
-    def __init__(self, num_classes: int, ignore_index: int) -> None:
+    def __init__(self, num_classes: int) -> None:
         super().__init__()
-        self.num_classes = num_classes
-        self.ignore_index = ignore_index
         zeros = torch.zeros(num_classes, num_classes, dtype=torch.int64)
         self.add_state("matrix", zeros, dist_reduce_fx="sum")
 
-    def update(self, prediction: Tensor, target: Tensor) -> None:
-        """Adds pixels: two tensors of train ids of one shape."""
-        self.matrix += confusion_matrix(prediction, target, self.num_classes, self.ignore_index)
+    def update(self, counts: Tensor) -> None:
+        """Adds the matrix (K, K) of some pixels (see `confusion_matrix`)."""
+        self.matrix += counts
 
     def compute(self) -> Tensor:
         """(K, K) int64 over all processes."""

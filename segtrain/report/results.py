@@ -46,8 +46,8 @@ def environment() -> dict:
 
 
 def config_sha256(config: dict) -> str:
-    """Hash of a resolved configuration, whatever the order of its keys, resumed or not."""
-    lasting = {key: value for key, value in config.items() if key != "resume"}
+    """Hash of what decides the numbers in a resolved configuration, in any order of its keys."""
+    lasting = {key: value for key, value in config.items() if key not in ("resume", "report")}
     return hashlib.sha256(yaml.safe_dump(lasting, sort_keys=True).encode()).hexdigest()
 
 

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch.distributed as dist
 from torch import Tensor, nn
 
@@ -72,6 +73,7 @@ class Submission(nn.Module):
         self.evaluation = evaluation
         self.task = evaluation.task
         self.headline = evaluation.headline
+        self.image_score = evaluation.image_score
         self.source = source
         self.server = server
         self.folder = run_dir / "submission"
@@ -114,6 +116,14 @@ class Submission(nn.Module):
         metrics = self.evaluation.compute() if self.source.labelled else {}
         barrier()
         return metrics
+
+    def image_scores(self) -> np.ndarray:
+        """As the evaluation's, of a split with labels."""
+        return self.evaluation.image_scores()
+
+    def confusion(self) -> np.ndarray | None:
+        """As the evaluation's, of a split with labels."""
+        return self.evaluation.confusion()
 
     def finish(self) -> Path:
         """Packs what all processes wrote and checks it; on rank zero, after `compute`.

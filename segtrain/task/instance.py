@@ -1,11 +1,15 @@
 """Training and evaluation of detectors and of networks for segment proposals."""
 
+import numpy as np
 from torch import Tensor, nn
 
 from segtrain.contracts import Detections, InstanceEvalBatch, InstanceTrainBatch, LabelSet
 from segtrain.metric.coco import ApAr, CocoEvaluation
+from segtrain.metric.image_scores import best_overlap, panoptic_quality
+from segtrain.metric.processes import in_split_order
 
 MASK_THRESHOLD = 0.5  # Mask R-CNN, 3.1
+IMAGE_SCORES = {"instance": "panoptic_quality", "proposal": "best_overlap"}
 HEADLINES = {"instance": "ap", "proposal": "ar1000"}
 MAX_DETECTIONS = {"instance": (1, 10, 100), "proposal": (10, 100, 1000)}
 
@@ -23,6 +27,7 @@ class InstanceEvaluation:
         self.labels = labels
         self.task = task
         self.headline = HEADLINES[task]
+        self.image_score = IMAGE_SCORES[task]
         self.evaluation = CocoEvaluation(
             labels.num_classes,
             class_agnostic=task == "proposal",
@@ -43,6 +48,17 @@ class InstanceEvaluation:
     def update(self, found: list[Detections], batch: InstanceEvalBatch) -> None:
         """Adds what was found in a batch's images."""
         self.evaluation.update(found, batch["target"])
+
+    def image_scores(self) -> np.ndarray:
+        """(n,) how well each of the split's images went, NaN where nothing is to be found.
+
+        A collective call. See `panoptic_quality` and `best_overlap`.
+        """
+        rate = panoptic_quality if self.task == "instance" else best_overlap
+        return in_split_order([rate(image) for image in self.evaluation.images.values()])
+
+    def confusion(self) -> None:
+        """Instances have no confusion matrix."""
 
     def compute(self) -> dict:
         """The `metrics` entry of `results.json`; of boxes with `box_` in front."""

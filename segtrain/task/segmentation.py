@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ class Evaluation(Protocol):
 
     task: str  # semantic, instance or proposal
     headline: str  # the metric that chooses the checkpoint
+    image_score: str  # what `image_scores` are
 
     def terms(self, model: nn.Module, loss: nn.Module, batch: Any) -> dict[str, Tensor]:
         """The weighted terms of the loss of one batch."""
@@ -32,6 +34,15 @@ class Evaluation(Protocol):
 
         Fractions in 0..1 or None by name, and in `per_class_*` by the class's name.
         """
+
+    def image_scores(self) -> np.ndarray:
+        """(n,) a figure in 0..1 or NaN for each image of the split, in its order, after `compute`.
+
+        They tell good images from bad ones, and enter no result. The same on every process.
+        """
+
+    def confusion(self) -> np.ndarray | None:
+        """(K, K) int64, rows truth, after `compute`; None where the task has none."""
 
 
 class Segmentation(pl.LightningModule):
@@ -78,6 +89,8 @@ class Segmentation(pl.LightningModule):
         self.seed = seed
         self.evaluation = evaluation
         self.metrics: dict | None = None  # of the last evaluation
+        self.image_scores: np.ndarray | None = None  # of the last test
+        self.confusion: np.ndarray | None = None
         self.freeze_batch_norm = freeze_batch_norm
         self.frozen = frozen
         for part in self._frozen_parts():
@@ -154,6 +167,9 @@ class Segmentation(pl.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         self._finish("test")
+        if self.metrics:
+            self.image_scores = self.evaluation.image_scores()
+            self.confusion = self.evaluation.confusion()
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         seen = self.trainer.global_step * self.config["batch_size"]

@@ -1,9 +1,12 @@
 """Training and evaluation of semantic networks."""
 
+import numpy as np
 from torch import Tensor, nn
 
 from segtrain.contracts import EvalBatch, LabelSet, TrainBatch
-from segtrain.metric.confusion import ConfusionMatrix, scores
+from segtrain.metric.confusion import ConfusionMatrix, confusion_matrix, scores
+from segtrain.metric.image_scores import ImageScores, image_miou
+from segtrain.metric.processes import in_split_order
 
 
 class SemanticEvaluation(nn.Module):
@@ -15,11 +18,13 @@ class SemanticEvaluation(nn.Module):
 
     task = "semantic"
     headline = "miou"
+    image_score = "miou"
 
     def __init__(self, labels: LabelSet) -> None:
         super().__init__()
         self.labels = labels
-        self.matrix = ConfusionMatrix(labels.num_classes, labels.ignore_index)
+        self.matrix = ConfusionMatrix(labels.num_classes)
+        self._image_scores = ImageScores()
 
     def terms(self, model: nn.Module, loss: nn.Module, batch: TrainBatch) -> dict[str, Tensor]:
         """The weighted terms of the loss of one batch."""
@@ -28,11 +33,26 @@ class SemanticEvaluation(nn.Module):
     def reset(self) -> None:
         """Before a split."""
         self.matrix.reset()
+        self._image_scores.reset()
 
     def update(self, found: list[Tensor], batch: EvalBatch) -> None:
         """Adds the scores (K, H, W) of a batch's images."""
+        mious = []
         for score, mask in zip(found, batch["mask"], strict=True):
-            self.matrix.update(score.argmax(0), mask)
+            counts = confusion_matrix(
+                score.argmax(0), mask, self.labels.num_classes, self.labels.ignore_index
+            )
+            self.matrix.update(counts)
+            mious.append(image_miou(counts))
+        self._image_scores.add(mious)
+
+    def image_scores(self) -> np.ndarray:
+        """(n,) the mIoU of each of the split's images, NaN where all is void; a collective call."""
+        return in_split_order(self._image_scores.tolist())
+
+    def confusion(self) -> np.ndarray:
+        """(K, K) int64, rows truth; a collective call."""
+        return self.matrix.compute().cpu().numpy()
 
     def compute(self) -> dict:
         """The `metrics` entry of `results.json`."""

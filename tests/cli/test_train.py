@@ -67,7 +67,10 @@ def test_run_folder_and_results(segtrain):
     assert code == 0
     run = only_run()
     found = {path.name for path in run.iterdir()}
-    assert found == {"config.yaml", "run.log", "tensorboard", "checkpoints", "results.json"}
+    assert found == {
+        "config.yaml", "run.log", "tensorboard", "checkpoints", "results.json", "report.html",
+        "confusion.csv", "image_scores.csv",
+    }  # fmt: skip
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
     results = results_of(run)
     assert set(results) == SCHEMA

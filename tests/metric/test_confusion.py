@@ -65,9 +65,9 @@ def test_update_order_does_not_matter_and_inputs_stay():
     target = torch.randint(0, 3, (4, 10, 10), dtype=torch.uint8)
     prediction = torch.randint(0, 3, (4, 10, 10))
     kept = target.clone()
-    whole, parts = ConfusionMatrix(3, 255), ConfusionMatrix(3, 255)
-    whole.update(prediction, target)
+    whole, parts = ConfusionMatrix(3), ConfusionMatrix(3)
+    whole.update(confusion_matrix(prediction, target, 3, 255))
     for index in (2, 0, 3, 1):
-        parts.update(prediction[index], target[index])
+        parts.update(confusion_matrix(prediction[index], target[index], 3, 255))
     assert torch.equal(whole.compute(), parts.compute())
     assert torch.equal(target, kept)

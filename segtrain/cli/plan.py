@@ -1,0 +1,169 @@
+"""`plan`: what the table, or any choice of experiments, costs before anyone starts."""
+
+import json
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from segtrain.cli import chain
+from segtrain.cli.collect import check_names
+from segtrain.cli.main import conf_dir, options
+from segtrain.cli.table import as_paths
+from segtrain.errors import UserError
+from segtrain.plan.cost import Cost, cost
+from segtrain.plan.jobs import Target, targets
+from segtrain.plan.sheets import (
+    counted,
+    data_sheet,
+    download_bytes,
+    target_sheet,
+    timed,
+    total_seconds,
+    training_sheet,
+    weight_sheet,
+)
+from segtrain.plan.speed import device_name, measure_speed, speed_key, stored_speed
+from segtrain.table import wording
+from segtrain.table.published import read_published
+from segtrain.table.sheet import Sheet
+from segtrain.table.writing import comma_separated, markdown, print_sheet
+
+logger = logging.getLogger("segtrain")
+
+ENDINGS = (".md", ".csv", ".json")
+
+
+def run(config: dict, run_dir: Path) -> None:
+    """Prints the plan and writes it into the files asked for.
+
+    Raises:
+        UserError: there is no such experiment, or an override does not fit one.
+    """
+    outputs = as_paths(config["output"])
+    for path in outputs:
+        if path.suffix not in ENDINGS:
+            raise UserError(f"output={path}: expected a name that ends in {', '.join(ENDINGS)}")
+    wanted = find_targets(config["experiments"])
+    costs = find_costs(wanted, config["overrides"])
+    speeds = find_speeds(list(costs.values()), config["measure_speed"], config["measure_seconds"])
+    device = device_name(next(iter(costs.values())).config["trainer"])
+    share = len(config["seeds"] or [None])
+    trainings = training_sheet(list(costs.values()), speeds, device)
+    every = list(costs.values())
+    sheets = [target_sheet(wanted, costs, speeds, share), trainings, data_sheet(every),
+              weight_sheet(every)]  # fmt: skip
+    sheets = [sheet for sheet in sheets if sheet.rows]
+    for sheet in sheets:
+        print_sheet(sheet)
+    total = totals(every, speeds, share)
+    for name, text in total.items():
+        print(f"{name:<12}{text}")
+    write(outputs, sheets, trainings, total)
+
+
+def find_targets(experiments: str | list[str]) -> list[Target]:
+    """What `experiments=` names, with the stages of each.
+
+    Raises:
+        UserError: it names no experiment.
+    """
+    chosen = [experiments] if isinstance(experiments, str) else experiments
+    return targets(
+        chosen,
+        options("experiment"),
+        *read_published(conf_dir() / "published.yaml"),
+        lambda name: chain.stages(name, conf_dir()),
+    )
+
+
+def find_costs(wanted: Sequence[Target], overrides: list[str]) -> dict[str, Cost]:
+    """The cost of every training, each once, by experiment, in the order in which they run.
+
+    Raises:
+        UserError: an override is for none of them, or does not fit.
+    """
+    names = list(dict.fromkeys(stage for target in wanted for stage in target.stages))
+    check_names(overrides, names)
+    states: dict = {}
+    return {
+        name: cost(
+            name, [*chain.general(overrides, first=True), *chain.own(overrides, name)], states
+        )
+        for name in names
+    }
+
+
+def find_speeds(costs: Sequence[Cost], measure: bool | None, seconds: float) -> dict[str, dict]:
+    """Measured steps by experiment; experiments with the same network and input share one."""
+    known: dict[str, dict] = {}
+    measured: set[str] = set()
+    for c in costs:
+        stored, key = stored_speed(c.config), speed_key(c.config)
+        is_due = stored is None or (measure is True and key not in measured)
+        if is_due and measure is not False:
+            measured.add(key)
+            logger.info("timing      %s, %s", c.experiment, c.input)
+            try:
+                stored = measure_speed(c.config, c.experiment, seconds)
+            except RuntimeError as error:
+                logger.warning("timing      %s: %s", c.experiment, str(error).partition("\n")[0])
+        if stored is not None:
+            known[c.experiment] = stored
+    return known
+
+
+def totals(costs: Sequence[Cost], speeds: dict[str, dict], share: int) -> dict[str, str]:
+    """The last lines: everything together."""
+    at_most = any(c.at_most for c in costs)
+    steps, images = (
+        counted([None if n is None else n * share for n in numbers], at_most)[0]
+        for numbers in ([c.steps for c in costs], [c.images for c in costs])
+    )
+    seconds = total_seconds(costs, speeds)
+    if seconds is None:
+        timed_ones = [c for c in costs if total_seconds([c], speeds) is not None]
+        left = len(costs) - len(timed_ones)
+        part = (
+            f"{timed(timed_ones, speeds)[0]} for {len(timed_ones)} trainings; "
+            if timed_ones
+            else ""
+        )
+        how = f"{part}not known for {left}, see measure_speed"
+    else:
+        how = ("≤ " if at_most else "") + wording.duration(seconds * share)
+    disk = share * sum(c.checkpoint_bytes for c in costs)
+    fetch = download_bytes([c.data for c in costs])
+    free = shutil.disk_usage(Path.cwd()).free
+    return {
+        "total": f"{share * len(costs)} trainings, {steps} steps, {images} images",
+        "time": how,
+        "disk": f"{wording.gigabytes(disk)} of checkpoints, {wording.gigabytes(fetch)} of archives "
+        f"to fetch (twice that while they are extracted); {wording.gigabytes(free)} are free here",
+    }
+
+
+def write(outputs: Sequence[Path], sheets: Sequence[Sheet], main: Sheet, total: dict) -> None:
+    """The same into files."""
+    for path in outputs:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".md":
+            lines = "".join(f"- {name}: {text}\n" for name, text in total.items())
+            path.write_text(f"{markdown(sheets)}\n{lines}")
+        elif path.suffix == ".csv":
+            path.write_text(comma_separated(main, None))
+        else:
+            content = {sheet.name: as_records(sheet) for sheet in sheets} | {"totals": total}
+            path.write_text(json.dumps(content, indent=2) + "\n")
+        logger.info("written     %s", path)
+
+
+def as_records(sheet: Sheet) -> list[dict]:
+    """Rows as dictionaries: numbers where cells have them, else texts."""
+    return [
+        {
+            column.key: cell.text if cell.value is None else cell.value
+            for column, cell in zip(sheet.columns, row, strict=True)
+        }
+        for row in sheet.rows
+    ]

@@ -1,0 +1,145 @@
+"""What a training needs before it can start: its data set and initial weights."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import timm
+import torch
+
+from segtrain.assembly import build_data, compose_choices
+from segtrain.cli.prepare import state_of
+from segtrain.dataset.cache import KEY_FILE, cache_root
+from segtrain.dataset.datamodule import SegmentationData
+from segtrain.errors import UserError
+from segtrain.prepare.archives import is_there
+
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # of timm's models, as they are looked for
+
+
+class DataState(NamedTuple):
+    """How far a data set is.
+
+    Args:
+        name: its option of the group `dataset`.
+        root: its folder; None where it is drawn.
+        state: embedded, absent, incomplete, present or verified.
+        remedy: what to do; may be empty.
+        archives: (address, gigabytes) of what is still to be fetched; gigabytes may be None.
+    """
+
+    name: str
+    root: str | None
+    state: str
+    remedy: str
+    archives: tuple[tuple[str, float | None], ...]
+
+
+class WeightState(NamedTuple):
+    """Weights that a network starts from.
+
+    Args:
+        name: of the model whose weights they are, or the file.
+        state: cached, to fetch, file or missing.
+    """
+
+    name: str
+    state: str
+
+
+def data_state(config: dict, choice: str) -> DataState:
+    """State of the data set of a training.
+
+    Args:
+        config: the training's.
+        choice: the option of the group `dataset`.
+    """
+    root = config["dataset"]["source"].get("root")
+    if root is None:
+        return DataState(choice, None, "embedded", "", ())
+    data = build_data(config)
+    name = choice
+    if data.preparation is None:  # another view of a set that is prepared under its own name
+        name = data.name
+        config, _ = compose_choices([f"dataset={name}"])
+    preparation = build_data(config).preparation
+    needed = [a for a in (preparation.archives if preparation else []) if not a.optional]
+    missing = [a for a in needed if not is_there(a, Path(preparation.root))]
+    archives = tuple((archive.url, archive.gigabytes) for archive in missing)
+    prepare = f"segtrain prepare dataset={name}"
+    unreadable = [split for split in data.splits.values() if not is_readable(data, split)]
+    if not unreadable:
+        if is_verified(name):
+            return DataState(choice, root, "verified", "", ())
+        return DataState(choice, root, "present", f"to verify: {prepare}", ())
+    if Path(root).is_dir() and (not needed or len(missing) < len(needed)):
+        lacking = ", ".join(dict.fromkeys(unreadable))
+        return DataState(choice, root, "incomplete", f"no {lacking}: {prepare}", archives)
+    return DataState(choice, root, "absent", prepare, archives)
+
+
+def is_readable(data: SegmentationData, split: str) -> bool:
+    """Whether a split's lists and files are there, as far as listing them tells."""
+    try:
+        return len(data.source(split)) > 0
+    except UserError:
+        return False
+
+
+def is_verified(name: str) -> bool:
+    """Whether `segtrain prepare dataset=<name>` found the files, as they are now, without fault."""
+    config, _ = compose_choices([f"dataset={name}"])
+    if "filter_empty" in config["dataset"]["source"]:
+        config["dataset"]["source"]["filter_empty"] = []  # as `prepare` does
+    data = build_data(config)
+    file = cache_root() / "verified" / data.name / KEY_FILE
+    if not file.is_file():
+        return False
+    optional = data.preparation.optional if data.preparation else []
+    counts = data.preparation.counts if data.preparation else dict.fromkeys(data.splits.values())
+    # Verified as a whole, or as a part with complete=false.
+    keys = [state_of(data, c, optional) for c in (counts, dict.fromkeys(counts))]
+    return file.read_text() in keys
+
+
+def weight_state(config: dict) -> WeightState | None:
+    """State of the weights that a training starts from, before other stages; None for none."""
+    given = config["weights"]
+    if given is not None:
+        if given.startswith("torchvision/"):
+            return WeightState(given, "cached" if is_in_torch_hub(given) else "to fetch")
+        return WeightState(given, "file" if Path(given).is_file() else "missing")
+    backbone = config["architecture"]["backbone"]
+    weights, name = backbone["weights"], backbone.get("name", "vgg16")
+    if weights == "none":
+        return None
+    if weights == "imagenet":
+        return WeightState(f"ImageNet, {name}", "cached" if is_cached(name) else "to fetch")
+    return WeightState(weights, "file" if Path(weights).is_file() else "missing")
+
+
+def is_cached(name: str) -> bool:
+    """Whether timm's weights of a model are on this machine."""
+    from huggingface_hub import try_to_load_from_cache
+
+    pretrained = timm.get_pretrained_cfg(name)
+    if pretrained is None:
+        return False
+    if pretrained.hf_hub_id:
+        found = [try_to_load_from_cache(pretrained.hf_hub_id, file) for file in HUB_FILES]
+        if any(isinstance(path, str) for path in found):
+            return True
+    address = pretrained.url or ""
+    return bool(address) and (checkpoints() / address.rpartition("/")[2]).is_file()
+
+
+def is_in_torch_hub(weights: str) -> bool:
+    """Whether torchvision's weights of a whole model are on this machine."""
+    from torchvision.models import get_model_weights
+
+    entry = get_model_weights(weights.removeprefix("torchvision/")).DEFAULT
+    return (checkpoints() / entry.url.rpartition("/")[2]).is_file()
+
+
+def checkpoints() -> Path:
+    """Where PyTorch keeps downloaded weights."""
+    return Path(torch.hub.get_dir()) / "checkpoints"

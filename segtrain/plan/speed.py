@@ -1,0 +1,212 @@
+"""Seconds of a training step on this machine, from a few real steps on random input."""
+
+import json
+import os
+import re
+import time
+from collections.abc import Callable
+from datetime import datetime
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from segtrain.assembly import build_task, make
+from segtrain.dataset.cache import cache_root
+from segtrain.dataset.instances import target_from_masks, training_objects
+from segtrain.trained import without_pretraining
+from segtrain.trainer import resolve_precision, uses_gpu
+
+FILE = "training_speed.json"  # in the cache; a person may read and delete it
+LEVELS = ((0.25, 2), (0.5, 2), (1.0, 2), (1.0, None))  # share of the side, images; None: all
+OBJECTS = 7  # an image
+CALLS = 3  # of each step: the first is not timed, the fastest of the others counts
+STILL = 1e-12  # learning rate: random labels must not make a network diverge
+
+
+def device_name(trainer: dict) -> str:
+    """What the trainer settings lead to on this machine."""
+    if uses_gpu(trainer):
+        return torch.cuda.get_device_name()
+    try:
+        model = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
+    except OSError:
+        model = None
+    name = model[1].strip() if model else "CPU"
+    threads = torch.get_num_threads()
+    return f"{name}, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def images_a_step(config: dict) -> int:
+    """Images that one process sees in a forward pass."""
+    trainer = config["trainer"]
+    devices = trainer["devices"] if isinstance(trainer["devices"], int) else 1
+    parts = devices * trainer["num_nodes"] * trainer["accumulate_grad_batches"]
+    return max(1, config["batch_size"] // parts)
+
+
+def picture_size(config: dict) -> tuple[int, int]:
+    """Height and width of a training image: the crop, or a 3:4 picture at the middle side."""
+    transform = config["dataset"]["transform"]
+    if "crop_size" in transform:
+        return tuple(transform["crop_size"])
+    side = round(sum(transform["short_side"]) / 2)
+    return side, min(transform["long_side"], round(side * 4 / 3))
+
+
+def speed_key(config: dict) -> str:
+    """What the speed depends on, as a hash."""
+    parts = [
+        device_name(config["trainer"]), torch.__version__, resolve_precision(config["trainer"]),
+        without_pretraining(config["architecture"]), config["loss"], config["optimizer"],
+        config["frozen"], config["trainer"]["compile"], picture_size(config),
+        images_a_step(config), config["dataset"]["labels"],
+    ]  # fmt: skip
+    return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def stored_speed(config: dict) -> dict | None:
+    """What `measure_speed` found earlier; None where it was not measured."""
+    return _stored().get(speed_key(config))
+
+
+def measure_speed(config: dict, experiment: str, seconds: float) -> dict:
+    """Measures and stores the time of forward, loss, backward and optimiser of one process.
+
+    Steps grow from two small images to the recipe's own until the time is used up; what could not
+    be measured follows from the last two, as a line over the number of pixels.
+
+    Args:
+        config: of the training.
+        experiment: its name, for the reader of the file.
+        seconds: after which no larger step is begun.
+
+    Returns:
+        `seconds` of a step, and `measured`, the input of the largest one.
+    """
+    size, images = picture_size(config), images_a_step(config)
+    step = _step_of(config)
+    started, points = time.perf_counter(), []
+    for share, count in LEVELS:
+        count = images if count is None else min(count, images)
+        height, width = (_side(length, share) for length in size)
+        pixels = count * height * width
+        if points and pixels == points[-1][0]:
+            continue
+        # Two sizes tell what a step costs at any; the second is worth some patience.
+        left = seconds - (time.perf_counter() - started) if len(points) > 1 else 4 * seconds
+        if points and CALLS * points[-1][1] * pixels / points[-1][0] > left:
+            break
+        try:
+            taken = step(count, height, width)
+        except RuntimeError:  # too small for the network, or too large for the device
+            if points:
+                break
+            continue
+        points.append((pixels, taken, f"{count} x {height}x{width}"))
+    if not points:
+        raise RuntimeError("no step of this network could be measured")
+    whole = images * size[0] * size[1]
+    entry = {
+        "experiment": experiment, "device": device_name(config["trainer"]),
+        "precision": resolve_precision(config["trainer"]),
+        "input": f"{images} x {size[0]}x{size[1]}",
+        "seconds": extrapolated([point[:2] for point in points], whole),
+        "measured": points[-1][2], "date": datetime.now().isoformat(timespec="seconds"),
+    }  # fmt: skip
+    entries = _stored() | {speed_key(config): entry}
+    path = cache_root() / FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}")
+    partial.write_text(json.dumps(entries, indent=2) + "\n")
+    os.replace(partial, path)
+    return entry
+
+
+def extrapolated(points: list[tuple[int, float]], pixels: int) -> float:
+    """Seconds at a number of pixels, on the line through the last two of (pixels, seconds)."""
+    last, seconds = points[-1]
+    if last >= pixels:
+        return seconds
+    slope = seconds / last
+    if len(points) > 1:
+        before, earlier = points[-2]
+        slope = min(slope, max(0.0, (seconds - earlier) / (last - before)))
+    return seconds + slope * (pixels - last)
+
+
+def _side(length: int, share: float) -> int:
+    """A share of a side, of the form 8k + 1 as crops mostly are."""
+    return length if share == 1 else 8 * max(4, round(share * length / 8)) + 1
+
+
+def _stored() -> dict:
+    try:
+        return json.loads((cache_root() / FILE).read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def _step_of(config: dict) -> Callable[[int, int, int], float]:
+    """(images, height, width) -> seconds of a training step."""
+    settings = config["trainer"]
+    device = torch.device("cuda" if uses_gpu(settings) else "cpu")
+    labels = make(config["dataset"]["labels"])
+    plain = config | {"weights": None, "architecture": without_pretraining(config["architecture"])}
+    task = build_task(plain, labels).to(device).train()
+    optimizer, _ = make(config["optimizer"] | {"lr": STILL})(task.model, max_steps=1000)
+    enabled = resolve_precision(settings) == "bf16-mixed"
+
+    def run(batch: dict) -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=enabled):
+            terms = task.evaluation.terms(task.model, task.loss, batch)
+        torch.stack(list(terms.values())).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def step(count: int, height: int, width: int) -> float:
+        is_semantic = task.evaluation.task == "semantic"
+        batch = (pixel_batch if is_semantic else instance_batch)(
+            count, height, width, labels.num_classes, device
+        )
+        run(batch)
+        taken = []
+        for _ in range(CALLS - 1):
+            started = time.perf_counter()
+            run(batch)
+            taken.append(time.perf_counter() - started)
+        return min(taken)
+
+    return step
+
+
+def pixel_batch(
+    count: int, height: int, width: int, classes: int, device: torch.device
+) -> dict[str, torch.Tensor]:
+    """Random images and masks."""
+    image = torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8, device=device)
+    mask = torch.randint(0, classes, (count, height, width), dtype=torch.uint8, device=device)
+    return {"image": image.contiguous(memory_format=torch.channels_last), "mask": mask}
+
+
+def instance_batch(
+    count: int, height: int, width: int, classes: int, device: torch.device
+) -> dict[str, list]:
+    """Random images with rectangles of random classes."""
+    rng = np.random.default_rng(0)
+    images, targets = [], []
+    for number in range(count):
+        masks = np.zeros((OBJECTS, height, width), np.uint8)
+        for mask in masks:
+            side = max(4, int(min(height, width) * rng.uniform(0.1, 0.5)))
+            top, left = (int(rng.integers(0, length - side)) for length in (height, width))
+            mask[top : top + side, left : left + side] = 1
+        classes_of = rng.integers(0, classes, OBJECTS).tolist()
+        objects = target_from_masks(masks, classes_of, np.zeros(OBJECTS, bool), number)
+        target = training_objects(objects, (width, height), flip=False)
+        targets.append({key: value.to(device) for key, value in target.items()})
+        images.append(torch.randint(0, 256, (3, height, width), dtype=torch.uint8, device=device))
+    return {"image": images, "target": targets}

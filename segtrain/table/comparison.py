@@ -1,0 +1,135 @@
+"""Any set of runs side by side: scores, time, size, speed and memory."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from segtrain.cli.explain import nearest
+from segtrain.errors import UserError
+from segtrain.table import wording
+from segtrain.table.groups import Group
+from segtrain.table.sheet import Cell, Column, Sheet
+
+
+class Measure(NamedTuple):
+    """A column, and how it gets its value and text from a group."""
+
+    column: Column
+    value: Callable[[Group], float | str | None]
+    text: Callable[[Group], str]
+
+
+def _shared(key: str) -> Callable[[Group], str]:
+    return lambda group: str(group.results.get(key, wording.NONE))
+
+
+def _mean(*path: str) -> Callable[[Group], float | None]:
+    def read(results: dict) -> float | None:
+        node = results
+        for key in path:
+            node = node.get(key) if isinstance(node, dict) else None
+        return node
+
+    return lambda group: group.average(read)
+
+
+def _worded(key: str, title: str, words: Callable[[float | None], str], *path: str) -> Measure:
+    mean = _mean(*path)
+    return Measure(Column(key, title, numeric=True), mean, lambda group: words(mean(group)))
+
+
+def _named(key: str, title: str) -> Measure:
+    return Measure(Column(key, title), _shared(key), _shared(key))
+
+
+MEASURES = (
+    _named("experiment", "experiment"),
+    _named("dataset", "data set"),
+    _named("split", "split"),
+    Measure(
+        Column("protocol", "protocol"),
+        lambda group: wording.protocol(group.results["protocol"]),
+        lambda group: wording.protocol(group.results["protocol"]),
+    ),
+    Measure(
+        Column("metric", "metric"),
+        lambda group: wording.METRICS[group.metric],
+        lambda group: wording.METRICS[group.metric],
+    ),
+    Measure(Column("score", "score %", numeric=True), lambda group: group.mean, wording.score),
+    Measure(
+        Column("seeds", "seeds", numeric=True),
+        lambda group: len(group.runs),
+        lambda group: str(len(group.runs)),
+    ),
+    _worded("train_time", "training", wording.duration, "timing", "train_seconds"),
+    _worded("images_per_second", "images/s", wording.large, "timing", "train_images_per_second"),
+    _worded("parameters", "params", wording.millions, "parameters"),
+    _worded("host_memory", "host mem", wording.gigabytes, "peak_memory_bytes", "host"),
+    _worded("device_memory", "device mem", wording.gigabytes, "peak_memory_bytes", "device"),
+    _worded("batch_size", "batch", wording.large, "total_batch_size"),
+    _worded("devices", "devices", wording.large, "devices"),
+)
+DEFAULT_ORDER = ("dataset", "split", "metric", "-score", "experiment")
+
+
+def compare(groups: Sequence[Group], sort: str | None) -> Sheet:
+    """One row for each group.
+
+    Args:
+        groups: what is compared.
+        sort: a column's key or a metric's name, with `-` in front for the largest first; None for
+            data set, split, metric and the best score first.
+
+    Raises:
+        UserError: there is no such column or metric.
+    """
+    rows = [[_cell(measure, group) for measure in MEASURES] for group in sorted_by(groups, sort)]
+    columns = tuple(measure.column for measure in MEASURES)
+    return Sheet("runs", "Runs", columns, rows, notes(groups))
+
+
+def sorted_by(groups: Sequence[Group], sort: str | None) -> list[Group]:
+    """In the order asked for; groups without the value come last."""
+    ordered = list(groups)
+    for key in reversed(DEFAULT_ORDER if sort is None else (sort,)):
+        value = _sort_value(key.removeprefix("-"), groups)
+        known = [group for group in ordered if value(group) is not None]
+        unknown = [group for group in ordered if value(group) is None]
+        known.sort(key=value, reverse=key.startswith("-"))
+        ordered = known + unknown
+    return ordered
+
+
+def notes(groups: Sequence[Group]) -> list[str]:
+    """How scores are made, and what was not counted."""
+    lines = []
+    if any(len(group.runs) > 1 for group in groups):
+        lines.append("± is the sample standard deviation over seeds; time, speed and memory are "
+                     "means over them.")  # fmt: skip
+    for group in groups:
+        for run in group.repeated:
+            seed = run.results["seed"]
+            lines.append(f"{run.folder}: seed {seed} was repeated later, which counts instead")
+    return lines
+
+
+def _sort_value(key: str, groups: Sequence[Group]) -> Callable[[Group], float | str | None]:
+    for measure in MEASURES:
+        if measure.column.key == key:
+            return measure.value
+    metrics = {
+        name
+        for group in groups
+        for name, value in group.results["metrics"].items()
+        if isinstance(value, int | float)
+    }
+    if key in metrics:
+        return _mean("metrics", key)
+    known = [measure.column.key for measure in MEASURES] + sorted(metrics)
+    raise UserError(f"sort={key}: no such column; {nearest(key, known)}")
+
+
+def _cell(measure: Measure, group: Group) -> Cell:
+    value = measure.value(group)
+    link = group.runs[0].report if measure.column.key == "experiment" else None
+    return Cell(measure.text(group), value if isinstance(value, int | float) else None, link)
