@@ -106,7 +106,7 @@ def _summary(report: RunReport) -> str:
         parts.append(paragraph(_comparison(published)))
     parts.append(columns(
         "<h3>How it was measured</h3>" + facts(protocol_facts(results)),
-        "<h3>How it was trained</h3>" + facts(training_facts(results)),
+        "<h3>Training and machine</h3>" + facts(training_facts(results)),
     ))  # fmt: skip
     beside = {name: f"{name}/" if (report.folder / name).is_dir() else name
               for name in SIBLINGS if (report.folder / name).exists()}  # fmt: skip
@@ -142,20 +142,20 @@ def _curves(curves: dict[str, Curve]) -> str:
 
 def _classes(report: RunReport) -> str:
     """Bars of the classes, and for instances the table of AP and AR."""
-    metrics, parts = report.results["metrics"], []
-    if report.results["task"] != "semantic":
-        parts.append(_ap_table(metrics))
-    pixels = {}
+    metrics, pixels = report.results["metrics"], {}
     if report.confusion is not None:
         counts, names = report.confusion
         pixels = dict(zip(names, (counts.sum(1) / max(1, counts.sum())).tolist(), strict=True))
-    for name, values in metrics.items():
-        if isinstance(values, dict):
-            parts.append(_bars(name.removeprefix("per_class_"), values, pixels))
-    few = all(len(values) <= BESIDE for values in metrics.values() if isinstance(values, dict))
-    body = columns(*parts) if few and len(parts) > 1 else "".join(parts)
-    title = "Classes" if report.results["task"] == "semantic" else "Precision and recall"
-    return section(title, body, anchor="classes")
+    per_class = {name: values for name, values in metrics.items() if isinstance(values, dict)}
+    bars = "".join(
+        _bars(name.removeprefix("per_class_"), values, pixels) for name, values in per_class.items()
+    )
+    if report.results["task"] == "semantic":
+        return section("Classes", bars, anchor="classes")
+    parts = [part for part in (_ap_table(metrics), bars) if part]
+    few = all(len(values) <= BESIDE for values in per_class.values())
+    body = columns(*parts) if few else "".join(parts)
+    return section("Precision and recall", body, anchor="classes")
 
 
 def _bars(metric: str, values: dict[str, float | None], pixels: dict[str, float]) -> str:

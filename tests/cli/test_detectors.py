@@ -140,6 +140,9 @@ def test_scores_are_identical_on_1_and_2_processes(segtrain, experiment):
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         scores += [json.loads(Path(f"scores{count}.{rank}").read_text()) for rank in range(count)]
+        of_images = Path("image_scores.csv").read_text()
+        assert of_images == Path("outputs/run/image_scores.csv").read_text()
+    assert len(of_images.splitlines()) == 8
     assert scores[0]
     assert scores[0] == scores[1] == scores[2]
 

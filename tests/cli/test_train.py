@@ -308,7 +308,7 @@ def test_torchrun_with_a_config_of_rank_zero():
 def test_matrices_are_identical_on_1_2_and_3_processes(segtrain):
     """Seven images, which neither two nor three divide, in batches of several."""
     assert segtrain(*TINY, "hydra.run.dir=outputs/run")[0] == 0
-    matrices = []
+    matrices, scores = [], []
     for count in (1, 2, 3):
         done = process(
             "outputs/run/checkpoints/best.ckpt", f"matrix{count}.pt",
@@ -317,10 +317,13 @@ def test_matrices_are_identical_on_1_2_and_3_processes(segtrain):
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         matrices.append(torch.load(f"matrix{count}.pt", weights_only=True))
+        scores.append(Path("image_scores.csv").read_text())
     assert matrices[0].dtype == torch.int64
     assert matrices[0].sum() > 0
     assert torch.equal(matrices[0], matrices[1])
     assert torch.equal(matrices[0], matrices[2])
+    assert len(scores[0].splitlines()) == 8
+    assert scores[0] == scores[1] == scores[2] == Path("outputs/run/image_scores.csv").read_text()
 
 
 @pytest.mark.slow
