@@ -3,12 +3,9 @@
 import json
 import re
 import shutil
-import signal
-import subprocess
 import sys
 from datetime import datetime
 from pathlib import Path
-from types import FrameType
 
 import yaml
 
@@ -19,13 +16,6 @@ from segtrain.errors import RunStopped, UserError
 
 PLAN = "chain.yaml"
 OWN = ("experiment", "resume", "hydra.run.dir")  # read here, not handed to the stages
-# What a stage gets when the chain gets the key. A training saves on SIGTERM and SIGUSR1 only.
-PASSED_ON = {
-    signal.SIGTERM: signal.SIGTERM,
-    signal.SIGUSR1: signal.SIGUSR1,
-    signal.SIGINT: signal.SIGTERM,
-    signal.SIGHUP: signal.SIGTERM,
-}
 
 
 def run(overrides: list[str]) -> int:
@@ -169,34 +159,8 @@ def quoted(path: Path) -> str:
 
 def execute(arguments: list[str]) -> int:
     """Trains one stage, handing on signals; returns its exit code, never 0 after a signal."""
-    received: list[int] = []
-    child: subprocess.Popen | None = None
-
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        if child is not None:
-            child.send_signal(PASSED_ON[number])
-
-    old = {
-        number: signal.signal(number, pass_on)
-        for number in PASSED_ON
-        if signal.getsignal(number) != signal.SIG_IGN  # nohup
-    }
-    try:
-        # A process group of its own: Ctrl-C reaches the chain alone, and the stage as SIGTERM.
-        child = subprocess.Popen(
-            [sys.executable, "-m", "segtrain", *arguments],
-            stdin=subprocess.DEVNULL, process_group=0,
-        )  # fmt: skip
-        if received:  # before there was a child
-            child.send_signal(PASSED_ON[received[-1]])
-        code = child.wait()
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
-    if code < 0:
-        return 128 - code
-    return code or (128 + received[-1] if received else 0)
+    code, _ = launch.run_process([sys.executable, "-m", "segtrain", *arguments])
+    return code
 
 
 def finish(stages: list[str], folder: Path) -> None:

@@ -19,15 +19,18 @@ os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 COMMANDS = {
     "train": "train, then evaluate the best checkpoint (the default command)",
     "chain": "train an experiment after those it starts from; resume=<folder> goes on",
+    "sweep": "resume=<folder of a sweep (-m)> goes on with what is left or failed; show=<folder>",
     "evaluate": "evaluate run=<run folder> or checkpoint=<file> on any split",
     "predict": "label maps, overlays, cut-outs of input=<pictures, video>; run=<run folder>",
     "export": "run=<run folder> format=onnx|torch_export|safetensors; compares the numbers",
     "prepare": "download, convert and verify dataset=<name>; preview=true draws samples",
     "benchmark": "measure=<what>: speed, memory and FLOPs of networks, loaders, metrics",
+    "tensorboard": "opens TensorBoard on outputs, or run=<folder of a run or sweep>",
 }
 GROUPS = (
     "dataset", "architecture", "architecture/backbone", "loss", "optimizer",
-    "inference", "inference/window", "inference/crf", "trainer", "callback", "logger", "measure",
+    "inference", "inference/window", "inference/crf", "trainer", "callback", "logger", "sweep",
+    "measure",
 )  # fmt: skip
 
 
@@ -103,7 +106,7 @@ def help_text() -> str:
     import textwrap
 
     lines = ["usage: segtrain [COMMAND] [key=value ...] [-m]", "", "commands:"]
-    lines += [f"  {name:<10} {text}" for name, text in COMMANDS.items()]
+    lines += [f"  {name:<11} {text}" for name, text in COMMANDS.items()]
     lines += ["", "config groups (group=choice), every key inside is group.key=value:"]
     for group in GROUPS:
         lines += textwrap.wrap(", ".join(options(group)), 110, initial_indent=f"  {group:<21} ",
@@ -117,8 +120,8 @@ def help_text() -> str:
         "  segtrain                                 the quickstart: embedded data, CPU, minutes",
         "  segtrain experiment=deeplabv3_voc batch_size=8 trainer.max_steps=1000",
         "  segtrain -m experiment=quickstart optimizer.lr=0.01,0.02",
+        "  segtrain sweep=optuna sweep.trials=20 'optimizer.lr=tag(log,interval(1e-3,1e-1))'",
         "  segtrain resume=outputs/quickstart/<date_time>",
-        "  segtrain chain experiment=fcn8s_voc          all its stages, one after the other",
         "  segtrain evaluate run=outputs/quickstart/<date_time> split=val",
         "  segtrain predict run=outputs/quickstart/<date_time> input=photos output=labels",
         "  segtrain prepare dataset=voc                 download, convert, verify; preview=true",
