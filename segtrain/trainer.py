@@ -82,8 +82,7 @@ def build_callbacks(
     """Callbacks in the order in which their hooks must run.
 
     A loss is checked before anything is saved. Pictures are drawn before weight averaging puts the
-    raw weights back. `last.ckpt` is written after the averages were updated. A search
-    is told of a validation, and may end the run, when all is saved.
+    raw weights back. `last.ckpt` is written after the averages were updated.
     """
     chosen = [
         make(node, monitor=f"val/{headline}") if node.get("monitor") == "headline" else make(node)

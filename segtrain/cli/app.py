@@ -13,7 +13,7 @@ import yaml
 from segtrain.cli import launch
 from segtrain.cli.own_experiment import with_own_experiments
 from segtrain.cli.main import conf_dir
-from segtrain.errors import UserError
+from segtrain.errors import PRUNED, UserError
 
 HANDLER = "segtrain"
 PATHS = ("run", "checkpoint", "model", "weights_file", "input", "output")  # of predict
@@ -61,7 +61,7 @@ def compose_and_run(command: str, overrides: list[str]) -> int:
             launcher = OmegaConf.to_container(hydra_config.launcher, resolve=True)
             jobs = OmegaConf.select(cfg, "sweep.jobs", default=1)
             code = sweep_job.run(command, lambda: resolved(cfg), run_dir, launcher, jobs)
-            codes.append(code)
+            codes.append(0 if code == PRUNED else code)
             if code >= sweep_job.INTERRUPTED and sweep_job.is_here(launcher):
                 raise SystemExit(code)
             return

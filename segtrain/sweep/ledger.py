@@ -133,7 +133,7 @@ class Ledger:
             table.add_column(f"{split} {name} %", justify="right")
         for entry in entries:
             values = dict(override.lstrip("+").partition("=")[::2] for override in entry["overrides"])
-            cells = [values.get(key, "") for key in self.swept]
+            cells = [rounded(values.get(key, "")) for key in self.swept]
             cells += [percent(entry["validation"])] * trains
             cells += [percent(entry["value"])] * bool(metric)
             state = entry["state"]
@@ -205,6 +205,14 @@ def is_alive(folder: Path, record: dict) -> bool:
 def now() -> str:
     """The time as records have it."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def rounded(value: str) -> str:
+    """A real number to four digits, anything else as it is."""
+    try:
+        return value if value.lstrip("-").isdigit() else f"{float(value):.4g}"
+    except ValueError:
+        return value
 
 
 def percent(value: float | None) -> str:
