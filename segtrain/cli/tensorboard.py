@@ -1,5 +1,7 @@
 """`tensorboard`: opens TensorBoard, for this machine alone, on a run, a sweep or all runs."""
 
+import contextlib
+import io
 import logging
 from pathlib import Path
 
@@ -64,7 +66,8 @@ def start(folder: Path, host: str, port: int) -> TensorBoardServer:
     board = TensorBoard()
     board.configure(logdir=str(folder), host=host, port=port)
     try:
-        return board._make_server()  # `launch` is public, but serves from a thread and keeps it
+        with contextlib.redirect_stderr(io.StringIO()):  # a note on how it loads its data
+            return board._make_server()  # `launch` is public, but serves from a thread and keeps it
     except TensorBoardServerException as error:
         raise UserError(f"TensorBoard cannot start: {error.msg.strip()}. port=0 takes any port "
                         "that is free") from None  # fmt: skip

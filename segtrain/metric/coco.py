@@ -43,6 +43,7 @@ class ApAr:
     ar_medium: float | None
     ar_large: float | None
     per_class_ap: list[float | None]  # empty, as AP is None, where labels are ignored
+    precision: np.ndarray | None = None  # (10, 101): by IoU and recall, the mean over the classes
 
 
 @dataclass(frozen=True)
@@ -189,6 +190,7 @@ class CocoEvaluation:
             {limit: _mean(recall[..., 0, m]) for m, limit in enumerate(self.max_detections)},
             *(_mean(recall[..., size, -1]) for size in (1, 2, 3)),
             [_mean(precision[:, :, label, 0]) for label in range(self.num_classes)],
+            _curves(precision[..., 0]),
         )
 
 
@@ -245,6 +247,12 @@ def _results(
             if not boxes:
                 del entry["bbox"]
             yield entry
+
+
+def _curves(precision: np.ndarray) -> np.ndarray | None:
+    """Mean over the classes (T, R) of precision (T, R, K); None where there is nothing to find."""
+    known = precision[..., (precision > -1).all((0, 1))]
+    return known.mean(2) if known.shape[2] else None
 
 
 def _mean(values: np.ndarray) -> float | None:

@@ -118,7 +118,8 @@ class Ledger:
             f"{sum(entry['state'] == state for entry in entries)} {state}"
             for state in dict.fromkeys(entry["state"] for entry in entries)
         )
-        table = Table(title=f"{self.folder}: {counts}", title_justify="left")
+        print(f"sweep       {self.folder}: {counts}", flush=True)
+        table = Table()
         metric = next((entry["metric"] for entry in entries if entry["metric"]), None)
         split = next((entry["split"] for entry in entries if entry["split"]), None)
         name = TITLES.get(metric, metric)
@@ -132,7 +133,7 @@ class Ledger:
         if metric:
             table.add_column(f"{split} {name} %", justify="right")
         for entry in entries:
-            values = dict(override.lstrip("+").partition("=")[::2] for override in entry["overrides"])
+            values = chosen(entry["overrides"])
             cells = [rounded(values.get(key, "")) for key in self.swept]
             cells += [percent(entry["validation"])] * trains
             cells += [percent(entry["value"])] * bool(metric)
@@ -143,6 +144,31 @@ class Ledger:
         for entry in entries:
             if entry["state"] != "done" and entry["message"]:
                 print(f"job {entry['job']}: {entry['message']}")
+
+
+def swept_values(job_folder: Path) -> dict[str, float | str]:
+    """The values of a job's keys in which the jobs of its sweep differ; empty outside of sweeps."""
+    if not (job_folder.parent / LEDGER).is_file():
+        return {}
+    ledger = Ledger.read(job_folder.parent)
+    job = ledger.jobs.get(int(job_folder.name)) if job_folder.name.isdigit() else None
+    if job is None:
+        return {}
+    values = chosen(job.overrides)
+    return {key: number_or_text(values[key]) for key in ledger.swept if key in values}
+
+
+def chosen(overrides: list[str]) -> dict[str, str]:
+    """The values of overrides by their keys."""
+    return dict(override.lstrip("+").partition("=")[::2] for override in overrides)
+
+
+def number_or_text(value: str) -> float | str:
+    """What an override's value stands for."""
+    try:
+        return float(value)
+    except ValueError:
+        return value
 
 
 def rank(entry: dict) -> tuple:

@@ -1,5 +1,6 @@
 """Training and evaluation of detectors and of networks for segment proposals."""
 
+import numpy as np
 from torch import Tensor, nn
 
 from segtrain.contracts import Detections, InstanceEvalBatch, InstanceTrainBatch, LabelSet
@@ -29,6 +30,7 @@ class InstanceEvaluation:
             max_detections=MAX_DETECTIONS[task],
             mask_threshold=MASK_THRESHOLD,
         )
+        self.precision: np.ndarray | None = None  # of masks, see ApAr; of the last evaluation
 
     def terms(
         self, model: nn.Module, loss: nn.Module, batch: InstanceTrainBatch
@@ -50,6 +52,7 @@ class InstanceEvaluation:
         if self.task == "proposal":
             return recall(scores.masks, "")  # their boxes are windows, wider than the objects
         names = self.labels.names
+        self.precision = scores.masks.precision
         return {
             **precision(scores.masks, ""),
             **recall(scores.masks, ""),
