@@ -1,6 +1,5 @@
 """The two ways in which a run may end early, each with one message and no traceback."""
 
-
 PRUNED = 3  # exit code of a training that the search of a sweep ended
 
 

@@ -231,7 +231,7 @@ def draw_precision(precision: np.ndarray) -> np.ndarray:
     ):
         label = f"{name}: AP {100 * curve.mean():.1f}"
         axes.plot(recall, curve, style, color=colour, linewidth=2, label=label)
-    axes.set(xlabel="recall", ylabel="precision, mean over the classes", xlim=(0, 1), ylim=(0, 1.02))
+    axes.set(xlabel="recall", ylabel="mean precision of the classes", xlim=(0, 1), ylim=(0, 1.02))
     axes.grid(alpha=0.3)
     axes.legend()
     canvas.draw()

@@ -1,5 +1,6 @@
 """Memory and load of this process and its device, for the log."""
 
+import contextlib
 import os
 import resource
 from pathlib import Path
@@ -22,10 +23,8 @@ def memory_and_load(device: torch.device) -> dict[str, float]:
         return values
     values["system/device_memory_gib"] = torch.cuda.memory_reserved(device) / GIB
     values["system/device_memory_peak_gib"] = torch.cuda.max_memory_allocated(device) / GIB
-    try:
+    with contextlib.suppress(ImportError, RuntimeError):
         values["system/device_utilisation"] = torch.cuda.utilization(device) / 100
-    except (ImportError, RuntimeError):
-        pass
     return values
 
 

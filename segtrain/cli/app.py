@@ -11,8 +11,8 @@ from pathlib import Path
 import yaml
 
 from segtrain.cli import launch
-from segtrain.cli.own_experiment import with_own_experiments
 from segtrain.cli.main import conf_dir
+from segtrain.cli.own_experiment import with_own_experiments
 from segtrain.errors import PRUNED, UserError
 
 HANDLER = "segtrain"

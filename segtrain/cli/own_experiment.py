@@ -28,8 +28,8 @@ def with_own_experiments(overrides: list[str]) -> list[str]:
         if not file.is_file():
             raise UserError(f"experiment={file}: there is no such file")
         if file.stem in options("experiment"):
-            raise UserError(f"experiment={file}: an experiment called '{file.stem}' exists already; "
-                            "rename the file")  # fmt: skip
+            raise UserError(f"experiment={file}: '{file.stem}' is an experiment already; rename "
+                            "the file")  # fmt: skip
     contents = [file.read_bytes() for file in files]
     root = cache_root() / "experiments" / hashlib.sha256(b"\0".join(contents)).hexdigest()[:16]
     (root / "experiment").mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""`sweep resume=<folder>`: what is left of a sweep, or failed in it; `show=<folder>`: its ledger."""
+"""`sweep resume=<folder>`: what is left of a sweep, or failed; `show=<folder>`: its ledger."""
 
 from pathlib import Path
 

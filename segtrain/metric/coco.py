@@ -6,7 +6,7 @@ The matching is faster-coco-eval's, one class at a time: its Python objects take
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +43,8 @@ class ApAr:
     ar_medium: float | None
     ar_large: float | None
     per_class_ap: list[float | None]  # empty, as AP is None, where labels are ignored
-    precision: np.ndarray | None = None  # (10, 101): by IoU and recall, the mean over the classes
+    # (10, 101): by IoU and recall, the mean over the classes
+    precision: np.ndarray | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

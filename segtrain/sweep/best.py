@@ -33,7 +33,8 @@ def write_best(ledger: Ledger, loader: ConfigLoader) -> Path | None:
         f"# segtrain experiment={path}",
         *(f"# cannot be said in a file, give it on the command line: {line}" for line in lost),
     ]
-    path.write_text("\n".join(head) + "\n" + yaml.safe_dump(content, sort_keys=False, default_flow_style=None))
+    text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None)
+    path.write_text("\n".join(head) + "\n" + text)
     return path
 
 

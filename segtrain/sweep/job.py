@@ -1,4 +1,4 @@
-"""One job of a sweep: in the sweep's own process, or in one of its own with its share of CPU and GPU.
+"""One job of a sweep: in the sweep's process, or in one of its own with its share of CPU and GPU.
 
 `python -m segtrain.sweep.job COMMAND RUN_FOLDER` is the latter. A process of its own is what keeps
 a job that crashes from ending the others.

@@ -1,6 +1,6 @@
 """What became of the jobs of a sweep: `sweep.json` in its folder, `job.json` in each job's.
 
-A job writes its own record; the ledger is collected from them, so that no process waits for another.
+A job writes its own record; the ledger is collected from them, so that no process waits.
 """
 
 import json
@@ -172,7 +172,7 @@ def number_or_text(value: str) -> float | str:
 
 
 def rank(entry: dict) -> tuple:
-    """Sorts entries best first: by the validation, as checkpoints are chosen, where there is one."""
+    """Sorts entries best first: by the validation, as checkpoints are, where there is one."""
     found = entry["value"] if entry["validation"] is None else entry["validation"]
     ended = entry["state"] == "done" and found is not None
     return (not ended, -found if ended else 0.0, entry["job"])

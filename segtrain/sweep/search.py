@@ -80,7 +80,7 @@ def distribution(override: Override) -> optuna.distributions.BaseDistribution:
     """What Optuna calls the values of a sweep in Hydra's syntax.
 
     Lists of values are categories, as text. `range` leaves out its end, as in Python. `interval` is
-    of real numbers, `int(interval(1,9))` of whole ones; `tag(log,...)` searches orders of magnitude.
+    of real numbers, `int(interval(1,9))` of whole ones; `tag(log,...)` goes by magnitude.
     """
     found = override.value()
     if override.is_choice_sweep():
@@ -132,8 +132,8 @@ def open_storage(url: str) -> optuna.storages.RDBStorage:
 
 def own_running(study: optuna.Study, folder: Path) -> list:
     """Trials that this sweep began and that have not ended; those of others share the storage."""
-    return [trial for trial in study.get_trials(deepcopy=False)
-            if trial.state == RUNNING and trial.user_attrs.get(FOLDER) == str(folder.absolute())]  # fmt: skip
+    running = study.get_trials(deepcopy=False, states=(RUNNING,))
+    return [t for t in running if t.user_attrs.get(FOLDER) == str(folder.absolute())]
 
 
 def wanted(study: optuna.Study, total: int) -> bool:

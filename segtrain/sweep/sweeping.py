@@ -107,15 +107,15 @@ class Sweeping:
         deadline = time.monotonic() + PATIENCE
         while running := [n for n in self.ledger.jobs if self.ledger.state(n) == "running"]:
             if time.monotonic() > deadline:
-                records = [read_record(self.ledger.job_folder(number)) for number in running]
-                places = ", ".join(f"job {number} (process {record['process']} on {record['host']})"
-                                   for number, record in zip(running, records, strict=True))  # fmt: skip
-                raise UserError(f"{self.folder}: still running: {places}; wait for them or end them")
+                records = {n: read_record(self.ledger.job_folder(n)) for n in running}
+                found = ", ".join(f"job {n} (process {record['process']} on {record['host']})"
+                                  for n, record in records.items())  # fmt: skip
+                raise UserError(f"{self.folder}: still running: {found}; wait or end them")
             time.sleep(0.5)
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
-        """Ends the jobs on a signal: other processes' here, this process's by their own handlers."""
+        """Ends jobs on a signal; one that runs in this process puts its own handler in front."""
         (self.folder / STOP).unlink(missing_ok=True)
         old = {
             number: signal.signal(number, self._stop)
