@@ -127,7 +127,6 @@ def help_text() -> str:
         "  segtrain prepare dataset=voc                 download, convert, verify; preview=true",
         "  segtrain --cfg job                           print the composed configuration",
         "",
-        "Data sets are looked for under $SEGTRAIN_DATA (default: data/).",
-        "SEGTRAIN_TRACEBACK=1 shows the traceback of an error.",
+        "Data sets lie under $SEGTRAIN_DATA (default: data/). SEGTRAIN_TRACEBACK=1: tracebacks.",
     ]
     return "\n".join(lines)
