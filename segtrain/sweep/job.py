@@ -90,6 +90,7 @@ def run_here(command: str, config: dict, run_dir: Path) -> int:
 
 def run_apart(command: str, config: dict, run_dir: Path, launcher: dict, jobs: int) -> int:
     """Runs a job in a process of its own, each line of whose output begins with its number."""
+    parent = os.getppid()
     end_with_parent()
     run_dir.mkdir(parents=True, exist_ok=True)
     (run_dir / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
@@ -97,9 +98,7 @@ def run_apart(command: str, config: dict, run_dir: Path, launcher: dict, jobs: i
     devices = trainer.get("devices", 1)
     devices = devices if isinstance(devices, int) else 1
     local = "n_jobs" in launcher  # joblib; SLURM gives each of its jobs what it asked for
-    threads = len(os.sched_getaffinity(0)) // (jobs if local else 1)
-    environment = {**os.environ}
-    environment.setdefault("OMP_NUM_THREADS", str(max(1, threads // devices)))
+    environment = {**os.environ, **share_of_threads(jobs if local else 1, devices)}
     arguments = [sys.executable, "-m", "segtrain.sweep.job", command, str(run_dir)]
     with slot(run_dir.parent, jobs if local else 1) as number:
         if local and trainer.get("accelerator") != "cpu":
@@ -111,7 +110,9 @@ def run_apart(command: str, config: dict, run_dir: Path, launcher: dict, jobs: i
         killed = signal.Signals(code - 128).name if 128 < code < 192 else f"exit code {code}"
         write_record(run_dir, state=state_of(code) if received else "failed", exit_code=code,
                      ended=now(), message=f"its process ended: {killed}")  # fmt: skip
-        return code if received else 1
+        code = code if received else 1
+    if os.getppid() != parent:  # the sweep was killed: nobody waits for more, or would end this
+        os._exit(code)
     return code
 
 
@@ -178,6 +179,20 @@ def slot(sweep_dir: Path, count: int) -> Iterator[int]:
             yield number
             return
         yield 0
+
+
+def share_of_threads(jobs: int, devices: int) -> dict[str, str]:
+    """Variables that give each process of a job its part of the CPU threads.
+
+    Args:
+        jobs: that share the CPU, unless a variable says already how many threads one of them has
+            (joblib sets them, after the user's).
+        devices: processes of the job.
+    """
+    share = len(os.sched_getaffinity(0)) // jobs
+    given = {key: os.environ[key] for key in ("MKL_NUM_THREADS",) if key in os.environ}
+    given["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(share))
+    return {key: str(max(1, int(threads) // devices)) for key, threads in given.items()}
 
 
 def share_of_gpus(number: int, devices: int) -> dict[str, str]:
