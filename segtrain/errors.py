@@ -1,5 +1,7 @@
 """The two ways in which a run may end early, each with one message and no traceback."""
 
+PRUNED = 3  # exit code of a training that the search of a sweep ended
+
 
 class UserError(Exception):
     """Something the user can mend: what is wrong, what was found and expected, what mends it.

@@ -22,6 +22,7 @@ from segtrain.callback.nonfinite import StopOnNonFiniteLoss
 from segtrain.callback.progress import DataWait, Progress
 from segtrain.dataset.datamodule import SegmentationData
 from segtrain.errors import UserError
+from segtrain.sweep.ledger import TRIAL
 
 
 def build_trainer(
@@ -93,6 +94,11 @@ def build_callbacks(
     best = ModelCheckpoint(
         folder, "best", monitor=f"val/{headline}", mode="max", enable_version_counter=False
     )
+    reports = []
+    if (run_dir / TRIAL).is_file():  # one of a search; not imported otherwise, Optuna is an extra
+        from segtrain.sweep.pruning import ReportTrial
+
+        reports = [ReportTrial.of_file(run_dir / TRIAL, f"val/{headline}")]
     bar = [TQDMProgressBar()] if shows_bar(config["trainer"]) else []
     return [
         StopOnNonFiniteLoss(run_dir, every_n_steps=config["trainer"]["log_every_n_steps"]),
@@ -103,6 +109,7 @@ def build_callbacks(
         LastCheckpoint(folder / "last.ckpt", config["trainer"]["checkpoint_every_n_steps"]),
         *bar,
         best,
+        *reports,
     ]
 
 

@@ -18,8 +18,9 @@ def yaml_files():
 
 @pytest.mark.parametrize("path", yaml_files(), ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_file_says_what_it_is(path):
-    is_experiment = "experiment" in path.relative_to(conf_dir()).parts[:-1]
-    first = path.read_text().splitlines()[int(is_experiment)]
+    lines = path.read_text().splitlines()
+    is_global = path.relative_to(conf_dir()).parts[0] in ("experiment", "sweep")
+    first = lines[int(is_global)]
     assert first.startswith("# ")
     assert len(first) > 20
 
@@ -102,7 +103,7 @@ def test_every_group_file_targets_its_own_package(group, name):
     nodes = content.values() if group == "callback" else [content]
     expected = {"measure": "segtrain.benchmark", "logger": "pytorch_lightning.loggers"}
     for node in nodes:
-        if group == "trainer":
+        if group in ("trainer", "sweep"):
             assert "_target_" not in node
         elif group == "callback":
             assert node["_target_"].startswith(("segtrain.callback", "pytorch_lightning.callbacks"))

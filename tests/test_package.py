@@ -1,6 +1,7 @@
 """The built wheel works outside the repository, and the package keeps its own rules."""
 
 import ast
+import json
 import os
 import re
 import subprocess
@@ -63,6 +64,15 @@ def test_wheel_finds_its_configuration(installed):
     assert "max_steps" in run_installed(installed, "--cfg", "job")
 
 
+def test_wheel_finds_its_sweeper(installed):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "VIRTUAL"))}
+    arguments = ["-m", "trainer.max_steps=0", "seed=1,2", "hydra.sweep.dir=sweep"]
+    command = [str(installed), "-m", "segtrain", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 2, done.stderr
+    assert len(json.loads(Path("sweep/sweep.json").read_text())["jobs"]) == 2
+
+
 def test_help_imports_nothing_heavy():
     code = (
         "import sys; from segtrain.cli.main import main; main(['--help']); "
@@ -88,7 +98,7 @@ def test_parts_do_not_know_one_another(path):
     if part in parts:
         others = {name.split(".")[1] for name in imported if name.startswith("segtrain.")}
         assert others <= {part, "contracts", "errors", "masks", "suppression"}
-    if part not in ("cli", "assembly.py"):
+    if part not in ("cli", "assembly.py", "sweep"):
         assert not any(name.split(".")[0] in ("hydra", "omegaconf") for name in imported)
 
 

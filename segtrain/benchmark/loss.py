@@ -61,7 +61,8 @@ def loss_speed(
             "ms": 1e3 * median(seconds[side]),
             "peak memory MB": memory[side] / 2**20,
             "time ratio": median_ratio(seconds[side], seconds[PLAIN]),
-            "memory ratio": memory[side] / memory[PLAIN],
+            # scores so small that they fit where others were before have no ratio
+            "memory ratio": memory[side] / memory[PLAIN] if memory[PLAIN] else float("nan"),
         }
         for side in pipes
     ]

@@ -1,4 +1,4 @@
-"""In TensorBoard: validation overlays, the confusion matrix, and scores class by class."""
+"""In TensorBoard: validation overlays, confusion matrix or precision curves, scores by class."""
 
 import cv2
 import numpy as np
@@ -47,6 +47,9 @@ class ValidationImages(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero and table:
                 logger.experiment.add_text("val/per_class", table, trainer.global_step)
+        precision = getattr(pl_module.evaluation, "precision", None)
+        if precision is not None and trainer.is_global_zero:
+            self._write(trainer, "val/precision_recall", draw_precision(precision))
 
     def _infer(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, image: np.ndarray
@@ -175,5 +178,31 @@ def draw_confusion(matrix: torch.Tensor, names: tuple[str, ...]) -> np.ndarray:
                 colour = "black" if share > 0.6 else "white"
                 axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center",
                           fontsize=7, color=colour)  # fmt: skip
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def draw_precision(precision: np.ndarray) -> np.ndarray:
+    """Precision over recall of masks at two overlaps and over all, as a picture (H, W, 3) uint8.
+
+    Args:
+        precision: (10, 101), at IoUs from 0.5 to 0.95 and recalls from 0 to 1.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4.5), dpi=100, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    recall = np.linspace(0, 1, precision.shape[1])
+    curves = {"IoU 0.5": precision[0], "IoU 0.75": precision[5], "0.5 to 0.95": precision.mean(0)}
+    for (name, curve), style, colour in zip(
+        curves.items(), ("-", "--", ":"), ("#0072b2", "#d55e00", "#333333"), strict=True
+    ):
+        label = f"{name}: AP {100 * curve.mean():.1f}"
+        axes.plot(recall, curve, style, color=colour, linewidth=2, label=label)
+    axes.set(xlabel="recall", ylabel="mean precision of the classes", xlim=(0, 1), ylim=(0, 1.02))
+    axes.grid(alpha=0.3)
+    axes.legend()
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -7,6 +7,8 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.profilers import Profiler
 
+from segtrain.callback.system import memory_and_load
+
 logger = logging.getLogger("segtrain")
 
 WAIT_LIMIT = 0.2  # of the step; above it the loader is the bottleneck
@@ -115,7 +117,8 @@ class Progress(Callback):
         rates = {f"lr/{group['name']}": group["lr"] for group in trainer.optimizers[0].param_groups}
         pl_module.log("images_per_second", speed, prog_bar=True)
         pl_module.log("lr", max(rates.values()), prog_bar=True, logger=False)
-        pl_module.log_dict({**rates, "data_wait_fraction": wait_fraction})
+        pl_module.log_dict({**rates, "data_wait_fraction": wait_fraction,
+                            **memory_and_load(pl_module.device)})  # fmt: skip
         if self.lines:
             logger.info(
                 "step %d/%d  loss %.4f  lr %.2e  %.1f images/s  data wait %.0f%%",

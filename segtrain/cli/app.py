@@ -11,17 +11,18 @@ from pathlib import Path
 import yaml
 
 from segtrain.cli import collect, launch
-from segtrain.cli.main import conf_dir, report
-from segtrain.errors import UserError
+from segtrain.cli.main import conf_dir
+from segtrain.cli.own_experiment import with_own_experiments
+from segtrain.errors import PRUNED, UserError
 
 HANDLER = "segtrain"
-INTERRUPTED = 128  # exit codes from here on are signals', which mean the whole sweep
 PATHS = ("run", "checkpoint", "model", "weights_file", "input", "output")  # of predict
 NOISY = ("pytorch_lightning", "lightning_fabric", "torch.distributed", "timm", "tensorboard")
 FALSE_ALARMS = (
     ".*LeafSpec.* is deprecated",  # of Lightning's own code
     ".*your dataloader is not resumable",  # ours starts at the right batch by itself
     ".*in eval mode at the start of training",  # frozen parts are
+    ".*`srun` command is available",  # processes are started by torchrun, or by this program
     ".*exists and is not empty",  # the checkpoints of the run that is being resumed
 )
 
@@ -32,10 +33,8 @@ def run(command: str, overrides: list[str]) -> int:
     Under torchrun only rank zero composes; the others receive its result, so that all processes
     run the same configuration in the same run folder.
     """
-    if command == "chain":
-        from segtrain.cli import chain
-
-        return chain.run(overrides)
+    if command in ("chain", "sweep", "tensorboard"):  # no Hydra application
+        return importlib.import_module(f"segtrain.cli.{command}").run(overrides)
     if launch.is_worker() and launch.rank() > 0:
         return execute(*launch.receive())
     resumed = [override for override in overrides if override.startswith("resume=")]
@@ -55,31 +54,39 @@ def compose_and_run(command: str, overrides: list[str]) -> int:
     failures: list[BaseException] = []
 
     def job(cfg: DictConfig) -> None:
+        hydra_config = HydraConfig.get()
+        run_dir = Path(hydra_config.runtime.output_dir)
         # Hydra would print an error of its own first, and end a sweep at its first failed job.
-        sweeps = HydraConfig.get().mode == RunMode.MULTIRUN
+        if hydra_config.mode == RunMode.MULTIRUN:
+            from segtrain.sweep import job as sweep_job
+
+            launcher = OmegaConf.to_container(hydra_config.launcher, resolve=True)
+            jobs = OmegaConf.select(cfg, "sweep.jobs", default=1)
+            code = sweep_job.run(command, lambda: resolved(cfg), run_dir, launcher, jobs)
+            codes.append(0 if code == PRUNED else code)
+            if code >= sweep_job.INTERRUPTED and sweep_job.is_here(launcher):
+                raise SystemExit(code)
+            return
         try:
-            codes.append(run_job(cfg))
+            codes.append(start(command, resolved(cfg), run_dir))
         except BaseException as error:
             failures.append(error)
-            if sweeps:
-                codes.append(report(error))
-        if sweeps and codes[-1] >= INTERRUPTED:
-            raise SystemExit(codes[-1])
 
-    def run_job(cfg: DictConfig) -> int:
-        hydra_config = HydraConfig.get()
+    def resolved(cfg: DictConfig) -> dict:
         config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+        config.pop("sweep", None)  # where and how jobs are run is no part of what they are
         if command == "train":
-            choices = hydra_config.runtime.choices
+            choices = HydraConfig.get().runtime.choices
             unnamed = f"{choices['architecture']}_{choices['dataset']}"
             config["experiment"] = choices.get("experiment") or unnamed
-        run_dir = Path(hydra_config.runtime.output_dir)
-        return start(command, config, run_dir)
+        return config
 
     # Composition errors come out of Hydra as exceptions then.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    if any(o.startswith("sweep=") for o in overrides) and not {"-m", "--multirun"} & {*overrides}:
+        overrides = ["-m", *overrides]
     if command == "train":
-        overrides = name_run(overrides)
+        overrides = name_run(with_own_experiments(overrides))
     if command in collect.COMMANDS:
         overrides = collect.collected(command, overrides)
     if command == "predict":

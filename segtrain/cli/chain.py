@@ -3,13 +3,9 @@
 import json
 import re
 import shutil
-import signal
-import subprocess
 import sys
 from datetime import datetime
 from pathlib import Path
-from types import FrameType
-from typing import NamedTuple
 
 import yaml
 
@@ -20,13 +16,6 @@ from segtrain.errors import RunStopped, UserError
 
 PLAN = "chain.yaml"
 OWN = ("experiment", "resume", "hydra.run.dir")  # read here, not handed to the stages
-# What a stage gets when the chain gets the key. A training saves on SIGTERM and SIGUSR1 only.
-PASSED_ON = {
-    signal.SIGTERM: signal.SIGTERM,
-    signal.SIGUSR1: signal.SIGUSR1,
-    signal.SIGINT: signal.SIGTERM,
-    signal.SIGHUP: signal.SIGTERM,
-}
 
 
 def run(overrides: list[str]) -> int:
@@ -138,7 +127,8 @@ def train(plan: dict, added: list[str], folder: Path) -> None:
                 ]  # fmt: skip
             place = f"stage {names.index(stage) + 1} of {len(names)}, {stage}"
             print(f"chain       {place}", flush=True)
-            if code := execute(arguments).code:
+            command = [sys.executable, "-m", "segtrain", *arguments]
+            if code := launch.run_process(command).code:
                 raise RunStopped(
                     f"{place}, ended with exit code {code}. "
                     f"Go on with: segtrain chain resume={folder} (overrides: {PLAN} there)",
@@ -166,64 +156,6 @@ def own(overrides: list[str], stage: str) -> list[str]:
 def quoted(path: Path) -> str:
     """A path as Hydra's grammar reads it, whatever characters it has."""
     return "'" + str(path).replace("'", "\\'") + "'"
-
-
-class Outcome(NamedTuple):
-    """How a command ended: its exit code, never 0 after a signal, and the signal, or 0 for none."""
-
-    code: int
-    signal: int
-
-
-def execute(arguments: list[str], log: Path | None = None) -> Outcome:
-    """Runs one command, such as a training, in a process of its own, handing on signals.
-
-    Args:
-        arguments: of the command line.
-        log: file to which all that it prints is added.
-    """
-    received: list[int] = []
-    child: subprocess.Popen | None = None
-
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        if child is not None:
-            child.send_signal(PASSED_ON[number])
-
-    old = {
-        number: signal.signal(number, pass_on)
-        for number in PASSED_ON
-        if signal.getsignal(number) != signal.SIG_IGN  # nohup
-    }
-    streams = {} if log is None else {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    try:
-        # A process group of its own: Ctrl-C reaches this one alone, and the command as SIGTERM.
-        child = subprocess.Popen(
-            [sys.executable, "-m", "segtrain", *arguments],
-            stdin=subprocess.DEVNULL, process_group=0, **streams,
-        )  # fmt: skip
-        if received:  # before there was a child
-            child.send_signal(PASSED_ON[received[-1]])
-        if log is not None:
-            copy_output(child, log)
-        code = child.wait()
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
-    got = received[-1] if received else 0
-    if code < 0:
-        return Outcome(128 - code, got)
-    return Outcome(code or (128 + got if got else 0), got)
-
-
-def copy_output(child: subprocess.Popen, log: Path) -> None:
-    """Shows what a command prints and adds it to a file, until the command closes its output."""
-    with open(log, "ab") as file:
-        for line in child.stdout:
-            file.write(line)
-            file.flush()
-            sys.stdout.write(line.decode(errors="replace"))
-            sys.stdout.flush()
 
 
 def finish(stages: list[str], folder: Path) -> None:

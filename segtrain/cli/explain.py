@@ -35,6 +35,10 @@ def explain(error: BaseException) -> tuple[str, int] | None:
 def explain_config(error: BaseException) -> str:
     """What Hydra or OmegaConf refused, with the nearest names."""
     text = str(error)
+    plugin = re.search(r"Could not find 'hydra/launcher/(joblib|submitit)", text)
+    if plugin:
+        package = f"hydra-{plugin[1]}-launcher"
+        return f"this sweep needs {package}: pip install 'segtrain[sweep]' (or {package})"
     missing = re.search(r"Could not find '([\w-]+)/([^']+)'", text)
     if missing:
         group, name = missing.groups()

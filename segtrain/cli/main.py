@@ -19,6 +19,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 COMMANDS = {
     "train": "train, then evaluate the best checkpoint (the default command)",
     "chain": "train an experiment after those it starts from; resume=<folder> goes on",
+    "sweep": "resume=<folder of a sweep (-m)> goes on with what is left or failed; show=<folder>",
     "evaluate": "evaluate run=<run folder> or checkpoint=<file> on any split",
     "predict": "label maps, overlays, cut-outs of input=<pictures, video>; run=<run folder>",
     "export": "run=<run folder> format=onnx|torch_export|safetensors; compares the numbers",
@@ -28,10 +29,12 @@ COMMANDS = {
     "plan": "what the whole table, or experiments=[...], costs in time, data and disk",
     "reproduce": "runs that plan, one training after the other; resume=<folder> goes on",
     "benchmark": "measure=<what>: speed, memory and FLOPs of networks, loaders, metrics",
+    "tensorboard": "opens TensorBoard on outputs, or run=<folder of a run or sweep>",
 }
 GROUPS = (
     "dataset", "architecture", "architecture/backbone", "loss", "optimizer",
-    "inference", "inference/window", "inference/crf", "trainer", "callback", "logger", "measure",
+    "inference", "inference/window", "inference/crf", "trainer", "callback", "logger", "sweep",
+    "measure",
 )  # fmt: skip
 
 
@@ -102,18 +105,31 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
 
 
+def experiments() -> list[str]:
+    """The experiments as a shell writes several words: `fcn8s_{camvid,voc}`."""
+    by_start: dict[str, list[str]] = {}
+    for name in options("experiment"):
+        starts = [f"{a}_" for a in options("architecture") if name.startswith(f"{a}_")]
+        start = max(starts, key=len, default="")
+        by_start.setdefault(start or name, []).append(name.removeprefix(start) if start else "")
+    return [
+        start + (ends[0] if len(ends) == 1 else "{" + ",".join(ends) + "}")
+        for start, ends in by_start.items()
+    ]
+
+
 def help_text() -> str:
     """Commands, groups and experiments on one screen."""
     import textwrap
 
     lines = ["usage: segtrain [COMMAND] [key=value ...] [-m]", "", "commands:"]
-    lines += [f"  {name:<10} {text}" for name, text in COMMANDS.items()]
+    lines += [f"  {name:<11} {text}" for name, text in COMMANDS.items()]
     lines += ["", "config groups (group=choice), every key inside is group.key=value:"]
     for group in GROUPS:
         lines += textwrap.wrap(", ".join(options(group)), 110, initial_indent=f"  {group:<21} ",
                                subsequent_indent=24 * " ")  # fmt: skip
-    lines += ["", "experiments (experiment=NAME):"]
-    lines += textwrap.wrap(", ".join(options("experiment")), 110, initial_indent="  ",
+    lines += ["", "experiments (experiment=NAME, {a,b} for one of them):"]
+    lines += textwrap.wrap(" ".join(experiments()), 110, initial_indent="  ",
                            subsequent_indent="  ")  # fmt: skip
     lines += [
         "",
@@ -121,8 +137,8 @@ def help_text() -> str:
         "  segtrain                                 the quickstart: embedded data, CPU, minutes",
         "  segtrain experiment=deeplabv3_voc batch_size=8 trainer.max_steps=1000",
         "  segtrain -m experiment=quickstart optimizer.lr=0.01,0.02",
+        "  segtrain sweep=optuna sweep.trials=20 'optimizer.lr=tag(log,interval(1e-3,1e-1))'",
         "  segtrain resume=outputs/quickstart/<date_time>",
-        "  segtrain chain experiment=fcn8s_voc          all its stages, one after the other",
         "  segtrain evaluate run=outputs/quickstart/<date_time> split=val",
         "  segtrain predict run=outputs/quickstart/<date_time> input=photos output=labels",
         "  segtrain table layout=runs sort=-score output=table.html",

@@ -1,6 +1,7 @@
 """`reproduce`: runs a plan's trainings in order; what is done is kept, what fails is listed."""
 
 import logging
+import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -122,7 +123,10 @@ def run_job(job: Job, state: dict, added: list[str], folder: Path) -> None:
         entry.update(state="running", folder=job.name, log=f"{job.name}.log", started=now())
         write_state(folder, state)
         log = folder / entry["log"]
-        outcome = chain.execute(arguments(job, state["overrides"], added, folder), log)
+        outcome = launch.run_process(
+            [sys.executable, "-m", "segtrain", *arguments(job, state["overrides"], added, folder)],
+            log=log,
+        )
         is_done = outcome.code == 0 and (folder / job.name / "results.json").is_file()
         entry.update(
             state="done" if is_done else "interrupted" if outcome.signal else "failed",

@@ -13,6 +13,7 @@ from segtrain.cli.evaluate import evaluate_checkpoint
 from segtrain.cli.report import report
 from segtrain.dataset.datamodule import SegmentationData
 from segtrain.report.results import config_sha256, print_scores, write_results
+from segtrain.sweep.ledger import swept_values
 from segtrain.task.segmentation import Segmentation
 from segtrain.trainer import build_trainer
 
@@ -97,9 +98,13 @@ def finish(
         for name, value in results["metrics"].items()
         if isinstance(value, float)
     }
+    if trainer.checkpoint_callback.best_model_score is not None:
+        name = f"val/best_{task.evaluation.headline}"
+        headline = {name: float(trainer.checkpoint_callback.best_model_score), **headline}
     trainer.logger.log_metrics(headline, step=trainer.global_step)
     if isinstance(trainer.logger, TensorBoardLogger):
-        trainer.logger.log_hyperparams(hyperparameters(config), metrics=headline)
+        shown = swept_values(run_dir) or summary(results, config)
+        trainer.logger.log_hyperparams(shown, metrics=headline)
         text = (run_dir / "config.yaml").read_text()
         trainer.logger.experiment.add_text("config", f"```yaml\n{text}\n```")
     else:
@@ -111,7 +116,15 @@ def finish(
                 results["timing"]["train_images_per_second"])  # fmt: skip
     logger.info("checkpoint  %s", checkpoint)
     logger.info("results     %s", run_dir / "results.json")
-    logger.info("tensorboard tensorboard --logdir %s", run_dir / "tensorboard")
+    logger.info("tensorboard segtrain tensorboard run=%s", run_dir)
+
+
+def summary(results: dict, config: dict) -> dict[str, float | str]:
+    """What tells runs apart in TensorBoard's HPARAMS tab, which shows few columns at once."""
+    keys = ("experiment", "architecture", "backbone", "dataset", "total_batch_size", "global_step",
+            "seed")  # fmt: skip
+    return {**{key: results[key] for key in keys}, "optimizer.lr": config["optimizer"]["lr"],
+            "config_sha256": config_sha256(config)}  # fmt: skip
 
 
 def hyperparameters(config: dict) -> dict:

@@ -5,7 +5,7 @@ The matching is faster-coco-eval's, one class at a time: its Python objects take
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +43,8 @@ class ApAr:
     ar_medium: float | None
     ar_large: float | None
     per_class_ap: list[float | None]  # empty, as AP is None, where labels are ignored
+    # (10, 101): by IoU and recall, the mean over the classes
+    precision: np.ndarray | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,6 @@ class CocoEvaluation:
             masks = found["masks"].float().cpu().numpy()[kept]
             codes = paste(masks, boxes, truth["size"], self.mask_threshold)
             image = EvaluatedImage(_by_label(truth), boxes, scores[kept], labels[kept], codes)
-            if truth["image_id"] in self.images:
-                raise ValueError(f"image id {truth['image_id']} stands for two images")
             if truth["image_id"] in self.images:
                 raise ValueError(f"image id {truth['image_id']} stands for two images")
             self.images[truth["image_id"]] = image
@@ -189,6 +189,7 @@ class CocoEvaluation:
             {limit: _mean(recall[..., 0, m]) for m, limit in enumerate(self.max_detections)},
             *(_mean(recall[..., size, -1]) for size in (1, 2, 3)),
             [_mean(precision[:, :, label, 0]) for label in range(self.num_classes)],
+            _curves(precision[..., 0]),
         )
 
 
@@ -232,6 +233,12 @@ def _results(
             if not boxes:
                 del entry["bbox"]
             yield entry
+
+
+def _curves(precision: np.ndarray) -> np.ndarray | None:
+    """Mean over the classes (T, R) of precision (T, R, K); None where there is nothing to find."""
+    known = precision[..., (precision > -1).all((0, 1))]
+    return known.mean(2) if known.shape[2] else None
 
 
 def _mean(values: np.ndarray) -> float | None:

@@ -34,6 +34,7 @@ class InstanceEvaluation:
             max_detections=MAX_DETECTIONS[task],
             mask_threshold=MASK_THRESHOLD,
         )
+        self.precision: np.ndarray | None = None  # of masks, see ApAr; of the last evaluation
 
     def terms(
         self, model: nn.Module, loss: nn.Module, batch: InstanceTrainBatch
@@ -66,6 +67,7 @@ class InstanceEvaluation:
         if self.task == "proposal":
             return recall(scores.masks, "")  # their boxes are windows, wider than the objects
         names = self.labels.names
+        self.precision = scores.masks.precision
         return {
             **precision(scores.masks, ""),
             **recall(scores.masks, ""),

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from segtrain.callback.images import draw_confusion, instance_strip, overlay_strip
+from segtrain.callback.images import draw_confusion, draw_precision, instance_strip, overlay_strip
 from segtrain.dataset.instances import target_from_masks
 from segtrain.dataset.labels import SHAPES_INSTANCES, VOC
 
@@ -73,5 +73,13 @@ def test_strip_of_nothing():
 def test_confusion_picture():
     picture = draw_confusion(torch.tensor([[8, 2], [0, 0]]), ("a", "b"))
     assert picture.ndim == 3
+    assert picture.dtype == np.uint8
+    assert picture.std() > 10
+
+
+def test_precision_picture():
+    falling = np.linspace(1, 0, 101)
+    picture = draw_precision(np.stack([falling / (1 + iou) for iou in range(10)]))
+    assert picture.shape == (450, 600, 3)
     assert picture.dtype == np.uint8
     assert picture.std() > 10

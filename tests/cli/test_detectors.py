@@ -64,6 +64,7 @@ def test_run_evaluate_and_tensorboard(segtrain, experiment, task, headline):
     tags = events.Tags()
     assert {f"val/{headline}", f"test/{headline}", "train/loss_mask"} <= set(tags["scalars"])
     assert sum(tag.startswith("val_images/") for tag in tags["images"]) == 7
+    assert ("val/precision_recall" in tags["images"]) == (task == "instance")
     assert ("val/per_class/text_summary" in tags["tensors"]) == (task == "instance")
     assert segtrain("evaluate", f"run={run}", "trainer.accelerator=cpu")[0] == 0
     again = results_of(only_run("outputs/evaluate/*"))

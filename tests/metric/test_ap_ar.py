@@ -159,6 +159,7 @@ def evaluate(truth, results, kind, class_agnostic=False, limits=(1, 10, 100)):
 
 def flat(part):
     scores = asdict(part)
+    del scores["precision"]
     ar, per_class = scores.pop("ar"), scores.pop("per_class_ap")
     scores |= {f"ar@{limit}": value for limit, value in ar.items()}
     return scores | {f"ap of {label}": value for label, value in enumerate(per_class)}
@@ -187,8 +188,11 @@ def test_equals_pycocotools(samples, monkeypatch, class_agnostic, proposals, lim
         if class_agnostic:
             theirs |= {name: None for name in theirs if name.startswith("ap")}
             assert 0.01 < part.ar[limits[0]] < part.ar[limits[-1]] < 0.99
+            assert part.precision is None
         else:
             assert 0.02 < part.ap < part.ap50 < 0.9
+            areas = [part.precision.mean(), *part.precision[[0, 5]].mean(1)]
+            assert areas == pytest.approx([part.ap, part.ap50, part.ap75])
         assert flat(part) == pytest.approx(theirs, abs=1e-9)
         if limits == (1, 10, 100) and not class_agnostic:  # what it prints
             stats = [part.ap, part.ap50, part.ap75, part.ap_small, part.ap_medium, part.ap_large,

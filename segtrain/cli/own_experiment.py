@@ -1,0 +1,41 @@
+"""`experiment=<file>.yaml`: an experiment of the user's own, wherever its file lies."""
+
+import hashlib
+from pathlib import Path
+
+from segtrain.cli.main import options
+from segtrain.dataset.cache import cache_root
+from segtrain.errors import UserError
+
+KEY = "experiment="
+SUFFIXES = (".yaml", ".yml")
+
+
+def with_own_experiments(overrides: list[str]) -> list[str]:
+    """The overrides, with experiment files put where Hydra finds them, in the cache.
+
+    There they stay as they are, for jobs of a sweep that begin later or on another machine.
+
+    Raises:
+        UserError: a file does not exist, or has the name of an experiment that is there already.
+    """
+    given = [override for override in overrides if override.startswith(KEY)]
+    names = given[-1].removeprefix(KEY).split(",") if given else []
+    files = [Path(name.strip("'\"")) for name in names if name.strip("'\"").endswith(SUFFIXES)]
+    if not files:
+        return overrides
+    for file in files:
+        if not file.is_file():
+            raise UserError(f"experiment={file}: there is no such file")
+        if file.stem in options("experiment"):
+            raise UserError(f"experiment={file}: '{file.stem}' is an experiment already; rename "
+                            "the file")  # fmt: skip
+    contents = [file.read_bytes() for file in files]
+    root = cache_root() / "experiments" / hashlib.sha256(b"\0".join(contents)).hexdigest()[:16]
+    (root / "experiment").mkdir(parents=True, exist_ok=True)
+    for file, content in zip(files, contents, strict=True):
+        (root / "experiment" / f"{file.stem}.yaml").write_bytes(content)
+    chosen = ",".join(Path(name.strip("'\"")).stem if name.strip("'\"").endswith(SUFFIXES) else name
+                      for name in names)  # fmt: skip
+    others = [override for override in overrides if override not in given]
+    return [f"{KEY}{chosen}", f"hydra.searchpath=['file://{root.absolute()}']", *others]

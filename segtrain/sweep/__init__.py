@@ -1,0 +1,1 @@
+"""Sweeps: many jobs of one command, their ledger, the search with Optuna."""
