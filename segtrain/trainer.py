@@ -14,6 +14,7 @@ from pytorch_lightning.callbacks import (
     TQDMProgressBar,
     WeightAveraging,
 )
+from pytorch_lightning.plugins.environments import LightningEnvironment
 
 from segtrain.assembly import make
 from segtrain.callback.checkpoint import AtomicCheckpointIO, LastCheckpoint
@@ -59,6 +60,10 @@ def build_trainer(
 def common_trainer_arguments(settings: dict, run_dir: Path) -> dict[str, Any]:
     """What training and evaluation share: devices, precision, determinism."""
     distributed = settings["devices"] * settings["num_nodes"] > 1
+    plugins: list[object] = [AtomicCheckpointIO()]
+    if not torch.distributed.is_torchelastic_launched():
+        # A process of its own, whatever SLURM's or MPI's variables tell of the job around it.
+        plugins.append(LightningEnvironment())
     if uses_gpu(settings):
         torch.set_float32_matmul_precision("high")  # TF32 where autocast leaves float32
     return {
@@ -71,7 +76,7 @@ def common_trainer_arguments(settings: dict, run_dir: Path) -> dict[str, Any]:
         "use_distributed_sampler": False,  # the data module gives every process its share
         "enable_model_summary": False,
         "default_root_dir": run_dir,
-        "plugins": [AtomicCheckpointIO()],
+        "plugins": plugins,
     }
 
 
