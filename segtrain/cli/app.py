@@ -24,6 +24,7 @@ FALSE_ALARMS = (
     ".*your dataloader is not resumable",  # ours starts at the right batch by itself
     ".*in eval mode at the start of training",  # frozen parts are
     ".*exists and is not empty",  # the checkpoints of the run that is being resumed
+    ".*find_unused_parameters=True was specified",  # for the fixed order of its sums
 )
 
 

@@ -80,9 +80,10 @@ def report(error: BaseException) -> int:
     from segtrain.cli.explain import explain, lost_process
 
     # Where all processes fail alike, rank zero's message is the only one: the others are ended
-    # before theirs. Where one fails, its message comes before its consequences, and so does its
-    # exit code.
-    if int(os.environ.get("RANK", "0")) > 0 or lost_process(error):
+    # before theirs. Where one fails, its exit comes before those that are its consequences.
+    if lost_process(error):
+        time.sleep(1)
+    elif int(os.environ.get("RANK", "0")) > 0:
         time.sleep(3)
     if os.environ.get("SEGTRAIN_TRACEBACK") or (explained := explain(error)) is None:
         traceback.print_exception(error)
