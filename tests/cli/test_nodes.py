@@ -132,6 +132,15 @@ def test_a_failing_process_ends_all_and_its_own_error_comes_first():
     assert "Traceback" not in err
 
 
+def test_a_signal_to_all_processes_of_a_job_lets_it_save():
+    """As SLURM sends it: to the training and to its loader workers alike."""
+    settings = [*TEN, "dataset.num_workers=2", "hydra.run.dir=outputs/run"]
+    number = signal.SIGTERM
+    code, _, err = end(start("-m", "segtrain", *settings, fault("StrikeAll", step=4, number=number)))
+    assert code == 128 + number
+    assert "stopped by SIGTERM after step 5" in err
+
+
 class Hosts:
     """Two network namespaces, joined by a cable."""
 
