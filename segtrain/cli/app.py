@@ -24,6 +24,7 @@ FALSE_ALARMS = (
     ".*your dataloader is not resumable",  # ours starts at the right batch by itself
     ".*in eval mode at the start of training",  # frozen parts are
     ".*exists and is not empty",  # the checkpoints of the run that is being resumed
+    ".*The `srun` command is available",  # it starts torchrun, which starts us
     ".*find_unused_parameters=True was specified",  # for the fixed order of its sums
 )
 
@@ -129,8 +130,10 @@ def job_name() -> str | None:
     """
     job = launch.restartable_job()
     if job == "none":  # torchrun's default
-        raise UserError("torchrun --max-restarts finds the run folder again by the job's id: add "
-                        "--rdzv-id=<a name of this job>, or --standalone on one machine")  # fmt: skip
+        raise UserError(
+            "torchrun --max-restarts finds the run folder again by the job's id: add "
+            "--rdzv-id=<a name of this job>, or --standalone on one machine"
+        )
     return job and re.sub(r"[^\w-]+", "+", job)
 
 

@@ -10,7 +10,9 @@ from segtrain.errors import RunStopped, UserError
 
 WORKER_ERROR = "segtrain.errors.UserError: "
 # What gloo and NCCL say of a process that has ended or cannot be reached.
-LOST = re.compile(r"gloo/|Connection (closed|reset) by peer|Timed out waiting|remote process exited")
+LOST = re.compile(
+    r"gloo/|Connection (closed|reset) by peer|Timed out waiting|remote process exited"
+)
 
 
 def explain(error: BaseException) -> tuple[str, int] | None:

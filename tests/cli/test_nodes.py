@@ -1,5 +1,6 @@
 """Restarts of failed processes, and two machines: network namespaces with an address each."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -46,10 +47,8 @@ def end(process: subprocess.Popen, timeout: int = 300) -> tuple[int, str, str]:
 def kill(process: subprocess.Popen) -> None:
     """The process and all that it has started, which torchrun's children are too."""
     for pid in [process.pid, *children(process.pid)]:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
     process.communicate()
 
 
@@ -136,9 +135,59 @@ def test_a_signal_to_all_processes_of_a_job_lets_it_save():
     """As SLURM sends it: to the training and to its loader workers alike."""
     settings = [*TEN, "dataset.num_workers=2", "hydra.run.dir=outputs/run"]
     number = signal.SIGTERM
-    code, _, err = end(start("-m", "segtrain", *settings, fault("StrikeAll", step=4, number=number)))
+    struck = start("-m", "segtrain", *settings, fault("StrikeAll", step=4, number=number))
+    code, _, err = end(struck)
     assert code == 128 + number
     assert "stopped by SIGTERM after step 5" in err
+
+
+@pytest.mark.parametrize(
+    ("variables", "override", "expected"),
+    [
+        ({"SLURM_STEP_NUM_TASKS": "8"}, "seed=1", ["8 times", "scripts/train.sbatch"]),
+        ({}, "trainer=multinode", ["num_nodes=auto", "conf/trainer/multinode.yaml"]),
+        ({}, "trainer=slurm", ["num_nodes=auto", "torchrun"]),
+        ({}, "trainer=gpu", ["trainer.accelerator=gpu", "no GPU"]),
+    ],
+)
+def test_what_one_process_cannot_do(segtrain, monkeypatch, variables, override, expected):
+    if torch.cuda.is_available():
+        pytest.skip("about a machine without a GPU")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    tiny = [o for o in TINY if "accelerator" not in o] if "=gpu" in override else TINY
+    code, _, err = segtrain(*tiny, override)
+    assert code == 2
+    assert all(part in err for part in expected), err
+
+
+WORKER = {
+    "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1",
+    "GROUP_WORLD_SIZE": "1", "TORCHELASTIC_MAX_RESTARTS": "3", "TORCHELASTIC_RUN_ID": "job",
+    "TORCHELASTIC_RESTART_COUNT": "0", "TORCHELASTIC_USE_AGENT_STORE": "True",
+}  # fmt: skip
+
+
+def test_the_same_job_goes_on_and_another_is_refused(segtrain, monkeypatch):
+    """Also days later, since its id names the run folder."""
+    for name, value in WORKER.items():
+        monkeypatch.setenv(name, value)
+    assert segtrain(*TINY)[0] == 0
+    run = Path("outputs/quickstart/job")
+    code, out, _ = segtrain(*TINY)
+    assert code == 0
+    assert f"goes on     from {run.resolve()}" in out
+    code, _, err = segtrain(*TINY, "optimizer.lr=0.5")
+    assert code == 2
+    assert "other settings of optimizer;" in err
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    code, _, err = segtrain(*TINY)
+    assert code == 2
+    assert "--rdzv-id" in err
+    code, _, err = segtrain("-m", *TINY, "seed=1,2")
+    assert code == 2
+    assert "a sweep starts processes itself" in err
+    assert list(Path("outputs").rglob("config.yaml")) == [run / "config.yaml"]
 
 
 class Hosts:
