@@ -14,6 +14,8 @@ from pytorch_lightning.callbacks import (
     TQDMProgressBar,
     WeightAveraging,
 )
+from pytorch_lightning.plugins.environments import LightningEnvironment
+from pytorch_lightning.strategies import DDPStrategy
 
 from segtrain.assembly import make
 from segtrain.callback.checkpoint import AtomicCheckpointIO, LastCheckpoint
@@ -60,19 +62,26 @@ def build_trainer(
 def common_trainer_arguments(settings: dict, run_dir: Path) -> dict[str, Any]:
     """What training and evaluation share: devices, precision, determinism."""
     distributed = settings["devices"] * settings["num_nodes"] > 1
+    # Otherwise the first step after a start groups the gradients in another order than the later
+    # ones, and more than two processes then add them up in another order.
+    strategy = DDPStrategy(find_unused_parameters=settings["deterministic"])
+    plugins: list[object] = [AtomicCheckpointIO()]
+    if not torch.distributed.is_torchelastic_launched():
+        # A process of its own, whatever SLURM's or MPI's variables tell of the job around it.
+        plugins.append(LightningEnvironment())
     if uses_gpu(settings):
         torch.set_float32_matmul_precision("high")  # TF32 where autocast leaves float32
     return {
         "accelerator": settings["accelerator"],
         "devices": settings["devices"],
         "num_nodes": settings["num_nodes"],
-        "strategy": "ddp" if distributed else "auto",
+        "strategy": strategy if distributed else "auto",
         "precision": resolve_precision(settings),
         "deterministic": settings["deterministic"],
         "use_distributed_sampler": False,  # the data module gives every process its share
         "enable_model_summary": False,
         "default_root_dir": run_dir,
-        "plugins": [AtomicCheckpointIO()],
+        "plugins": plugins,
     }
 
 

@@ -1,10 +1,14 @@
 """A callback that strikes a running process, put into runs with `+callback.fault._target_`."""
 
 import os
+import subprocess
+import time
 from pathlib import Path
 
 import torch
 from pytorch_lightning.callbacks import Callback
+
+from segtrain.errors import UserError
 
 
 class Strike(Callback):
@@ -24,6 +28,47 @@ class Strike(Callback):
         if chosen and trainer.global_step == self.step and not mark.exists():
             mark.touch()
             os.kill(os.getpid(), self.number)
+
+
+class StrikeAll(Callback):
+    """Sends a signal to all processes of the session before optimiser step `step` + 1."""
+
+    def __init__(self, step: int, number: int) -> None:
+        self.step = step
+        self.number = number
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_step == self.step and trainer.is_global_zero:
+            command = ["kill", f"-{self.number}", "--", f"-{os.getpgid(0)}"]
+            subprocess.run(command, start_new_session=True)  # as a stranger
+            time.sleep(1)
+
+
+class Fail(Callback):
+    """Raises an error of the user's in one process before optimiser step `step` + 1."""
+
+    def __init__(self, step: int, rank: int) -> None:
+        self.step = step
+        self.rank = rank
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if (trainer.global_step, trainer.global_rank) == (self.step, self.rank):
+            raise UserError("this disk of mine is broken")
+
+
+class Hang(Callback):
+    """Lets a process wait before optimiser step `step` + 1, once, after it wrote `hangs`."""
+
+    def __init__(self, step: int, rank: int) -> None:
+        self.step = step
+        self.rank = rank
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        mark = Path("hangs")
+        here = (trainer.global_step, trainer.global_rank) == (self.step, self.rank)
+        if here and not mark.exists():
+            mark.touch()
+            time.sleep(600)
 
 
 class SpoilLoss(Callback):

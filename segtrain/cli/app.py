@@ -16,6 +16,8 @@ from segtrain.cli.own_experiment import with_own_experiments
 from segtrain.errors import PRUNED, UserError
 
 HANDLER = "segtrain"
+MULTIRUN = ("-m", "--multirun")
+LAST = Path("checkpoints", "last.ckpt")  # in a run folder
 PATHS = ("run", "checkpoint", "model", "weights_file", "input", "output")  # of predict
 NOISY = ("pytorch_lightning", "lightning_fabric", "torch.distributed", "timm", "tensorboard")
 FALSE_ALARMS = (
@@ -24,6 +26,7 @@ FALSE_ALARMS = (
     ".*in eval mode at the start of training",  # frozen parts are
     ".*`srun` command is available",  # processes are started by torchrun, or by this program
     ".*exists and is not empty",  # the checkpoints of the run that is being resumed
+    ".*find_unused_parameters=True was specified",  # for the fixed order of its sums
 )
 
 
@@ -35,12 +38,22 @@ def run(command: str, overrides: list[str]) -> int:
     """
     if command in ("chain", "sweep", "tensorboard"):  # no Hydra application
         return importlib.import_module(f"segtrain.cli.{command}").run(overrides)
-    if launch.is_worker() and launch.rank() > 0:
-        return execute(*launch.receive())
+    if launch.is_worker():
+        if is_sweep(overrides):
+            raise UserError("a sweep starts processes itself: no torchrun, but "
+                            "trainer.devices=<number>")  # fmt: skip
+        launch.connect()
+        if launch.rank() > 0:
+            return execute(*launch.receive())
     resumed = [override for override in overrides if override.startswith("resume=")]
     if command == "train" and resumed and resumed[0] not in ("resume=", "resume=null"):
         return resume(resumed[0].removeprefix("resume="), overrides)
     return compose_and_run(command, overrides)
+
+
+def is_sweep(overrides: list[str]) -> bool:
+    """Whether the command line starts several runs."""
+    return any(o in MULTIRUN or o.startswith("sweep=") for o in overrides)
 
 
 def compose_and_run(command: str, overrides: list[str]) -> int:
@@ -83,8 +96,8 @@ def compose_and_run(command: str, overrides: list[str]) -> int:
 
     # Composition errors come out of Hydra as exceptions then.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    if any(o.startswith("sweep=") for o in overrides) and not {"-m", "--multirun"} & {*overrides}:
-        overrides = ["-m", *overrides]
+    if is_sweep(overrides):
+        overrides = ["-m", *(o for o in overrides if o not in MULTIRUN)]
     if command == "train":
         overrides = name_run(with_own_experiments(overrides))
     if command in collect.COMMANDS:
@@ -116,9 +129,24 @@ def name_run(overrides: list[str]) -> list[str]:
     )
     name = re.sub(r"[^\w-]+", "+", name)  # several names of a sweep
     time = "${now:%Y-%m-%d_%H-%M-%S}"
-    added.append(f"hydra.run.dir=outputs/{name}/{time}")
+    added.append(f"hydra.run.dir=outputs/{name}/{job_name() or time}")
     added.append(f"hydra.sweep.dir=outputs/multirun/{name}/{time}")
     return [*added, *overrides]
+
+
+def job_name() -> str | None:
+    """What a restarted torchrun job finds its run folder by, instead of by the time; or None.
+
+    Raises:
+        UserError: the job has no id.
+    """
+    job = launch.restartable_job()
+    if job == "none":  # torchrun's default
+        raise UserError(
+            "torchrun --max-restarts finds the run folder again by the job's id: add "
+            "--rdzv-id=<a name of this job>, or --standalone on one machine"
+        )
+    return job and re.sub(r"[^\w-]+", "+", job)
 
 
 def quoted(override: str) -> str:
@@ -145,7 +173,7 @@ def resume(folder: str, overrides: list[str]) -> int:
     from omegaconf import OmegaConf
 
     run_dir = Path(folder)
-    for needed in (run_dir / "config.yaml", run_dir / "checkpoints" / "last.ckpt"):
+    for needed in (run_dir / "config.yaml", run_dir / LAST):
         if not needed.is_file():
             raise UserError(f"resume={folder}: {needed} does not exist; give a run folder")
     config = OmegaConf.create(yaml.safe_load((run_dir / "config.yaml").read_text()))
@@ -158,16 +186,41 @@ def resume(folder: str, overrides: list[str]) -> int:
 
 def start(command: str, config: dict, run_dir: Path) -> int:
     """Writes the configuration and runs the command, in more processes where they are asked for."""
-    processes = 1
-    if "trainer" in config:
-        processes = config["trainer"]["devices"] = launch.processes(config["trainer"])
+    settings = config.get("trainer")
+    if settings:
+        launch.count_processes(settings)
+    if launch.restartable_job() and command == "train" and not config["resume"]:
+        go_on(config, run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
-    (run_dir / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    partial = run_dir / "config.yaml.partial"  # renamed, so that no kill leaves half a file
+    partial.write_text(yaml.safe_dump(config, sort_keys=False))
+    partial.replace(run_dir / "config.yaml")
     if launch.is_worker():
         launch.send(command, config, run_dir)
-    elif processes > 1:
-        return launch.spawn(command, config, run_dir, processes)
+    elif settings and (settings["devices"] > 1 or settings.get("max_restarts")):
+        return launch.spawn(command, run_dir, settings["devices"], settings.get("max_restarts", 0))
     return execute(command, config, run_dir)
+
+
+def go_on(config: dict, run_dir: Path) -> None:
+    """Resumes what the run folder holds already, where torchrun started this job before.
+
+    Raises:
+        UserError: it holds another job's run.
+    """
+    if not (run_dir / LAST).is_file():
+        return
+    stored = yaml.safe_load((run_dir / "config.yaml").read_text())
+    own = yaml.safe_load(yaml.safe_dump(config))
+    for changed in (stored, own):  # by resuming, or by the number of machines
+        changed["resume"] = changed["trainer"]["devices"] = changed["trainer"]["num_nodes"] = None
+    groups = [key for key in own.keys() | stored.keys() if own.get(key) != stored.get(key)]
+    if groups:
+        raise UserError(
+            f"{run_dir} holds a run with other settings of {', '.join(sorted(groups))}; give "
+            f"torchrun another --rdzv-id, or go on with those: segtrain resume={run_dir}"
+        )
+    config["resume"] = str(run_dir)
 
 
 def execute(command: str, config: dict, run_dir: Path) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 from segtrain.cli import launch
+from segtrain.cli.child import run_process
 from segtrain.cli.explain import nearest
 from segtrain.cli.main import conf_dir
 from segtrain.errors import RunStopped, UserError
@@ -128,7 +129,7 @@ def train(plan: dict, added: list[str], folder: Path) -> None:
             place = f"stage {names.index(stage) + 1} of {len(names)}, {stage}"
             print(f"chain       {place}", flush=True)
             command = [sys.executable, "-m", "segtrain", *arguments]
-            if code := launch.run_process(command).code:
+            if code := run_process(command).code:
                 raise RunStopped(
                     f"{place}, ended with exit code {code}. "
                     f"Go on with: segtrain chain resume={folder} (overrides: {PLAN} there)",

@@ -3,11 +3,16 @@
 import difflib
 import errno
 import re
+import sys
 
 from segtrain.cli.main import options
 from segtrain.errors import RunStopped, UserError
 
 WORKER_ERROR = "segtrain.errors.UserError: "
+# What gloo and NCCL say of a process that has ended or cannot be reached.
+LOST = re.compile(
+    r"gloo/|Connection (closed|reset) by peer|Timed out waiting|remote process exited"
+)
 
 
 def explain(error: BaseException) -> tuple[str, int] | None:
@@ -27,9 +32,23 @@ def explain(error: BaseException) -> tuple[str, int] | None:
             f"a loader worker died ({str(error).splitlines()[0]}); out of memory is the usual "
             "cause: lower dataset.num_workers, or set it to 0 to see the error itself"
         ), 1
+    if lost_process(error):
+        return (
+            "lost the connection to another process: it has ended, and said why before this line "
+            "or on its own machine; or it cannot be reached "
+            f"({str(error).splitlines()[0].partition(' This is typically')[0]})"
+        ), 1
     if type(error).__module__.split(".")[0] in ("hydra", "omegaconf"):
         return explain_config(error), 2
     return None
+
+
+def lost_process(error: BaseException) -> bool:
+    """Whether the error is but the consequence of another process's end."""
+    dist = sys.modules.get("torch.distributed")
+    if dist is not None and isinstance(error, dist.DistNetworkError | dist.DistStoreError):
+        return True
+    return isinstance(error, RuntimeError) and LOST.search(str(error)) is not None
 
 
 def explain_config(error: BaseException) -> str:

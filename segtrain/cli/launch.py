@@ -1,28 +1,12 @@
-"""Several processes: counting them, starting them with torchrun's engine, sharing one config."""
+"""Several processes: counting them, starting and connecting them with torchrun's engine."""
 
+import atexit
 import logging
 import os
-import signal
-import subprocess
 import sys
-import threading
-from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
-from typing import IO, NamedTuple
-
-import yaml
 
 from segtrain.errors import UserError
-
-CONFIG_KEY = "segtrain/config"
-# What a child gets when its parent gets the key. A training saves on SIGTERM and SIGUSR1 only.
-PASSED_ON = {
-    signal.SIGTERM: signal.SIGTERM,
-    signal.SIGUSR1: signal.SIGUSR1,
-    signal.SIGINT: signal.SIGTERM,
-    signal.SIGHUP: signal.SIGTERM,
-}
 
 
 def rank() -> int:
@@ -35,17 +19,56 @@ def is_worker() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ and "RANK" in os.environ
 
 
-def processes(trainer: dict) -> int:
-    """Processes on this machine that the trainer settings ask for.
+def restartable_job() -> str | None:
+    """The user's torchrun job's id, where torchrun starts its processes again after a failure."""
+    if not is_worker() or os.environ["TORCHELASTIC_MAX_RESTARTS"] == "0":
+        return None
+    return os.environ["TORCHELASTIC_RUN_ID"]
+
+
+def was_restarted() -> bool:
+    """Whether the process that this one replaces, on the same machine, failed."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+def count_processes(trainer: dict) -> None:
+    """Puts the processes of each machine and the machines into the trainer settings, as numbers.
 
     Raises:
-        UserError: more devices than there are, or no GPU where one is asked for.
+        UserError: no GPU or fewer than asked for, or several machines without torchrun on each.
     """
     if is_worker():
-        return int(os.environ["LOCAL_WORLD_SIZE"])
-    accelerator, devices = trainer["accelerator"], trainer["devices"]
+        trainer["devices"] = int(os.environ["LOCAL_WORLD_SIZE"])
+        trainer["num_nodes"] = int(os.environ["GROUP_WORLD_SIZE"])
+        if trainer["devices"] * trainer["num_nodes"] != int(os.environ["WORLD_SIZE"]):
+            raise UserError("torchrun has started more processes on one machine than on another; "
+                            "give every machine the same --nproc-per-node")  # fmt: skip
+        _require_gpus(trainer, trainer["devices"], "torchrun --nproc-per-node")
+        return
+    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
+    if tasks > 1:
+        raise UserError(
+            f"srun has started this command {tasks} times, and each would run alone; let srun "
+            "start one torchrun on each machine instead, as scripts/train.sbatch does"
+        )
+    if trainer["num_nodes"] != 1:
+        raise UserError(
+            f"trainer.num_nodes={trainer['num_nodes']}, but this is a command on one machine; "
+            "start torchrun on every machine (conf/trainer/multinode.yaml says how), or set "
+            "trainer.num_nodes=1"
+        )
+    if trainer["devices"] == "auto":
+        trainer["devices"] = max(1, _require_gpus(trainer, 1, "trainer.devices"))
+    else:
+        trainer["devices"] = int(trainer["devices"])
+        _require_gpus(trainer, trainer["devices"], "trainer.devices")
+
+
+def _require_gpus(trainer: dict, count: int, key: str) -> int:
+    """The number of this machine's GPUs, where the settings lead to them, else 0."""
+    accelerator = trainer["accelerator"]
     if accelerator == "cpu":
-        return 1 if devices == "auto" else int(devices)
+        return 0
     import torch
 
     gpus = torch.cuda.device_count()
@@ -54,20 +77,19 @@ def processes(trainer: dict) -> int:
             f"trainer.accelerator={accelerator}, but PyTorch finds no GPU; "
             "set trainer.accelerator=cpu (or auto)"
         )
-    if devices == "auto":
-        return max(1, gpus)
-    if int(devices) > max(1, gpus):
+    if count > max(1, gpus):
         raise UserError(
-            f"trainer.devices={devices}, but this machine has {gpus} GPUs; set trainer.devices="
-            f"{max(1, gpus)}, or trainer.accelerator=cpu for that many processes on the CPU"
+            f"{key}={count}, but this machine has {gpus} GPUs; set {key}={max(1, gpus)}, or "
+            "trainer.accelerator=cpu for that many processes on the CPU"
         )
-    return int(devices)
+    return gpus
 
 
-def spawn(command: str, config: dict, run_dir: Path, count: int) -> int:
+def spawn(command: str, run_dir: Path, count: int, max_restarts: int) -> int:
     """Runs the command in `count` processes of this machine and returns the first failure's code.
 
-    A process that fails ends the others. SIGTERM and SIGUSR1 are handed on to all of them.
+    A process that fails ends the others, and all start again up to `max_restarts` times. SIGTERM
+    and SIGUSR1 are handed on to all of them.
     """
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -80,7 +102,7 @@ def spawn(command: str, config: dict, run_dir: Path, count: int) -> int:
         run_id=f"segtrain-{os.getpid()}",
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
-        max_restarts=0,
+        max_restarts=max_restarts,
         signals_to_handle="SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1",
     )
     threads = max(1, len(os.sched_getaffinity(0)) // count)
@@ -99,91 +121,58 @@ def spawn(command: str, config: dict, run_dir: Path, count: int) -> int:
     return 0
 
 
-class Outcome(NamedTuple):
-    """How a process ended: its exit code, never 0 after a signal, and the signal, or 0 for none."""
+def connect() -> None:
+    """Connects this process with all others that torchrun started.
 
-    code: int
-    signal: int
+    Done before anything can fail in one process alone: from here on the end of a process, on
+    whatever machine, ends those that wait for it.
 
-
-def run_process(
-    arguments: list[str],
-    environment: dict[str, str] | None = None,
-    prefix: str = "",
-    log: Path | None = None,
-) -> Outcome:
-    """Runs a child process and hands signals on to it.
-
-    Args:
-        arguments: its command line.
-        environment: its variables; None for this process's.
-        prefix: begins each line of its output.
-        log: file to which all that it prints is added. Without it and a prefix, the child writes by
-            itself.
+    Raises:
+        UserError: the restarts that torchrun was asked for could not work.
     """
-    received: list[int] = []
-    child: subprocess.Popen | None = None
+    if os.environ["WORLD_SIZE"] == "1":
+        return
+    import torch
+    import torch.distributed as dist
 
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        if child is not None:
-            child.send_signal(PASSED_ON[number])
-
-    old = {
-        number: signal.signal(number, pass_on)
-        for number in PASSED_ON
-        if signal.getsignal(number) != signal.SIG_IGN  # nohup
-    }
-    piped = subprocess.PIPE if prefix or log else None
-    try:
-        # A process group of its own: Ctrl-C reaches this process alone, and the child as SIGTERM.
-        child = subprocess.Popen(
-            arguments, env=environment, stdin=subprocess.DEVNULL, process_group=0, text=True,
-            errors="replace", stdout=piped, stderr=piped,
-        )  # fmt: skip
-        if received:  # before there was a child
-            child.send_signal(PASSED_ON[received[-1]])
-        with ExitStack() as stack:
-            file = stack.enter_context(log.open("a")) if log else None
-            copies = [
-                threading.Thread(target=_copy, args=(source, target, prefix, file))
-                for source, target in ((child.stdout, sys.stdout), (child.stderr, sys.stderr))
-                if source is not None
-            ]
-            for copy in copies:
-                copy.start()
-            code = child.wait()
-            for copy in copies:
-                copy.join()
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
-    last = received[-1] if received else 0
-    return Outcome((128 - code if code < 0 else code) or (128 + last if last else 0), last)
-
-
-def _copy(source: IO[str], target: IO[str], prefix: str, file: IO[str] | None) -> None:
-    for line in source:
-        print(prefix + line, end="", file=target, flush=True)
-        if file is not None:
-            print(line, end="", file=file, flush=True)
+    on_agent = os.environ["TORCHELASTIC_USE_AGENT_STORE"] == str(True)
+    store = None
+    if restartable_job() and on_agent and os.environ["GROUP_WORLD_SIZE"] != "1":
+        raise UserError(
+            "restarts on several machines need --rdzv-backend=c10d, and on every machine "
+            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 before torchrun: without it the processes look "
+            "for each other where they were before the restart"
+        )
+    if on_agent:
+        # torchrun's own store outlives a restart, and with it the addresses of the ended processes.
+        attempt = os.environ["TORCHELASTIC_RESTART_COUNT"]
+        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        store = dist.PrefixStore(f"segtrain/{attempt}", dist.TCPStore(address, port))
+    gpus = torch.cuda.is_available()
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if gpus else "gloo",
+        store=store,
+        rank=rank(),
+        world_size=int(os.environ["WORLD_SIZE"]),
+    )
+    if gpus:
+        atexit.register(dist.destroy_process_group)
 
 
 def send(command: str, config: dict, run_dir: Path) -> None:
     """Rank zero's part of `receive`."""
-    _store().set(CONFIG_KEY, yaml.safe_dump([command, config, str(run_dir)]))
+    _broadcast([command, config, run_dir])
 
 
 def receive() -> tuple[str, dict, Path]:
     """Command, configuration and run folder of rank zero; waits for them."""
-    command, config, run_dir = yaml.safe_load(_store().get(CONFIG_KEY))
-    return command, config, Path(run_dir)
+    return tuple(_broadcast([None, None, None]))
 
 
-def _store() -> "object":
-    """The key-value store that torchrun keeps for its processes."""
-    from torch.distributed import PrefixStore, TCPStore
+def _broadcast(values: list) -> list:
+    import torch
+    import torch.distributed as dist
 
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
-    return PrefixStore(f"segtrain/{attempt}", store)
+    if dist.is_initialized():
+        dist.broadcast_object_list(values, src=0, device=torch.device("cpu"))
+    return values

@@ -80,14 +80,18 @@ def report(error: BaseException) -> int:
     """Prints what the user needs to know of an error and returns the exit code."""
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 1
-    from segtrain.cli.explain import explain
+    from segtrain.cli.explain import explain, lost_process
 
+    # Where all processes fail alike, rank zero's message is the only one: the others are ended
+    # before theirs. Where one fails, its exit comes before those that are its consequences.
+    if lost_process(error):
+        time.sleep(1)
+    elif int(os.environ.get("RANK", "0")) > 0:
+        time.sleep(3)
     if os.environ.get("SEGTRAIN_TRACEBACK") or (explained := explain(error)) is None:
         traceback.print_exception(error)
         return 1
     message, code = explained
-    if int(os.environ.get("RANK", "0")) > 0:
-        time.sleep(3)  # where all processes fail alike, rank zero's message is the only one
     prefix = "" if isinstance(error, RunStopped) else "error: "
     print(f"segtrain: {prefix}{message}", file=sys.stderr, flush=True)
     return code

@@ -10,6 +10,7 @@ import yaml
 
 from segtrain.assembly import compose_config
 from segtrain.cli import chain, launch
+from segtrain.cli.child import run_process
 from segtrain.cli.collect import check_names
 from segtrain.cli.main import conf_dir
 from segtrain.cli.plan import find_targets
@@ -123,7 +124,7 @@ def run_job(job: Job, state: dict, added: list[str], folder: Path) -> None:
         entry.update(state="running", folder=job.name, log=f"{job.name}.log", started=now())
         write_state(folder, state)
         log = folder / entry["log"]
-        outcome = launch.run_process(
+        outcome = run_process(
             [sys.executable, "-m", "segtrain", *arguments(job, state["overrides"], added, folder)],
             log=log,
         )

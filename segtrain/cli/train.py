@@ -65,6 +65,8 @@ def announce(config: dict, data: SegmentationData, task: Segmentation, trainer: 
                 trainer.max_steps * config["batch_size"] / len(data.train_source),
                 trainer.world_size, trainer.accelerator.name(), trainer.precision)  # fmt: skip
     logger.info("run folder  %s", trainer.default_root_dir)
+    if config["resume"]:
+        logger.info("goes on     from %s", Path(config["resume"], "checkpoints", "last.ckpt"))
 
 
 def training_results(

@@ -5,14 +5,22 @@ from pathlib import Path
 
 import yaml
 
-from segtrain.cli.app import execute
+from segtrain.cli import launch
+from segtrain.cli.app import LAST, execute
 from segtrain.cli.main import report
 
 
 def main(command: str, run_dir: Path) -> int:
-    """Runs the command with the configuration that lies in the run folder."""
+    """Runs the command with the configuration that lies in the run folder.
+
+    A process that replaces one that failed goes on from the last checkpoint.
+    """
     try:
-        return execute(command, yaml.safe_load((run_dir / "config.yaml").read_text()), run_dir)
+        launch.connect()
+        config = yaml.safe_load((run_dir / "config.yaml").read_text())
+        if launch.was_restarted() and (run_dir / LAST).is_file():
+            config["resume"] = str(run_dir)
+        return execute(command, config, run_dir)
     except BaseException as error:
         return report(error)
 

@@ -5,6 +5,7 @@ with (seed, p). So resuming needs one number, the next position; nothing is re-r
 and the augmentation are the same for any number of workers and processes.
 """
 
+import signal
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 
@@ -85,5 +86,11 @@ class EvalImages(Dataset):
 
 
 def one_thread(worker: int) -> None:
-    """Worker start-up: parallelism comes from the workers, not from threads inside them."""
+    """Worker start-up: parallelism comes from the workers, not from threads inside them.
+
+    A signal that goes to all processes of a job is the training's to answer: it still needs the
+    workers for the step that it ends with.
+    """
     cv2.setNumThreads(0)
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)

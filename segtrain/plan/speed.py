@@ -41,8 +41,9 @@ def device_name(trainer: dict) -> str:
 def images_a_step(config: dict) -> int:
     """Images that one process sees in a forward pass."""
     trainer = config["trainer"]
-    devices = trainer["devices"] if isinstance(trainer["devices"], int) else 1
-    parts = devices * trainer["num_nodes"] * trainer["accumulate_grad_batches"]
+    parts = trainer["accumulate_grad_batches"]
+    for count in (trainer["devices"], trainer["num_nodes"]):
+        parts *= count if isinstance(count, int) else 1
     return max(1, config["batch_size"] // parts)
 
 

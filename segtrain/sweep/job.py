@@ -17,7 +17,7 @@ from pathlib import Path
 
 import yaml
 
-from segtrain.cli import launch
+from segtrain.cli.child import run_process
 from segtrain.cli.explain import explain
 from segtrain.cli.main import report
 from segtrain.errors import PRUNED
@@ -103,7 +103,7 @@ def run_apart(command: str, config: dict, run_dir: Path, launcher: dict, jobs: i
     with slot(run_dir.parent, jobs if local else 1) as number:
         if local and trainer.get("accelerator") != "cpu":
             environment |= share_of_gpus(number, devices)
-        code, received = launch.run_process(arguments, environment, prefix=f"[{run_dir.name}] ")
+        code, received = run_process(arguments, environment, prefix=f"[{run_dir.name}] ")
     if received:
         (run_dir.parent / STOP).touch()
     if read_record(run_dir)["state"] == "running":

@@ -121,7 +121,8 @@ def test_compiled_parts_train_and_evaluate(segtrain, experiment):
 
 
 def process(*arguments: str, launcher: tuple[str, ...]) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [sys.executable, *launcher, *arguments],
         env=environment, capture_output=True, text=True, timeout=240,

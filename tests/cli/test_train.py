@@ -25,7 +25,8 @@ SCHEMA = {
 
 def process(*arguments: str, launcher: tuple[str, ...] = ("-m", "segtrain"), timeout: int = 240):
     """The command line in a process of its own."""
-    environment = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [sys.executable, *launcher, *arguments],
         env=environment, capture_output=True, text=True, timeout=timeout,
