@@ -124,7 +124,7 @@ def _s3_client(process: int) -> Any:  # connections of the parent are no use aft
     from botocore.config import Config
 
     settings = Config(retries={"total_max_attempts": 1}, connect_timeout=10, read_timeout=TIMEOUT)
-    return boto3.client("s3", config=settings)
+    return boto3.session.Session().client("s3", config=settings)
 
 
 def _refuse(url: str, status: int, reason: str) -> None:
