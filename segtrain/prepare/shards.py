@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
-from segtrain.contracts import InstanceTarget, LabelSet, Source
+from segtrain.contracts import InstanceTarget, Source
 from segtrain.dataset.datamodule import SegmentationData
 from segtrain.dataset.preflight import evenly_spaced
 from segtrain.dataset.progress import track
@@ -70,15 +70,13 @@ def write_shards(
             )
     for split in splits:
         source = data.source(split)
-        write_split(source, split, data.labels, folder, count, megabytes, data.num_workers)
-        partial = join_splits(
-            ShardReading(str(folder)), [f"{split}.partial"], data.labels, semantic
-        )
-        compare(source, partial, data.num_workers)
-        shutil.rmtree(
-            folder / split, ignore_errors=True
-        )  # of a run that ended before it was listed
-        (folder / f"{split}.partial").rename(folder / split)
+        write_split(source, split, folder, count, megabytes, data.num_workers)
+        partial = f"{split}.partial"
+        written = join_splits(ShardReading(str(folder)), [partial], data.labels, semantic)
+        compare(source, written, data.num_workers)
+        # What is there of a run that ended before it could list the split.
+        shutil.rmtree(folder / split, ignore_errors=True)
+        (folder / partial).rename(folder / split)
         described["splits"].append(split)
         _write_json(folder / DATASET, described)
         logger.info("verified    %s: each of %d samples is what it was made of", split, len(source))
@@ -87,7 +85,6 @@ def write_shards(
 def write_split(
     source: Source,
     split: str,
-    labels: LabelSet,
     folder: Path,
     count: int | str,
     megabytes: float,
