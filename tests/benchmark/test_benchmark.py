@@ -12,6 +12,7 @@ FAST = {
     "targets": ["measure.rounds=1", "measure.samples=4", "dataset=coco2017",
                 "dataset.splits.train=val2017", "dataset.source.root=."],
     "loader": ["measure.samples=4", "measure.rounds=1", "measure.num_workers=[0]"],
+    "shards": ["measure.samples=4", "measure.rounds=1", "measure.num_workers=[0]"],
     "detector": ["measure.rounds=1", "measure.size=[64, 96]", "measure.objects=2", "batch_size=1",
                  "architecture=mask_rcnn", "architecture.backbone.weights=none",
                  "dataset=shapes_instances"],
@@ -62,8 +63,10 @@ def test_measures_and_writes(name, segtrain, tmp_path):
         assert all(row["time ratio"] > 0 and row["memory ratio"] > 0 for row in content["rows"])
     if name == "loader":
         ways = [row["way"] for row in content["rows"]]
-        assert len(ways) == 4
-        assert ways[:2] == ["segtrain", "segtrain, cached"]
+        assert len(ways) == 5
+        assert ways[:3] == ["segtrain", "segtrain, cached", "segtrain, shards"]
+    if name == "shards":
+        assert [row["way"] for row in content["rows"]] == ["segtrain", "segtrain, shards"]
     if name == "targets":
         assert content["rows"][0]["masks are pycocotools'"] == "True"
     if name == "memory":
