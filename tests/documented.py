@@ -17,7 +17,7 @@ BLOCK = re.compile(
     r"^(?:<!-- needs: ([\w, ]+) -->\n)?```(\w*)(?: title=\"([^\"]+)\")?\n(.*?)^```$",
     re.DOTALL | re.MULTILINE,
 )
-INSTALL = ("python3 -m venv", "pip install")
+INSTALL = ("python3 -m venv", "pip install", "-m pytest")
 WITHOUT_CONFIG = ("sweep", "tensorboard")  # they read their few options themselves
 
 
@@ -193,6 +193,7 @@ def small_backbone(overrides: list[str]) -> list[str]:
     from conftest import composed, small_network
 
     chosen = combinations(without_flags(overrides) or ["experiment=quickstart"])[0]
+    chosen = [text for text in chosen if not text.startswith("measure")]
     backbone = composed(*chosen)["architecture"]["backbone"]
     if backbone.get("name") == "test_resnet":
         return []
