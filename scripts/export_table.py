@@ -4,13 +4,12 @@ Networks have random weights, batch-norm statistics of the pictures and terms th
 everywhere, so that classes change from place to place as a trained network's do.
 
     pip install '.[export]'
-    python scripts/export_table.py                # all of them: a quarter of an hour on two cores
+    python scripts/export_table.py                # all of them: up to an hour on two cores
     python scripts/export_table.py pspnet encnet
 """
 
 import argparse
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +26,7 @@ from segtrain.export.torch_export import load_program, trace, write_program
 
 CLASSES = 21
 SIZES = [(129, 193), (240, 320)]  # as `segtrain export` compares; traced at another
-HEAD = (
-    "| `architecture=` | format | file | seconds | largest logit | largest difference "
-    "| same class |"
-)
+HEAD = "| `architecture=` | format | file | largest logit | largest difference | same class |"
 
 
 def semantic_architectures() -> list[str]:
@@ -71,7 +67,6 @@ def rows(name: str, folder: Path) -> list[str]:
     found = []
     for format_name in ("onnx", "torch_export"):
         path = folder / {"onnx": "model.onnx", "torch_export": "model.pt2"}[format_name]
-        started = time.perf_counter()
         deployed = Deployed(network, look, "logits")
         program = trace(deployed, None)
         if format_name == "onnx":
@@ -80,11 +75,10 @@ def rows(name: str, folder: Path) -> list[str]:
         else:
             write_program(program, path, {})
             exported = load_program(path)
-        seconds = time.perf_counter() - started
         results = [compare(exported, original, pictures, size) for size in SIZES]
         agreement = min(result.label_agreement for result in results)
         found.append(
-            f"| `{name}` | {format_name} | {path.stat().st_size / 1e6:.0f} MB | {seconds:.0f} "
+            f"| `{name}` | {format_name} | {path.stat().st_size / 1e6:.0f} MB "
             f"| {max(result.largest_logit for result in results):.2g} "
             f"| {max(result.largest_difference for result in results):.1g} "
             f"| {100 * agreement:.3f} % |"
@@ -97,7 +91,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("architectures", nargs="*", help="all by default")
     chosen = parser.parse_args().architectures or semantic_architectures()
-    print(HEAD, "|---|---|---|---|---|---|---|", sep="\n", flush=True)
+    print(HEAD, "|---|---|---|---|---|---|", sep="\n", flush=True)
     with tempfile.TemporaryDirectory() as temporary:
         for architecture in chosen:
             print(*rows(architecture, Path(temporary)), sep="\n", flush=True)

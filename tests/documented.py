@@ -168,15 +168,16 @@ def tiny(command: str, overrides: list[str]) -> list[str]:
         return ["measure.rounds=1", "measure.size=[65,65]", "batch_size=2",
                 "trainer.accelerator=cpu", *small_backbone(overrides)]  # fmt: skip
     if command in ("evaluate", "report"):
-        return ["trainer.accelerator=cpu"]
+        return ["trainer.accelerator=cpu", *(["report=null"] if command == "evaluate" else [])]
     if command != "train" or any(text.startswith("resume=") for text in overrides):
         return ["trainer.accelerator=cpu", "trainer.max_steps=6"] if command == "train" else []
     from conftest import composed
 
     config = composed(*combinations(without_flags(overrides) or ["experiment=quickstart"])[0])
     dataset = config["dataset"]
-    added = ["trainer.accelerator=cpu", "trainer.max_steps=2", "trainer.max_epochs=null",
-             "trainer.val_every_n_steps=2", "batch_size=4", "dataset.num_workers=0"]  # fmt: skip
+    added = ["report=null", "trainer.accelerator=cpu", "trainer.max_steps=2",
+             "trainer.max_epochs=null", "trainer.val_every_n_steps=2", "batch_size=4",
+             "dataset.num_workers=0"]  # fmt: skip
     added += small_backbone(overrides)
     if "num_images" in dataset["source"]:
         added += ["dataset.source.num_images={train: 8, val: 3, test: 3}"]

@@ -1,7 +1,6 @@
 """Every command and code block of README.md and docs/ runs as it stands there, or composes."""
 
 import ast
-import logging
 import re
 import shutil
 import sys
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from conftest import TINY, TINY_INSTANCES, composed, untrained
+from conftest import TINY, architectures, composed
 from documented import (
     NEEDS,
     PAGES,
@@ -20,12 +19,12 @@ from documented import (
     compose_line,
     tiny,
 )
+from PIL import Image
 from predicting import COMMAND, picture, write_video
 
 from segtrain.cli.main import COMMANDS, split_command
 from segtrain.cli.tensorboard import find_folder
 
-PROGRAMS = {"bash", "python", "yaml"}
 OWN_PAGES = [page for page in PAGES if page.name.startswith("own-")]
 
 
@@ -49,46 +48,35 @@ def quickstart(tmp_path_factory):
     return folder
 
 
+def write_pairs(images: str, masks: str, names: list[str], ending: str, step: int) -> None:
+    """Pictures, and masks of the values 0, `step` and twice that."""
+    Path(masks).mkdir(parents=True, exist_ok=True)
+    for seed, name in enumerate(names):
+        picture(f"{images}/{name}.jpg", seed=seed)
+        classes = np.random.default_rng(seed).integers(0, 3, (48, 64), dtype=np.uint8)
+        Image.fromarray(classes * step).save(f"{masks}/{name}{ending}.png")
+
+
 @pytest.fixture
 def readers_folder(quickstart, tmp_path, monkeypatch):
-    """What a reader has: the quickstart's run, a detector, photos, a video and two sets."""
+    """What a reader has: the quickstart's run, photos, a video and two data sets."""
     monkeypatch.syspath_prepend(str(tmp_path))  # as python -m does
     shutil.copytree(quickstart, "outputs/quickstart/1")
     picture("photos/a.jpg")
     picture("photos/b.png", seed=3)
     write_video("drive.mp4", count=2)
-    for root, ending, folders in (
-        ("data/mine", "", ("images", "masks")),
-        ("data/leaves", "_mask", ("train", "val")),
-    ):
-        for index in range(10):
-            split = folders if root == "data/mine" else (folders[index < 3],) * 2
-            picture(f"{root}/{split[0]}/p{index}.jpg", seed=index)
-            mask = np.random.default_rng(index).integers(0, 3, (48, 64), dtype=np.uint8)
-            mask = mask * (1 if root == "data/mine" else 100)
-            import cv2
-
-            Path(root, split[1]).mkdir(exist_ok=True)
-            cv2.imwrite(f"{root}/{split[1]}/p{index}{ending}.png", mask)
+    write_pairs("data/mine/images", "data/mine/masks", [f"p{n}" for n in range(10)], "", 1)
     Path("data/mine/classes.txt").write_text("sky\nroad\ncar\n")
+    for split, count in (("train", 6), ("val", 2)):
+        folder = f"data/leaves/{split}"
+        write_pairs(folder, folder, [f"p{n}" for n in range(count)], "_mask", 100)
     yield tmp_path
     for name in [name for name in sys.modules if name.split(".")[0] == "mine"]:
         del sys.modules[name]
 
 
-@pytest.fixture
-def detector(tmp_path):
-    """The run of a small detector, for the page on exports."""
-    chosen = ["experiment=mask_rcnn_shapes", *TINY_INSTANCES]
-    checkpoints = Path("outputs/mask_rcnn_shapes/1/checkpoints")
-    checkpoints.mkdir(parents=True)
-    untrained(
-        checkpoints / "best.ckpt", *chosen, "dataset.source.num_images={train: 2, val: 2, test: 2}"
-    )
-
-
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_blocks_of_a_page(page, segtrain, readers_folder, detector, monkeypatch):
+def test_blocks_of_a_page(page, segtrain, readers_folder, monkeypatch):
     for block in blocks(page):
         assert block.needs <= NEEDS
         assert block.language, f"{page}: a block without a language"
@@ -147,6 +135,12 @@ def test_the_classic_tutorial_is_shown():
     assert COMMAND in lines
 
 
+def test_every_semantic_architecture_is_in_the_table_of_exports():
+    text = (ROOT / "docs" / "export.md").read_text()
+    for name in architectures("semantic"):
+        assert text.count(f"| `{name}` |") == 2, name
+
+
 @pytest.mark.parametrize("page", OWN_PAGES, ids=lambda page: page.name)
 def test_own_parts_take_fewer_than_forty_lines(page):
     files = [block for block in blocks(page) if block.title]
@@ -193,9 +187,3 @@ def test_messages_in_troubleshooting_are_those_of_the_code():
         parts = [re.escape(part.strip()) for part in re.split(r"<[^>]*>", message)]
         pattern = re.compile(".*?".join(parts))
         assert any(pattern.search(template) for template in known), message
-
-
-@pytest.fixture(autouse=True)
-def quiet():
-    yield
-    logging.getLogger("segtrain").handlers.clear()

@@ -23,6 +23,11 @@ def reference():
 
 
 @pytest.fixture(scope="module")
+def pages(reference):
+    return reference.pages()
+
+
+@pytest.fixture(scope="module")
 def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(folder)]
@@ -32,9 +37,8 @@ def site(tmp_path_factory):
 
 
 @pytest.mark.parametrize("file", CONF, ids=lambda path: str(path.relative_to(conf_dir())))
-def test_every_configuration_file_is_in_the_reference(file, reference):
+def test_every_configuration_file_is_in_the_reference(file, pages):
     parts = file.relative_to(conf_dir()).with_suffix("").parts
-    pages = reference.pages()
     if parts == ("published",):
         assert "fcn8s_voc" in pages["reference/published.md"]
     elif len(parts) == 1:
@@ -44,10 +48,10 @@ def test_every_configuration_file_is_in_the_reference(file, reference):
         assert f"### `{'/'.join(parts[:-1])}={parts[-1]}`" in pages[f"reference/{parts[0]}.md"]
 
 
-def test_keys_have_defaults_and_meanings(reference):
-    commands = reference.pages()["reference/commands.md"]
+def test_keys_have_defaults_and_meanings(pages):
+    commands = pages["reference/commands.md"]
     assert "| `batch_size` | `16` | images per optimiser step" in commands
-    transform = reference.pages()["reference/dataset.md"]
+    transform = pages["reference/dataset.md"]
     assert (
         "| `dataset.transform.crop_size` | `[512, 512]` | (height, width) in pixels. |" in transform
     )
