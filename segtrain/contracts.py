@@ -27,6 +27,7 @@ class TrainBatch(TypedDict):
     image: Tensor  # (N, 3, H, W) uint8 RGB, channels_last
     mask: Tensor  # (N, H, W) uint8 train ids, ignore_index where void
     name: list[str]
+    colours: NotRequired[Tensor]  # (N, 3, 4) float32, left to the device: see `recolour`
 
 
 class EvalBatch(TypedDict):

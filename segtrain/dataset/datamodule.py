@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from segtrain.contracts import LabelSet, Source
+from segtrain.dataset.colours import recolour
 from segtrain.dataset.joined import Joined
 from segtrain.dataset.pixels import cached_pixels
 from segtrain.dataset.preflight import check_labels
@@ -154,8 +155,11 @@ class SegmentationData(pl.LightningDataModule):
             world_size=trainer.world_size,
             first_batch=trainer.global_step * accumulate,
         )
+        transform = self.transform
+        if isinstance(transform, SemanticPreset) and trainer.strategy.root_device.type == "cuda":
+            transform = transform.leaving_colours()
         return DataLoader(
-            TrainStream(self.train_source, self.transform, self.seed),
+            TrainStream(self.train_source, transform, self.seed),
             batch_sampler=sampler,
             num_workers=self.num_workers,
             prefetch_factor=4 if self.num_workers else None,
@@ -178,6 +182,12 @@ class SegmentationData(pl.LightningDataModule):
             images = super().transfer_batch_to_device(batch["image"], device, dataloader_idx)
             return {**batch, "image": images}
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Applies the colours that the loader left to the device."""
+        if "colours" in batch:
+            batch["image"] = recolour(batch["image"], batch.pop("colours"))
+        return batch
 
     def _eval_loader(self, source: Source, split: str) -> DataLoader:
         if len(source) < self.trainer.world_size:
