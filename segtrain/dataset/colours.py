@@ -37,7 +37,7 @@ class PhotometricJitter:
 
 
 def recolour(images: Tensor, colours: Tensor) -> Tensor:
-    """As `cv2.transform` of each image, on any device.
+    """As `cv2.transform` of each image, within one level of 255, on any device.
 
     Args:
         images: (N, 3, H, W) uint8 RGB.

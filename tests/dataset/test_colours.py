@@ -49,8 +49,12 @@ def test_left_to_the_device_images_are_the_loaders():
     assert found.dtype == torch.uint8
     assert found.is_contiguous(memory_format=torch.channels_last)
     difference = (found.int() - expected["image"].int()).abs()
-    assert difference.max() <= 1  # sums of another order, rounded
-    assert (difference > 0).float().mean() < 1e-3
+    assert difference.max() <= 1  # OpenCV computes with integers of its own
+    assert (difference > 0).float().mean() < 0.05
+    colours, pixels = batch["colours"].double(), batch["image"].double()
+    exact = torch.einsum("nij,njhw->nihw", colours[:, :, :3], pixels)
+    exact = exact + colours[:, :, 3, None, None]
+    assert torch.equal(found.double(), exact.round().clamp(0, 255))
 
 
 def test_nothing_is_left_where_there_is_no_jitter():
