@@ -27,6 +27,7 @@ class TrainBatch(TypedDict):
     image: Tensor  # (N, 3, H, W) uint8 RGB, channels_last
     mask: Tensor  # (N, H, W) uint8 train ids, ignore_index where void
     name: list[str]
+    colours: NotRequired[Tensor]  # (N, 3, 4) float32, left to the device: see `recolour`
 
 
 class EvalBatch(TypedDict):
@@ -174,6 +175,9 @@ class Source(Protocol):
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray | InstanceTarget]:
         """Image (H, W, 3) uint8 RGB, and mask (H, W) uint8 train ids or instances."""
+
+    def image_file(self, index: int) -> str | None:
+        """The image's file as it was published; None where there is none, as of drawn images."""
 
     def class_counts(self, index: int) -> np.ndarray:
         """(K + 1,) int64: pixels (or instances) per class; last, void pixels (or crowds)."""

@@ -108,7 +108,8 @@ def build_callbacks(
         from segtrain.sweep.pruning import ReportTrial
 
         reports = [ReportTrial.of_file(run_dir / TRIAL, f"val/{headline}")]
-    bar = [TQDMProgressBar()] if shows_bar(config["trainer"]) else []
+    # What the bar shows has to be asked of the device, which makes the host wait for it.
+    bar = TQDMProgressBar(refresh_rate=20 if uses_gpu(config["trainer"]) else 1)
     return [
         StopOnNonFiniteLoss(run_dir, every_n_steps=config["trainer"]["log_every_n_steps"]),
         progress,
@@ -116,7 +117,7 @@ def build_callbacks(
         *averaging,
         ValidateLastStep(),
         LastCheckpoint(folder / "last.ckpt", config["trainer"]["checkpoint_every_n_steps"]),
-        *bar,
+        *([bar] if shows_bar(config["trainer"]) else []),
         best,
         *reports,
     ]

@@ -81,3 +81,24 @@ class SpoilLoss(Callback):
         if trainer.global_step == self.step:
             with torch.no_grad():
                 next(pl_module.model.parameters()).fill_(float("nan"))
+
+
+class ForbidWaiting(Callback):
+    """Lets every operation of a GPU that makes the host wait raise, in steps that log nothing."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        logs = (trainer.global_step + 1) % trainer.log_every_n_steps == 0
+        if trainer.global_step >= 3 and not logs:  # the first steps choose kernels
+            torch.cuda.set_sync_debug_mode("error")
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self._allow()
+
+    def on_exception(self, trainer, pl_module, exception):
+        self._allow()
+
+    def _allow(self):
+        torch.cuda.set_sync_debug_mode("default")
+
+
+FORBIDS_WAITING = "+callback.fault={_target_: faults.ForbidWaiting}"

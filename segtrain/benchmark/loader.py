@@ -3,13 +3,15 @@
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from segtrain.assembly import build_data
 from segtrain.benchmark.pipelines import AlbumentationsPipeline, ReferencePipeline
@@ -20,8 +22,13 @@ from segtrain.dataset.labels import VOC
 from segtrain.dataset.pairs import ImageMaskPairs, Pair
 from segtrain.dataset.pixels import CachedPixels, write_pixels
 from segtrain.dataset.shapes import render_scene
+from segtrain.dataset.shard_index import ShardReading, join_splits
+from segtrain.dataset.shards import ShardSource
 from segtrain.dataset.stream import TrainStream, one_thread
 from segtrain.dataset.transforms import SemanticPreset
+from segtrain.prepare.shards import write_split
+
+SHARDS = 4  # files into which the source is written
 
 
 def loader_speed(
@@ -31,12 +38,14 @@ def loader_speed(
     num_workers: list[int],
     batch_size: int,
     generated: dict,
+    ways: list[str] | None,
 ) -> list[dict]:
     """One row per worker count (0: one thread of this process) and way of reading.
 
     Reads the training split of `config["dataset"]` with its training preset: as it is, from the
-    cache of decoded pixels, as torchvision's references do and in albumentations' usual order;
-    sets of instances as they are only. A set without files is replaced by generated ones.
+    cache of decoded pixels, from shards, as torchvision's references do and in albumentations'
+    usual order; sets of instances as they are and from shards only. A set without files is replaced
+    by generated ones.
 
     Args:
         config: the resolved configuration.
@@ -45,6 +54,7 @@ def loader_speed(
         num_workers: loader processes to measure with.
         batch_size: samples per batch.
         generated: `count`, `size` (height, width) and `format` (jpg or png) of generated images.
+        ways: those to measure, the first being the yardstick; None for all.
     """
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
@@ -55,7 +65,8 @@ def loader_speed(
             source = generate_pairs(Path(folder), labels=VOC, **generated)
         rows = []
         for workers in num_workers:
-            loaders = contestants(config, data, source, samples, workers, batch_size, Path(folder))
+            every = contestants(config, data, source, samples, workers, batch_size, Path(folder))
+            loaders = {way: every[way]() for way in ways or every}
             rows += _compare(data.name, loaders, workers, samples, rounds)
     return rows
 
@@ -68,8 +79,11 @@ def contestants(
     workers: int,
     batch_size: int,
     folder: Path,
-) -> dict[str, DataLoader]:
-    """The ways of reading the source, by name; ours first."""
+) -> dict[str, Callable[[], DataLoader]]:
+    """What makes the loader of each way of reading the source, by the way's name; ours first.
+
+    Shards are left out where webdataset, which writes them, is not installed.
+    """
 
     def ours(read_from: Source) -> DataLoader:
         stream = TrainStream(read_from, data.transform, config["seed"])
@@ -79,26 +93,41 @@ def contestants(
             persistent_workers=workers > 0,
         )  # fmt: skip
 
-    ways = {"segtrain": ours(source)}
+    ways = {"segtrain": lambda: ours(source)}
     if isinstance(data.transform, SemanticPreset):
-        pixels = folder / "pixels"
-        if not pixels.exists():
-            pixels.mkdir()
-            write_pixels(source, pixels, workers)
-        ways["segtrain, cached"] = ours(CachedPixels(source, pixels))
+        ways["segtrain, cached"] = lambda: ours(as_pixels(source, workers, folder / "pixels"))
+    if find_spec("webdataset"):
+        ways["segtrain, shards"] = lambda: ours(as_shards(data, source, workers, folder / "shards"))
     # Object crops have no counterpart in the peers.
     if isinstance(source, ImageMaskPairs) and "scale_range" in config["dataset"]["transform"]:
-        peers = {
-            "torchvision references": ReferencePipeline,
-            "albumentations, resize then crop": AlbumentationsPipeline,
-        }
-        for name, peer in peers.items():
-            dataset = peer(source.pairs, config["dataset"]["transform"], samples)
-            ways[name] = DataLoader(
+
+        def peer(pipeline: type[Dataset]) -> DataLoader:
+            dataset = pipeline(source.pairs, config["dataset"]["transform"], samples)
+            return DataLoader(
                 dataset, batch_size, num_workers=workers, worker_init_fn=one_thread,
                 persistent_workers=workers > 0,
             )  # fmt: skip
+
+        ways["torchvision references"] = lambda: peer(ReferencePipeline)
+        ways["albumentations, resize then crop"] = lambda: peer(AlbumentationsPipeline)
     return ways
+
+
+def as_pixels(source: Source, workers: int, folder: Path) -> CachedPixels:
+    """The source's decoded pixels in a folder, written where they are not there yet."""
+    if not folder.exists():
+        folder.mkdir()
+        write_pixels(source, folder, workers)
+    return CachedPixels(source, folder)
+
+
+def as_shards(data: SegmentationData, source: Source, workers: int, folder: Path) -> ShardSource:
+    """The source as shards in a folder, written where they are not there yet."""
+    reading = ShardReading(str(folder))
+    semantic = isinstance(data.transform, SemanticPreset)
+    if not folder.exists():
+        write_split(source, "train", folder, SHARDS, 0.0, workers)
+    return join_splits(reading, ["train.partial"], data.labels, semantic)
 
 
 def generate_pairs(

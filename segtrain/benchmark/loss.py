@@ -1,7 +1,6 @@
 """Cross-entropy of large scores here, against plain interpolation and cross-entropy."""
 
 import multiprocessing
-import resource
 from collections.abc import Callable
 from functools import partial
 from multiprocessing.connection import Connection
@@ -12,7 +11,7 @@ import torch.nn.functional as F
 
 from segtrain.assembly import make
 from segtrain.benchmark.step import ask
-from segtrain.benchmark.timing import alternate, median_ratio, synchronise
+from segtrain.benchmark.timing import alternate, median_ratio, peak_memory, synchronise
 from segtrain.trainer import uses_gpu
 
 PLAIN = "plain"
@@ -84,14 +83,14 @@ def serve(
         step = build(loss, device)
         step(random_scores((1, *shape[1:2], 64, 64), stride, device))
         given = random_scores(shape, stride, device)
-        before = peak(use_gpu)
+        before = peak_memory(use_gpu)
         while True:
             if pipe.recv() == "step":
                 step(given)
                 synchronise()
                 pipe.send(0)
             else:
-                pipe.send(peak(use_gpu) - before)
+                pipe.send(peak_memory(use_gpu) - before)
     except EOFError:
         return
     except Exception as error:  # crosses to the other process as a message
@@ -123,10 +122,3 @@ def random_scores(
     scores = torch.randn(batch, classes, -(-height // stride), -(-width // stride), device=device)
     target = torch.randint(0, classes, (batch, height, width), dtype=torch.uint8, device=device)
     return scores.requires_grad_(), target
-
-
-def peak(use_gpu: bool) -> int:
-    """Bytes, of the device or of this process."""
-    if use_gpu:
-        return torch.cuda.max_memory_allocated()
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

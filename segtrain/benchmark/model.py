@@ -1,6 +1,5 @@
 """Parameters, FLOPs, latency, training speed and memory of a network."""
 
-import resource
 import statistics
 from collections.abc import Callable
 
@@ -9,8 +8,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from segtrain.assembly import build_data, build_model, make
-from segtrain.benchmark.timing import alternate
+from segtrain.benchmark.timing import alternate, peak_memory
 from segtrain.contracts import LabelSet
+from segtrain.errors import UserError
 from segtrain.trainer import resolve_precision, uses_gpu
 
 
@@ -21,7 +21,15 @@ def model_speed(config: dict, size: list[int] | None, rounds: int) -> list[dict]
         config: the resolved configuration; class count from its data set.
         size: (height, width); null for the data set's crop size.
         rounds: timed calls, after one warm-up.
+
+    Raises:
+        UserError: the network finds instances.
     """
+    if "crop_size" not in config["dataset"]["transform"]:
+        raise UserError(
+            "measure=model is for semantic networks; use measure=detector, or "
+            "measure=training experiment=mask_rcnn_shapes measure.random_data=true"
+        )
     data = build_data(config)
     height, width = size or config["dataset"]["transform"]["crop_size"]
     settings = config["trainer"]
@@ -50,7 +58,7 @@ def model_speed(config: dict, size: list[int] | None, rounds: int) -> list[dict]
             "GFLOPs": count_flops(model, batch[:1]) / 1e9,
             "inference ms": 1e3 * latency,
             "training images/s": len(batch) / seconds,
-            "peak memory MB": _peak_memory(use_gpu) / 2**20,
+            "peak memory MB": peak_memory(use_gpu) / 2**20,
         }
     ]
 
@@ -87,9 +95,3 @@ def _training_call(
         optimizer.zero_grad()
 
     return call
-
-
-def _peak_memory(use_gpu: bool) -> int:
-    if use_gpu:
-        return torch.cuda.max_memory_allocated()
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,7 +1,6 @@
 """A training step of a network here, against the same network of a public library."""
 
 import multiprocessing
-import resource
 from collections.abc import Callable
 from functools import partial
 from multiprocessing.connection import Connection
@@ -14,23 +13,30 @@ from torch.optim import SGD
 
 from segtrain.assembly import build_data, build_model, make
 from segtrain.benchmark.peers import PEERS
-from segtrain.benchmark.timing import alternate, median_ratio, synchronise
+from segtrain.benchmark.timing import alternate, median_ratio, peak_memory, synchronise
 from segtrain.errors import UserError
 from segtrain.trainer import resolve_precision, uses_gpu
 
+PRECISIONS = {
+    "32-true": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16,
+}  # fmt: skip
 
-def training_step(config: dict, size: list[int] | None, rounds: int) -> list[dict]:
+
+def training_step(
+    config: dict, size: list[int] | None, rounds: int, peer_precision: str | None
+) -> list[dict]:
     """Two rows: forward, loss at full resolution, backward and optimiser, here and in the peer.
 
     Each side lives in a process of its own, so that its peak memory is its own; they take turns,
-    step by step, so that what else the machine does hits both alike. Both compute in the precision
-    of `trainer.precision`; the peer otherwise as its users do: default memory format,
-    `F.interpolate`, `F.cross_entropy`, `torch.optim.SGD`.
+    step by step, so that what else the machine does hits both alike. The peer computes as its users
+    do: default memory format, `F.interpolate`, `F.cross_entropy`, `torch.optim.SGD`.
 
     Args:
         config: the resolved configuration; its architecture must have a peer.
         size: (height, width) of the batch; null for the data set's crop size.
         rounds: timed steps, after one that is not.
+        peer_precision: of the peer: 32-true, bf16-mixed, or 16-mixed with a gradient scaler, as
+            torchvision's references with --amp; null: that of `trainer.precision`.
 
     Raises:
         UserError: no public library has this network, or only with other settings; or a side
@@ -41,11 +47,18 @@ def training_step(config: dict, size: list[int] | None, rounds: int) -> list[dic
         raise UserError(f"measure=step: {name} has no peer; these have: {', '.join(PEERS)}")
     height, width = size or config["dataset"]["transform"]["crop_size"]
     library = PEERS[name].library
+    precisions = {"segtrain": resolve_precision(config["trainer"])}
+    precisions[library] = peer_precision or precisions["segtrain"]
+    if precisions[library] not in PRECISIONS:
+        raise UserError(
+            f"measure.peer_precision={peer_precision}: expected {', '.join(PRECISIONS)}"
+        )
     context = multiprocessing.get_context("spawn")
     pipes: dict[str, Connection] = {}
     for side, worker in (("segtrain", our_side), (library, peer_side)):
         pipes[side], end = context.Pipe()
-        context.Process(target=worker, args=(end, config, (height, width)), daemon=True).start()
+        arguments = (end, config, (height, width), precisions[side])
+        context.Process(target=worker, args=arguments, daemon=True).start()
         end.close()
     calls = {side: partial(ask, pipe, "step", side) for side, pipe in pipes.items()}
     counts = [ask(pipe, "parameters", side) for side, pipe in pipes.items()]
@@ -62,7 +75,8 @@ def training_step(config: dict, size: list[int] | None, rounds: int) -> list[dic
         {
             "side": side,
             "batch": f"{config['batch_size']}x{height}x{width}",
-            "precision": resolve_precision(config["trainer"]),
+            "precision": precisions[side],
+            "images/s": config["batch_size"] / median(seconds[side]),
             "step ms": 1e3 * median(seconds[side]),
             "peak memory MB": memory[side] / 2**20,
             "time ratio": median_ratio(seconds[side], seconds[library]),
@@ -84,7 +98,7 @@ def ask(pipe: Connection, what: str, side: str) -> int:
     return answer
 
 
-def our_side(pipe: Connection, config: dict, size: tuple[int, int]) -> None:
+def our_side(pipe: Connection, config: dict, size: tuple[int, int], precision: str) -> None:
     """Model, loss and optimiser as training builds them."""
 
     def build(device: torch.device, classes: int) -> tuple[nn.Module, Callable[[], None]]:
@@ -97,7 +111,7 @@ def our_side(pipe: Connection, config: dict, size: tuple[int, int]) -> None:
         image = image.contiguous(memory_format=torch.channels_last)
 
         def call() -> None:
-            with autocast(config, device):
+            with autocast(precision, device):
                 outputs = model(image)
             sum(loss(outputs, target).values()).backward()
             optimizer.step()
@@ -108,7 +122,7 @@ def our_side(pipe: Connection, config: dict, size: tuple[int, int]) -> None:
     serve(pipe, config, build)
 
 
-def peer_side(pipe: Connection, config: dict, size: tuple[int, int]) -> None:
+def peer_side(pipe: Connection, config: dict, size: tuple[int, int], precision: str) -> None:
     """The library's model with plain interpolation, cross-entropy and SGD."""
 
     def build(device: torch.device, classes: int) -> tuple[nn.Module, Callable[[], None]]:
@@ -120,17 +134,19 @@ def peer_side(pipe: Connection, config: dict, size: tuple[int, int]) -> None:
         optimizer = SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
         image, target = random_batch(config["batch_size"], size, classes, device)
         image, target = (image.float() / 255 - 0.45) / 0.225, target.long()
+        scaler = torch.amp.GradScaler(device.type, enabled=precision == "16-mixed")
 
         def call() -> None:
-            with autocast(config, device):
+            with autocast(precision, device):
                 outputs = model(image)
                 outputs = outputs.values() if isinstance(outputs, dict) else (outputs,)
                 total = 0
                 for scores, weight in zip(outputs, (1.0, 0.4), strict=False):
                     resized = F.interpolate(scores, target.shape[1:], mode="bilinear")
                     total = total + weight * F.cross_entropy(resized, target, ignore_index=255)
-            total.backward()
-            optimizer.step()
+            scaler.scale(total).backward()
+            scaler.step(optimizer)
+            scaler.update()
             optimizer.zero_grad()
 
         return model, call
@@ -154,20 +170,18 @@ def serve(
                 pipe.send(0)
             elif question == "parameters":
                 pipe.send(sum(parameter.numel() for parameter in model.parameters()))
-            elif use_gpu:
-                pipe.send(torch.cuda.max_memory_allocated())
             else:
-                pipe.send(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+                pipe.send(peak_memory(use_gpu))
     except EOFError:
         return
     except Exception as error:  # crosses to the other process as a message
         pipe.send(f"{type(error).__name__}: {error}")
 
 
-def autocast(config: dict, device: torch.device) -> torch.autocast:
-    """The precision in which both sides compute."""
-    enabled = resolve_precision(config["trainer"]) == "bf16-mixed"
-    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """The precision in which a side computes."""
+    kind = PRECISIONS[precision]
+    return torch.autocast(device.type, kind, enabled=kind is not torch.float32)
 
 
 def random_batch(

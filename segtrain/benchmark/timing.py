@@ -1,5 +1,6 @@
 """Timing on machines whose speed drifts: contestants take turns, medians are compared."""
 
+import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -31,3 +32,10 @@ def synchronise() -> None:
     """Waits for the device, where there is one."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+
+
+def peak_memory(use_gpu: bool) -> int:
+    """Bytes, of the device or of this process."""
+    if use_gpu:
+        return torch.cuda.max_memory_allocated()
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

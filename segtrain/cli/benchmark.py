@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from segtrain.assembly import make
+from segtrain.cli import launch
 from segtrain.report.results import environment
 
 logger = logging.getLogger("segtrain")
@@ -16,11 +17,15 @@ logger = logging.getLogger("segtrain")
 def run(config: dict, run_dir: Path) -> None:
     """Runs the measurement named by `config["measure"]`."""
     rows = make(config["measure"])(config)
-    table = Table(title=config["measure"]["_target_"].rpartition(".")[2], title_justify="left")
-    for name in rows[0]:
-        table.add_column(name, justify="right")
-    for row in rows:
-        table.add_row(*(_format(value) for value in row.values()))
+    if launch.rank() > 0:
+        return
+    title = config["measure"]["_target_"].rpartition(".")[2]
+    upright = len(rows) == 1
+    table = Table(title=title, title_justify="left", show_header=not upright)
+    for position, name in enumerate(("", "") if upright else rows[0]):
+        table.add_column(name, justify="left" if upright and position == 0 else "right")
+    for line in rows[0].items() if upright else (row.values() for row in rows):
+        table.add_row(*(_format(value) for value in line))
     Console(soft_wrap=True).print(table)
     content = {"rows": rows, "config": config, **environment()}
     (run_dir / "benchmark.json").write_text(json.dumps(content, indent=2) + "\n")

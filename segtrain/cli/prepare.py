@@ -3,6 +3,7 @@
 import glob
 import logging
 import os
+from copy import deepcopy
 from hashlib import sha256
 from pathlib import Path
 
@@ -11,10 +12,12 @@ from segtrain.dataset.cache import cached_folder, fingerprint
 from segtrain.dataset.datamodule import SegmentationData
 from segtrain.dataset.preflight import evenly_spaced
 from segtrain.dataset.progress import track
+from segtrain.dataset.shard_index import describe_shards
 from segtrain.dataset.stream import TrainStream
 from segtrain.errors import UserError
 from segtrain.prepare.archives import obtain_all
 from segtrain.prepare.preview import Sample, write_preview
+from segtrain.prepare.shards import check_hashes, write_shards
 from segtrain.prepare.summary import print_summary, write_summary
 from segtrain.prepare.verify import verify
 
@@ -32,6 +35,12 @@ def run(config: dict, run_dir: Path) -> None:
     if config["preview"]:
         preview(build_data(config), config["preview_samples"], run_dir)
         return
+    if config["dataset"]["num_workers"] == "auto":
+        config["dataset"]["num_workers"] = len(os.sched_getaffinity(0))  # nothing else is computed
+    if config["dataset"]["shards"] is not None:
+        verify_shards(config, run_dir)
+        return
+    trained_on = deepcopy(config)
     source = config["dataset"]["source"]
     if "filter_empty" in source:
         source["filter_empty"] = []  # what training leaves out is verified all the same
@@ -41,9 +50,42 @@ def run(config: dict, run_dir: Path) -> None:
         obtain_all(preparation, config["keep_archives"])
         if preparation.convert is not None and preparation.convert(Path(preparation.root)):
             logger.info("converted   the annotations of %s", data.name)
-    if config["dataset"]["num_workers"] == "auto":
-        data.num_workers = len(os.sched_getaffinity(0))  # nothing else is computed
     verify_once(data, expected_counts(data, config["complete"]), config["verify"], run_dir)
+    if config["shards"] is not None:
+        shard(trained_on)
+
+
+def shard(config: dict) -> None:
+    """Writes the data set as shards.
+
+    Raises:
+        UserError: see `write_shards`; or the options are no numbers.
+    """
+    count, data = config["shards"], build_data(config)
+    if count != "auto" and (not isinstance(count, int) or count < 1):
+        raise UserError(f"shards={count}: expected a number of files per split, or auto")
+    root = Path(os.environ.get("SEGTRAIN_DATA", "data"))
+    folder = Path(config["output"] or root / "shards" / data.name)
+    wanted = config["shard_splits"] or "+".join(data.splits.values()).split("+")
+    write_shards(data, list(dict.fromkeys(wanted)), count, config["shard_megabytes"], folder)
+    logger.info("shards      %s; train on them with dataset.shards=%s, there or from any store "
+                "that they are copied to", folder, folder)  # fmt: skip
+
+
+def verify_shards(config: dict, run_dir: Path) -> None:
+    """Verifies the shards that `dataset.shards` names, against their hashes and sample by sample.
+
+    Raises:
+        UserError: a shard is lost or corrupt, or new ones are to be written.
+    """
+    if config["shards"] is not None:
+        raise UserError("shards=... writes the files of a data set as shards; leave out "
+                        "dataset.shards, which names shards to verify")  # fmt: skip
+    data = build_data(config)
+    splits = config["shard_splits"] or describe_shards(data.shards)["splits"]
+    for split in splits:
+        check_hashes(data.source(split))
+    verify_once(data, dict.fromkeys(splits), True, run_dir)
 
 
 def expected_counts(data: SegmentationData, complete: bool) -> dict[str, int | None]:

@@ -16,14 +16,21 @@ from segtrain.contracts import (
 from segtrain.masks import encode
 
 
-def collate_crops(samples: list[tuple[np.ndarray, np.ndarray, str]]) -> TrainBatch:
-    """Stacks crops as they lie in memory: the (N, 3, H, W) view is channels_last without a copy."""
-    images, masks, names = zip(*samples, strict=True)
-    return {
+def collate_crops(samples: list[tuple[np.ndarray | str, ...]]) -> TrainBatch:
+    """Stacks crops as they lie in memory: the (N, 3, H, W) view is channels_last without a copy.
+
+    Args:
+        samples: image, mask, the colour matrix where it is to be applied yet, and name.
+    """
+    images, masks, *colours, names = zip(*samples, strict=True)
+    batch: TrainBatch = {
         "image": torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2),
         "mask": torch.from_numpy(np.stack(masks)),
         "name": list(names),
     }
+    if colours:
+        batch["colours"] = torch.from_numpy(np.stack(colours[0]))
+    return batch
 
 
 def collate_images(samples: list[tuple[np.ndarray, np.ndarray, str]]) -> EvalBatch:

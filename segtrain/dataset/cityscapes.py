@@ -78,6 +78,9 @@ class CityscapesInstances:
             )
         return image, self._target(ids, index)
 
+    def image_file(self, index: int) -> str:
+        return self.pairs.image_file(index)
+
     def class_counts(self, index: int) -> np.ndarray:
         """(K + 1,) int64 instances per class; crowds last."""
         return count_labels(

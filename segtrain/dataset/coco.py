@@ -80,6 +80,9 @@ class CocoInstances:
             "image_id": int(self.annotations.image_ids[number]),
         }
 
+    def image_file(self, index: int) -> str:
+        return str(self.folder / self.annotations.file_names[self.chosen[index]])
+
     def class_counts(self, index: int) -> np.ndarray:
         """(K + 1,) int64 instances per class; crowds last."""
         number = self.chosen[index]
@@ -149,6 +152,9 @@ class CocoAsVoc:
         """
         number = self.chosen[index]
         return _read_annotated(self.folder, self.annotations, number), self._mask(number)
+
+    def image_file(self, index: int) -> str:
+        return str(self.folder / self.annotations.file_names[self.chosen[index]])
 
     def class_counts(self, index: int) -> np.ndarray:
         """(K + 1,) int64 pixels per class; void last."""

@@ -10,10 +10,13 @@ import torch
 from torch.utils.data import DataLoader
 
 from segtrain.contracts import LabelSet, Source
+from segtrain.dataset.colours import recolour
 from segtrain.dataset.joined import Joined
 from segtrain.dataset.pixels import cached_pixels
 from segtrain.dataset.preflight import check_labels
 from segtrain.dataset.preparation import Preparation
+from segtrain.dataset.shard_index import ShardReading, open_shards
+from segtrain.dataset.shards import ShardSource
 from segtrain.dataset.stream import EvalImages, StepSampler, TrainStream, one_thread
 from segtrain.dataset.transforms import InstancePreset, SemanticPreset
 from segtrain.errors import UserError
@@ -36,6 +39,8 @@ class SegmentationData(pl.LightningDataModule):
         preflight_masks: pairs per split that are checked before the first step.
         batch_size: training images per optimiser step over all processes and accumulation.
         seed: of order and augmentation.
+        shards: folder or address of shards that are read instead of the files.
+        shard_window, shard_cache, shard_cache_gb: see `ShardReading`.
     """
 
     def __init__(
@@ -53,6 +58,10 @@ class SegmentationData(pl.LightningDataModule):
         preflight_masks: int,
         batch_size: int,
         seed: int,
+        shards: str | None = None,  # not in the configuration of older runs, as what follows
+        shard_window: int | str | None = "auto",
+        shard_cache: str | None = None,
+        shard_cache_gb: float | None = None,
     ) -> None:
         super().__init__()
         self.name = name
@@ -67,6 +76,11 @@ class SegmentationData(pl.LightningDataModule):
         self.preflight_masks = preflight_masks
         self.batch_size = batch_size
         self.seed = seed
+        self.shards = (
+            None
+            if shards is None
+            else ShardReading(shards, shard_window, shard_cache, shard_cache_gb)
+        )
 
     @cached_property
     def train_source(self) -> Source:
@@ -81,11 +95,14 @@ class SegmentationData(pl.LightningDataModule):
         return self.read_source(self.splits["test"])
 
     def source(self, split: str) -> Source:
-        """One split by its official name, or several joined by `+`, as its files are.
+        """One split by its official name, or several joined by `+`, as its files or shards are.
 
         Raises:
-            UserError: its files or lists are missing, or it is empty.
+            UserError: its files, lists or shards are missing, or it is empty.
         """
+        if self.shards is not None:
+            semantic = isinstance(self.transform, SemanticPreset)
+            return open_shards(self.shards, split.split("+"), self.labels, semantic)
         parts = [self.make_source(split=part, labels=self.labels) for part in split.split("+")]
         return Joined(parts) if len(parts) > 1 else parts[0]
 
@@ -113,6 +130,9 @@ class SegmentationData(pl.LightningDataModule):
         source = self.labelled_source(split)
         if not self.cache:
             return source
+        if self.shards is not None:
+            raise UserError("dataset.cache=true keeps decoded files; it cannot be used with "
+                            "dataset.shards, use dataset.cache=false")  # fmt: skip
         if not isinstance(self.transform, SemanticPreset) or not source.listing().files:
             raise UserError(f"{self.name} has no image and mask files; use dataset.cache=false")
         return cached_pixels(source, f"{self.name}-{split}", self.num_workers)
@@ -120,8 +140,10 @@ class SegmentationData(pl.LightningDataModule):
     def check(self) -> None:
         """The pre-flight check of the splits that training reads (see `check_labels`)."""
         self.labelled_source(self.splits["test"])  # is there, before hours of training
-        check_labels(self.train_source, self.labels, self.splits["train"], self.preflight_masks)
-        check_labels(self.val_source, self.labels, self.splits["val"], self.preflight_masks)
+        for source, split in ((self.train_source, "train"), (self.val_source, "val")):
+            if isinstance(source, ShardSource) and source.store.remote:
+                source = source.head()  # not every shard shall be fetched for it
+            check_labels(source, self.labels, self.splits[split], self.preflight_masks)
 
     def train_dataloader(self) -> DataLoader:
         trainer = self.trainer
@@ -133,8 +155,11 @@ class SegmentationData(pl.LightningDataModule):
             world_size=trainer.world_size,
             first_batch=trainer.global_step * accumulate,
         )
+        transform = self.transform
+        if isinstance(transform, SemanticPreset) and trainer.strategy.root_device.type == "cuda":
+            transform = transform.leaving_colours()
         return DataLoader(
-            TrainStream(self.train_source, self.transform, self.seed),
+            TrainStream(self.train_source, transform, self.seed),
             batch_sampler=sampler,
             num_workers=self.num_workers,
             prefetch_factor=4 if self.num_workers else None,
@@ -157,6 +182,12 @@ class SegmentationData(pl.LightningDataModule):
             images = super().transfer_batch_to_device(batch["image"], device, dataloader_idx)
             return {**batch, "image": images}
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Applies the colours that the loader left to the device."""
+        if "colours" in batch:
+            batch["image"] = recolour(batch["image"], batch.pop("colours"))
+        return batch
 
     def _eval_loader(self, source: Source, split: str) -> DataLoader:
         if len(source) < self.trainer.world_size:

@@ -21,9 +21,13 @@ def read_image(path: str | Path) -> np.ndarray:
     Raises:
         UserError: the file is missing, truncated or not an image.
     """
-    data = _read_bytes(path)
+    return decode_image(_read_bytes(path), path)
+
+
+def decode_image(data: bytes, path: str | Path) -> np.ndarray:
+    """As `read_image`, of a file's content; `path` is what messages call it."""
     if data[:2] == b"\xff\xd8" and data[-2:] != JPEG_END:
-        _check_whole(path)
+        _check_whole(path, data)
     _check_png_end(path, data)
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
     if image is None:
@@ -87,10 +91,10 @@ def _check_png_end(path: str | Path, data: bytes) -> None:
         raise UserError(f"{path}: truncated PNG, its end is missing ({len(data)} bytes)")
 
 
-def _check_whole(path: str | Path) -> None:
+def _check_whole(path: str | Path, data: bytes) -> None:
     """OpenCV fills what a truncated file lacks with grey and says nothing; Pillow refuses."""
     try:
-        with Image.open(path) as image:
+        with Image.open(BytesIO(data)) as image:
             image.load()
     except OSError as error:
         raise UserError(f"{path}: truncated or damaged image ({error})") from None

@@ -7,6 +7,7 @@ from segtrain.contracts import LabelSet
 from segtrain.dataset.files import read_list, require_folder
 from segtrain.dataset.labels import voc_colour_map
 from segtrain.dataset.pairs import ImageMaskPairs, Pair
+from segtrain.dataset.shard_index import labels_of_shards
 from segtrain.errors import UserError
 
 LAYOUT = "expected images/, masks/ and classes.txt in the folder dataset.source.root"
@@ -15,8 +16,8 @@ MASK_ENDINGS = (".png", ".bmp", ".tif", ".tiff")
 VAL_SHARE = 0.2  # of the images, when there are no split lists
 
 
-def folder_labels(root: str) -> LabelSet:
-    """Label set of `<root>/classes.txt`.
+def folder_labels(root: str, shards: str | None = None) -> LabelSet:
+    """Label set of `<root>/classes.txt`, or of the shards that are read instead of the folder.
 
     One class a line. Either plain names (mask values 0, 1, 2, ... in that order), or every line
     `<mask value> <name>`, as for binary masks: `0 background` and `255 object`. A class named
@@ -25,6 +26,8 @@ def folder_labels(root: str) -> LabelSet:
     Raises:
         UserError: the file is missing, a class or a value stands twice, or only void is left.
     """
+    if shards is not None:
+        return labels_of_shards(shards)
     path = require_folder(Path(root), LAYOUT) / "classes.txt"
     if not path.is_file():
         raise UserError(f"{path}: no such file; one class name a line, or '<mask value> <name>'")

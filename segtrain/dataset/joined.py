@@ -32,6 +32,10 @@ class Joined:
         part, position = self._locate(index)
         return part.read(position)
 
+    def image_file(self, index: int) -> str | None:
+        part, position = self._locate(index)
+        return part.image_file(position)
+
     def class_counts(self, index: int) -> np.ndarray:
         part, position = self._locate(index)
         return part.class_counts(position)

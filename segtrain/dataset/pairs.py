@@ -84,6 +84,9 @@ class ImageMaskPairs:
             )
         return image, mask
 
+    def image_file(self, index: int) -> str:
+        return self.pairs[index].image
+
     def class_counts(self, index: int) -> np.ndarray:
         """(K + 1,) int64 pixels per class; void last."""
         return count_labels(self._read_mask(self.pairs[index].mask), self.labels)

@@ -76,6 +76,9 @@ class CachedPixels:
             np.ndarray
         )
 
+    def image_file(self, index: int) -> str | None:
+        return self.source.image_file(index)
+
     def class_counts(self, index: int) -> np.ndarray:
         return self.source.class_counts(index)
 

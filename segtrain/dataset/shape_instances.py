@@ -48,6 +48,9 @@ class ShapeInstances:
         image_id = self.first_id + index
         return image.copy(), target_from_masks(masks, labels, np.zeros(len(labels)), image_id)
 
+    def image_file(self, index: int) -> None:
+        """They are drawn."""
+
     def class_counts(self, index: int) -> np.ndarray:
         """(K + 1,) int64 instances per class; crowds last, of which there are none."""
         return count_labels(self.read(index)[1], self.labels)

@@ -91,6 +91,9 @@ class Shapes:
         image, mask = self._drawn[index]
         return image.copy(), mask.copy()
 
+    def image_file(self, index: int) -> None:
+        """They are drawn."""
+
     def class_counts(self, index: int) -> np.ndarray:
         """(K + 1,) int64 pixels per class; void last."""
         counts = np.bincount(self.read(index)[1].ravel(), minlength=256)

@@ -2,18 +2,20 @@
 
 Position p of a run holds image `permutation(seed, p // n)[p % n]`, augmented by a generator seeded
 with (seed, p). So resuming needs one number, the next position; nothing is re-read; and the order
-and the augmentation are the same for any number of workers and processes.
+and the augmentation are the same for any number of workers and processes. Shards may have an order
+of their own, which is such a function as well.
 """
 
 import signal
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 
 import cv2
 import numpy as np
 from torch.utils.data import Dataset, Sampler
 
 from segtrain.contracts import InstanceTarget, Source, TrainInstances
+from segtrain.dataset.order import permutation
+from segtrain.dataset.shards import ShardSource
 
 Sample = tuple[np.ndarray, np.ndarray | TrainInstances]
 
@@ -34,15 +36,12 @@ class TrainStream(Dataset):
 
     def __getitem__(self, position: int) -> tuple[np.ndarray, np.ndarray | TrainInstances, str]:
         epoch, offset = divmod(position, len(self.source))
-        index = int(permutation(len(self.source), self.seed, epoch)[offset])
+        if isinstance(self.source, ShardSource):
+            index = self.source.index_at(self.seed, epoch, offset)
+        else:
+            index = int(permutation(len(self.source), self.seed, epoch)[offset])
         sample = self.transform(*self.source.read(index), (self.seed, position))
         return *sample, self.source.name(index)
-
-
-@lru_cache(maxsize=2)
-def permutation(length: int, seed: int, epoch: int) -> np.ndarray:
-    """The order of one epoch's images."""
-    return np.random.default_rng([seed, epoch, length]).permutation(length)
 
 
 class StepSampler(Sampler[list[int]]):
@@ -82,6 +81,8 @@ class EvalImages(Dataset):
 
     def __getitem__(self, position: int) -> tuple[np.ndarray, np.ndarray | InstanceTarget, str]:
         index = self.indices[position]
+        if isinstance(self.source, ShardSource):
+            self.source.approach(index)
         return *self.source.read(index), self.source.name(index)
 
 

@@ -1,5 +1,6 @@
 """Training augmentation on uint8, in an order that touches only the pixels that stay visible."""
 
+import copy
 import math
 import os
 import random
@@ -15,6 +16,7 @@ from segtrain.dataset.batches import (
     collate_instances,
     collate_objects,
 )
+from segtrain.dataset.colours import PhotometricJitter
 from segtrain.dataset.instances import training_objects
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network at import otherwise
@@ -22,8 +24,6 @@ import albumentations as A  # noqa: E402
 
 MEAN_RGB = (124, 116, 104)  # ImageNet's mean colour: padding that normalises to about zero
 BLUR_SIGMA = (0.5, 1.5)  # pixels
-LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
-YIQ = np.array([LUMA, [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 
 
 class RandomScaleCrop(A.DualTransform):
@@ -146,58 +146,47 @@ def turn_matrix(
     return np.column_stack([turn, shift])
 
 
-class PhotometricJitter(A.ImageOnlyTransform):
-    """Brightness, contrast, saturation and hue as one colour matrix, so one pass over the pixels.
-
-    Each strength s draws a factor uniformly from [1-s, 1+s]; hue rotates by up to `hue` turns in
-    the IQ plane. Contrast pivots on mid-grey.
-    """
-
-    def __init__(self, brightness: float, contrast: float, saturation: float, hue: float) -> None:
-        super().__init__(p=1.0)
-        self.brightness = brightness
-        self.contrast = contrast
-        self.saturation = saturation
-        self.hue = hue
-
-    def get_params(self) -> dict:
-        draw = self.py_random.uniform
-        angle = 2 * np.pi * draw(-self.hue, self.hue)
-        chroma = 1 + draw(-self.saturation, self.saturation)
-        gain = 1 + draw(-self.contrast, self.contrast)
-        light = 1 + draw(-self.brightness, self.brightness)
-        cos, sin = chroma * np.cos(angle), chroma * np.sin(angle)
-        turn = np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
-        matrix = light * gain * np.linalg.inv(YIQ) @ turn @ YIQ
-        shift = np.full((3, 1), light * (1 - gain) * 127.5)
-        return {"matrix": np.hstack([matrix, shift]).astype(np.float32)}
-
-    def apply(self, img: np.ndarray, matrix: np.ndarray, **params: object) -> np.ndarray:
-        return cv2.transform(img, matrix)  # saturates to 0..255
-
-
 class SemanticPreset:
     """Augmentation of an image and its mask, as a function of a seed, and how samples are batched.
 
     Args:
         steps: what is done, in order.
+        jitter: of the colours, after all steps; or None.
     """
 
     collate_train = staticmethod(collate_crops)
     collate_eval = staticmethod(collate_images)
 
-    def __init__(self, steps: list[A.BasicTransform]) -> None:
+    def __init__(
+        self, steps: list[A.BasicTransform], jitter: PhotometricJitter | None = None
+    ) -> None:
         self.compose = A.Compose(steps)
+        self.jitter = jitter
+        self.leaves_colours = False
+
+    def leaving_colours(self) -> "SemanticPreset":
+        """The same preset, whose samples have their colour matrix as a third entry, to be applied.
+
+        A device does it in no time, a loader worker in as much as the rest of a sample takes.
+        """
+        changed = copy.copy(self)
+        changed.leaves_colours = self.jitter is not None
+        return changed
 
     def __call__(
         self, image: np.ndarray, mask: np.ndarray, seed: tuple[int, ...]
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> tuple[np.ndarray, ...]:
         """Image (H, W, 3) and mask (H, W) -> both of the crop size; equal seeds, equal results."""
-        self.compose.set_random_state(
-            np.random.default_rng(seed), random.Random("/".join(map(str, seed)))
-        )
+        rng = random.Random("/".join(map(str, seed)))
+        self.compose.set_random_state(np.random.default_rng(seed), rng)
         sample = self.compose(image=image, mask=mask)
-        return sample["image"], sample["mask"]
+        image, mask = sample["image"], sample["mask"]
+        if self.jitter is None:
+            return image, mask
+        colours = self.jitter.draw(rng)
+        if self.leaves_colours:
+            return image, mask, colours
+        return cv2.transform(image, colours), mask  # saturates to 0..255
 
 
 def train_semantic(
@@ -227,9 +216,9 @@ def train_semantic(
     ]
     if blur:
         steps.append(A.GaussianBlur(blur_limit=(5, 5), sigma_limit=BLUR_SIGMA, p=blur))
-    if brightness or contrast or saturation or hue:
-        steps.append(PhotometricJitter(brightness, contrast, saturation, hue))
-    return SemanticPreset(steps)
+    if not (brightness or contrast or saturation or hue):
+        return SemanticPreset(steps)
+    return SemanticPreset(steps, PhotometricJitter(brightness, contrast, saturation, hue))
 
 
 class InstancePreset:

@@ -1,4 +1,7 @@
-"""Pixel-wise losses: (logits, target) -> (sum of the loss, sum of the pixel weights)."""
+"""Pixel-wise losses: (logits, target) -> (sum of the loss, sum of the pixel weights).
+
+None asks the device how many pixels are valid, which would make the host wait for it.
+"""
 
 import math
 
@@ -23,7 +26,7 @@ class CrossEntropy(nn.Module):
         self, class_weights: list[float] | None, label_smoothing: float, ignore_index: int
     ) -> None:
         super().__init__()
-        weights = None if class_weights is None else torch.tensor(class_weights)
+        weights = None if class_weights is None else torch.tensor(class_weights).float()
         self.register_buffer("class_weights", weights, persistent=False)
         self.label_smoothing = label_smoothing
         self.ignore_index = ignore_index
@@ -45,7 +48,7 @@ class CrossEntropy(nn.Module):
         valid = target != self.ignore_index
         if self.class_weights is None:
             return total, valid.sum()
-        return total, self.class_weights[target[valid]].sum()
+        return total, (self.class_weights[target.where(valid, 0)] * valid).sum()
 
     def weighted(self, logits: Tensor, target: Tensor, weight: None) -> tuple[Tensor, Tensor]:
         """As `forward`, of a part of the batch; all pixels count."""
@@ -77,7 +80,7 @@ class OhemCrossEntropy(nn.Module):
         super().__init__()
         if not 0 < min_kept <= 1:
             raise ValueError(f"min_kept is a share in (0, 1], not {min_kept}")
-        weights = None if class_weights is None else torch.tensor(class_weights)
+        weights = None if class_weights is None else torch.tensor(class_weights).float()
         self.register_buffer("class_weights", weights, persistent=False)
         self.threshold = threshold
         self.min_kept = min_kept
@@ -102,8 +105,7 @@ class OhemCrossEntropy(nn.Module):
         """(N, H, W) weight of every pixel of the batch, 0 where it is not kept."""
         target = target.long()
         valid = target != self.ignore_index
-        weight = torch.zeros_like(losses)
-        weight[valid] = self._kept(losses[valid])
+        weight = self._kept(losses.flatten(), valid.flatten()).view_as(losses)
         if self.class_weights is not None:
             weight = weight * self.class_weights[target.where(valid, 0)]
         return weight
@@ -112,11 +114,15 @@ class OhemCrossEntropy(nn.Module):
         """As `forward`, of a part of the batch with the weights that `select` gave it."""
         return (self.losses(logits, target) * weight).sum(), weight.sum()
 
-    def _kept(self, losses: Tensor) -> Tensor:
-        """Unweighted losses (P,) of the valid pixels -> (P,), 1 where kept and 0 elsewhere."""
-        count = math.ceil(self.min_kept * len(losses))
-        if self.threshold is not None:
-            # Those below the threshold are the hardest ones, so one number describes both rules.
-            count = max(count, int((torch.exp(-losses) < self.threshold).sum()))
-        hardest = losses.topk(count, sorted=False).indices
-        return torch.zeros_like(losses).index_fill_(0, hardest, 1)
+    def _kept(self, losses: Tensor, valid: Tensor) -> Tensor:
+        """Unweighted losses (P,) and which of them count -> (P,), 1 where kept and 0 elsewhere."""
+        hardness = losses.where(valid, -1)
+        count = (valid.sum().double() * self.min_kept).ceil()
+        most = math.ceil(self.min_kept * len(losses))  # were all of them valid
+        hardest = hardness.topk(most).indices
+        rank = torch.arange(most, device=losses.device)
+        kept = torch.zeros_like(losses).scatter_(0, hardest, (rank < count).to(losses.dtype))
+        if self.threshold is None:
+            return kept
+        # Those below the threshold are the hardest ones, so they hold the others or are among them.
+        return kept.where((torch.exp(-losses) >= self.threshold) | ~valid, 1)

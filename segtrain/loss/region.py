@@ -57,19 +57,24 @@ class LovaszSoftmax(nn.Module):
         # The extension is linear in the errors of one order, so the weights need no gradient.
         weights = torch.zeros_like(errors)
         groups = [slice(n, n + 1) for n in range(len(target))] if self.per_image else [slice(None)]
-        counted = 0
+        counted = torch.zeros((), device=errors.device)
         for group in groups:
-            inside = valid[group]
-            present = target[group][inside].unique().tolist()
-            counted += bool(present)
-            for k in present:
-                error, member = errors.detach()[group, k][inside], truth[group, k][inside]
-                weights[group, k][inside] = jaccard_weights(error, member) / len(present)
-        return (errors * weights).sum() / max(counted, 1)
+            present = truth[group].sum((0, 2, 3)) > 0
+            # To ask a device which classes there are would make the host wait for it.
+            is_worth = present.tolist() if present.device.type == "cpu" else [True] * len(present)
+            for k in (k for k, worth in enumerate(is_worth) if worth):
+                # Void pixels come last in the order of errors, and change nothing before them.
+                error = errors.detach()[group, k].where(valid[group], -1)
+                found = jaccard_weights(error.flatten(), truth[group, k].flatten())
+                weights[group, k] = found.view_as(error) * valid[group]
+            share = present / present.sum().clamp(min=1)
+            weights[group] *= share[:, None, None]
+            counted += present.any()
+        return (errors * weights).sum() / counted.clamp(min=1)
 
 
 def jaccard_weights(errors: Tensor, member: Tensor) -> Tensor:
-    """Errors (P,), membership (P,) of 0 and 1 with a 1 -> gradient (P,) of the Lovász extension.
+    """Errors (P,), membership (P,) of 0 and 1 -> gradient (P,) of the Lovász extension.
 
     Pixels turn wrong in order of falling error. With f of the n members and b others wrong, the
     Jaccard loss is 1 - (n - f) / (n + b); a pixel's weight is what it adds to that.

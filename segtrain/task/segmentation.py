@@ -97,7 +97,7 @@ class Segmentation(pl.LightningModule):
             part.requires_grad_(False)
         self.train()
         if compile_model:
-            self._compile()
+            self.compile_network()
 
     def train(self, mode: bool = True) -> "Segmentation":
         super().train(mode)
@@ -105,7 +105,8 @@ class Segmentation(pl.LightningModule):
             part.eval()
         return self
 
-    def _compile(self) -> None:
+    def compile_network(self) -> None:
+        """Lets `model`, or its dense parts, go through torch.compile from the next step on."""
         if self.evaluation.task == "semantic":
             self.model.compile()
             return

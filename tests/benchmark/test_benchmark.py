@@ -12,6 +12,7 @@ FAST = {
     "targets": ["measure.rounds=1", "measure.samples=4", "dataset=coco2017",
                 "dataset.splits.train=val2017", "dataset.source.root=."],
     "loader": ["measure.samples=4", "measure.rounds=1", "measure.num_workers=[0]"],
+    "shards": ["measure.samples=4", "measure.rounds=1", "measure.num_workers=[0]"],
     "detector": ["measure.rounds=1", "measure.size=[64, 96]", "measure.objects=2", "batch_size=1",
                  "architecture=mask_rcnn", "architecture.backbone.weights=none",
                  "dataset=shapes_instances"],
@@ -25,6 +26,8 @@ FAST = {
                 "architecture.backbone.multi_grid=null"],
     "step": ["measure.rounds=1", "measure.size=[33, 33]", "batch_size=2",
              "architecture=deeplabv3_torchvision", "architecture.backbone.weights=none"],
+    "training": ["measure.steps=1", "measure.warm_up=1", "batch_size=2", "dataset.num_workers=0",
+                 "experiment=quickstart"],
     "model": [
         "measure.rounds=1", "measure.size=[64, 64]", "batch_size=2",
         "architecture.backbone.name=resnet50", "architecture.backbone.weights=none",
@@ -47,6 +50,11 @@ def test_measures_and_writes(name, segtrain, tmp_path):
     assert "torch" in content["versions"]
     if name == "metric":
         assert max(row["largest IoU difference"] for row in content["rows"]) < 1e-6
+    if name == "training":
+        (row,) = content["rows"]
+        assert row["data wait ms"] > 0
+        assert row["backward ms"] > row["loss ms"] > 0
+        assert 0 < row["fraction of it"] < 1
     if name == "crf":
         (row,) = content["rows"]
         assert row["accuracy after %"] > row["accuracy before %"]
@@ -62,8 +70,10 @@ def test_measures_and_writes(name, segtrain, tmp_path):
         assert all(row["time ratio"] > 0 and row["memory ratio"] > 0 for row in content["rows"])
     if name == "loader":
         ways = [row["way"] for row in content["rows"]]
-        assert len(ways) == 4
-        assert ways[:2] == ["segtrain", "segtrain, cached"]
+        assert len(ways) == 5
+        assert ways[:3] == ["segtrain", "segtrain, cached", "segtrain, shards"]
+    if name == "shards":
+        assert [row["way"] for row in content["rows"]] == ["segtrain", "segtrain, shards"]
     if name == "targets":
         assert content["rows"][0]["masks are pycocotools'"] == "True"
     if name == "memory":
@@ -143,3 +153,27 @@ def test_crf_of_a_photograph(segtrain, tmp_path):
     code, _, err = segtrain("benchmark", "measure=crf", given[0])
     assert code == 2
     assert "go together" in err
+
+
+def test_networks_that_find_instances_are_measured_otherwise(segtrain):
+    code, _, err = segtrain("benchmark", "experiment=mask_rcnn_shapes")
+    assert code == 2
+    assert "measure=training" in err
+
+
+def test_a_peer_in_another_precision(segtrain):
+    settings = [*FAST["step"], "trainer.precision=32-true", "measure.peer_precision=bf16-mixed"]
+    assert segtrain("benchmark", "measure=step", *settings)[0] == 0
+    content = json.loads((only_run("outputs/benchmark/*") / "benchmark.json").read_text())
+    assert [row["precision"] for row in content["rows"]] == ["32-true", "bf16-mixed"]
+    code, _, err = segtrain("benchmark", "measure=step", *settings, "measure.peer_precision=half")
+    assert code == 2
+    assert "16-mixed" in err
+
+
+@pytest.mark.parametrize("override", ["trainer=ddp_cpu", "measure.random_data=true"])
+def test_training_with_two_processes_and_without_data(segtrain, override):
+    assert segtrain("benchmark", "measure=training", *FAST["training"], override)[0] == 0
+    (row,) = json.loads((only_run("outputs/benchmark/*") / "benchmark.json").read_text())["rows"]
+    assert row["device"].startswith("2 x" if "ddp" in override else "1 x")
+    assert row["images/s"] > 0

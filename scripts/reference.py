@@ -1,0 +1,231 @@
+"""MkDocs hook: the reference of commands, configuration groups, experiments and papers' figures.
+
+Made from `conf/`, the docstrings of the classes it names and the commands' own help while the site
+is built, so that it says what the code says. `mkdocs.yml` names this file under `hooks`.
+"""
+
+import ast
+import functools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+from segtrain.cli.main import COMMANDS, conf_dir
+
+ROOT = Path(__file__).resolve().parents[1]
+HIDDEN = ("defaults", "hydra")  # of a file: shown as choices, and the same in every command
+NOTE = "*Made from `conf/` and the code when this site was built.*"
+
+
+class Key(NamedTuple):
+    """One value of a configuration file."""
+
+    name: str  # with dots
+    value: str
+    comment: str
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Adds the generated pages; MkDocs calls this."""
+    for name, content in pages().items():
+        files.append(File.generated(config, name, content=content))
+    return files
+
+
+def pages() -> dict[str, str]:
+    """Markdown of every generated page, by its path in the site's sources."""
+    groups = [folder.name for folder in sorted(conf_dir().iterdir()) if folder.is_dir()]
+    found = {f"reference/{group}.md": group_page(group) for group in groups if group != "hydra"}
+    return found | {
+        "reference/commands.md": commands_page(),
+        "reference/published.md": published_page(),
+    }
+
+
+def commands_page() -> str:
+    """Every command with its own keys."""
+    parts = [
+        "# Commands",
+        NOTE,
+        "`segtrain [COMMAND] [key=value ...]`; without a command: `train`.",
+    ]
+    for command, text in COMMANDS.items():
+        parts += [f"## `{command}` {{ #{command} }}", f"{escaped(text)}."]
+        file = conf_dir() / f"{command}.yaml"
+        if file.is_file():
+            parts += [header(file), choices(file), table(file, "")]
+        else:
+            module = ROOT / "segtrain" / "cli" / f"{command}.py"
+            parts.append(ast.get_docstring(ast.parse(module.read_text())) or "")
+    return join(parts)
+
+
+def group_page(group: str) -> str:
+    """Every option of a group, then of the groups inside it."""
+    parts = [f"# {group}", NOTE]
+    for folder in [conf_dir() / group, *sorted(conf_dir().glob(f"{group}/*/"))]:
+        inner = folder.relative_to(conf_dir()).as_posix()
+        parts.append(f"## {inner}")
+        for file in sorted(folder.glob("*.yaml")):
+            anchor = "-".join(file.relative_to(conf_dir() / group).with_suffix("").parts)
+            parts.append(f"### `{inner}={file.stem}` {{ #{anchor} }}")
+            parts += experiment(file) if group == "experiment" else option(file, inner)
+    return join(parts)
+
+
+def option(file: Path, group: str) -> list[str]:
+    """What an option is, chooses and sets."""
+    return [header(file), choices(file), table(file, f"{group.replace('/', '.')}.")]
+
+
+def experiment(file: Path) -> list[str]:
+    """What an experiment is, and what it sets, as it stands in its file."""
+    body = file.read_text().split("\n")
+    while body and (body[0].startswith("#") or not body[0]):
+        body.pop(0)
+    settings = "\n".join(body).strip()
+    return [header(file), f"```yaml\n{settings}\n```"]
+
+
+def published_page() -> str:
+    """The papers' figures that `segtrain table` compares with."""
+    content = yaml.safe_load((conf_dir() / "published.yaml").read_text())
+    titles = {name: entry["title"] for name, entry in content["benchmarks"].items()}
+    rows = ["| system | benchmark | paper | split, protocol, source | experiments | comparable |",
+            "|---|---|---|---|---|---|"]  # fmt: skip
+    for system, cells in content["systems"].items():
+        for benchmark, cell in cells.items():
+            where = f"{cell['split']}; {cell['protocol']}; {cell['source']}"
+            can_be = "yes" if cell["comparable"] else f"no. {cell.get('note', '')}".strip()
+            names = ", ".join(f"`{name}`" for name in cell["experiments"])
+            value, title = cell["value"], titles[benchmark]
+            rows.append(f"| {system} | {title} | {value} | {where} | {names} | {can_be} |")
+    text = "Figures of the papers, from `conf/published.yaml`; none of them was measured here."
+    return join(["# Papers' figures", NOTE, text, "\n".join(rows)])
+
+
+def results_table() -> str:
+    """The papers' figures in the layout of README: 11 systems, and the experiment of each cell."""
+    content = yaml.safe_load((conf_dir() / "published.yaml").read_text())
+    titles = [entry["title"] for entry in content["benchmarks"].values()]
+    rows = [f"| papers' numbers | {' | '.join(titles)} |", "|---|" + "---|" * len(titles)]
+    for system, cells in content["systems"].items():
+        shown = []
+        for benchmark in content["benchmarks"]:
+            cell = cells.get(benchmark)
+            shown.append(f"{cell['value']}<br>`{cell['experiments'][0]}`" if cell else "")
+        rows.append(f"| {system} | {' | '.join(shown)} |")
+    return "\n".join(rows)
+
+
+def header(file: Path) -> str:
+    """The comment on top of a file as a paragraph."""
+    lines = []
+    for line in file.read_text().splitlines():
+        if not line.startswith("#"):
+            break
+        if "@package" not in line:
+            lines.append(line.removeprefix("#").strip())
+    return escaped(" ".join(lines))
+
+
+def choices(file: Path) -> str:
+    """What a file's defaults list chooses of other groups."""
+    entries = (yaml.safe_load(file.read_text()) or {}).get("defaults", [])
+    chosen = {}
+    for entry in entries:
+        for key, value in entry.items() if isinstance(entry, dict) else ():
+            group = re.sub(r"^override |^/|@.*$", "", key).removeprefix("/")
+            if not group.startswith("hydra"):
+                chosen[group] = value
+    items = [f"`{group}={'null' if value is None else value}`" for group, value in chosen.items()]
+    return f"Chooses {', '.join(items)}.".replace("'", "") if items else ""
+
+
+def table(file: Path, prefix: str) -> str:
+    """Keys of a file with defaults and meanings: its comments, or else its class's docstring."""
+    text = file.read_text()
+    node = yaml.compose(text)
+    if not isinstance(node, yaml.MappingNode):
+        return ""
+    prefix = "" if "@package _global_" in text else prefix
+    lines = text.splitlines()
+    keys = list(flattened(node, lines, prefix, file.parent == conf_dir()))
+    if not keys:
+        return ""
+    rows = ["| key | default | |", "|---|---|---|"]
+    rows += [f"| `{k.name}` | {code(k.value)} | {escaped(k.comment)} |" for k in keys]
+    return "\n".join(rows)
+
+
+def flattened(
+    node: yaml.MappingNode, lines: list[str], prefix: str, at_root: bool
+) -> Iterator[Key]:
+    """The values of a mapping and of those inside it."""
+    values = {key.value: value for key, value in node.value}
+    described = arguments(values["_target_"].value) if "_target_" in values else {}
+    for key, value in node.value:
+        name = f"{prefix}{key.value}"
+        if key.value in ("_partial_", *HIDDEN):
+            continue
+        if isinstance(value, yaml.MappingNode) and not value.flow_style:
+            yield from flattened(value, lines, f"{name}.", at_root)
+            continue
+        comment = re.search(r"\s#\s(.*)$", lines[key.start_mark.line])
+        text = comment[1] if comment else described.get(key.value, "")
+        yield Key(name, written(value, lines), text)
+
+
+def written(node: yaml.Node, lines: list[str]) -> str:
+    """A value as it stands in its file; of lists of objects, how many there are."""
+    if isinstance(node, yaml.SequenceNode) and not node.flow_style:
+        return f"{len(node.value)} entries"
+    if isinstance(node, yaml.ScalarNode) and node.start_mark.line != node.end_mark.line:
+        return node.value.strip()
+    line = lines[node.start_mark.line]
+    if node.start_mark.line != node.end_mark.line:
+        return " ".join(yaml.serialize(node).split())
+    return line[node.start_mark.column : node.end_mark.column].strip()
+
+
+@functools.cache
+def arguments(target: str) -> dict[str, str]:
+    """Argument -> meaning, from the Google docstring of a class or function of this package."""
+    module, _, name = target.rpartition(".")
+    file = ROOT / f"{module.replace('.', '/')}.py"
+    if not file.is_file():
+        return {}
+    for node in ast.parse(file.read_text()).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
+            text = (ast.get_docstring(node) or "").partition("Args:\n")[2]
+            section = re.split(r"\n\n(?=\S)", text)[0]
+            found = re.findall(r"^ {4}([\w, ]+): (.*(?:\n {8}.*)*)", section, re.MULTILINE)
+            return {
+                argument: " ".join(meaning.split())
+                for named, meaning in found
+                for argument in named.split(", ")
+            }
+    return {}
+
+
+def code(text: str) -> str:
+    """In a table's cell, as code."""
+    return f"`{text}`".replace("|", "\\|") if text else ""
+
+
+def escaped(text: str) -> str:
+    """A sentence whose angle brackets, stars and bars are to be read as such."""
+    parts = text.split("`")
+    for index in range(0, len(parts), 2):
+        parts[index] = re.sub(r"([<>*|_\[\]])", r"\\\1", parts[index])
+    return "`".join(parts)
+
+
+def join(parts: list[str]) -> str:
+    """Paragraphs of a page."""
+    return "\n\n".join(part for part in parts if part) + "\n"
