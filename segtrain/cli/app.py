@@ -154,6 +154,8 @@ def quoted(override: str) -> str:
     key, _, value = override.partition("=")
     if key not in PATHS or value in ("", "null") or value[0] in "'\"":
         return override
+    if key == "input" and value[0] + value[-1] == "[]" and not os.path.exists(value):
+        return override  # several inputs
     value = value.replace("'", "\\'")
     return f"{key}='{value}'"
 
