@@ -24,7 +24,8 @@ from segtrain.errors import UserError
 from segtrain.prediction.files import complete
 
 SHOWN = 20  # inputs of which the end says what they show, or why they failed
-CHECKED = 1024  # finished inputs whose files are looked for at a time
+BLOCK = 256  # lines whose files one thread looks for
+THREADS = 16  # that look for files; a network file system takes its time for each
 PATIENCE = 10  # seconds, for processes that a kill has left behind
 
 
@@ -142,11 +143,14 @@ class Manifest:
         """Joins the parts of all processes to the manifest, in the order of the inputs."""
         counts = {"ok": 0, "failed": 0}
         messages: dict[str, list[str]] = {"ok": [], "failed": []}
-        with complete(self.file) as partial, partial.open("w") as new:
-            new.writelines(json.dumps(entry) + "\n" for entry in _entries(self.file))
-            rows = itertools.zip_longest(*map(_entries, self.parts))
-            for entry in filter(None, itertools.chain.from_iterable(rows)):
-                new.write(json.dumps(entry) + "\n")
+        with complete(self.file) as partial, partial.open("wb") as new:
+            if self.file.is_file():
+                with self.file.open("rb") as old:
+                    shutil.copyfileobj(old, new)
+            rows = itertools.zip_longest(*map(_lines, self.parts))
+            for line in filter(None, itertools.chain.from_iterable(rows)):
+                new.write(line)
+                entry = json.loads(line)
                 status = entry["status"]
                 counts[status] += 1
                 if len(messages[status]) < SHOWN:
@@ -173,40 +177,39 @@ class Manifest:
             )
 
     def _keep_finished(self, inputs: dict[str, str]) -> None:
-        """Takes finished inputs out, and writes their lines, and others' inputs', as manifest."""
+        """Takes finished inputs out, and writes their lines, and other inputs', as manifest."""
+        stored = [self.file, *sorted(self.folder.glob("[0-9]*.jsonl"))]
+        lines = itertools.chain.from_iterable(map(_lines, stored))
+        blocks = iter(lambda: list(itertools.islice(lines, BLOCK)), [])
         kept = set()
-
-        def is_kept(entry: dict) -> bool:
-            path = inputs.get(entry["name"])
-            if path is None and entry["status"] == "failed":
-                return True
-            if entry["status"] == "failed" or not all(map(self._is_there, entry["outputs"])):
-                return False
-            return path is None or (
-                os.path.abspath(path) == entry["input"]
-                and stamp(path) == {key: entry[key] for key in ("bytes", "modified")}
-            )
-
-        found = itertools.chain.from_iterable(
-            map(_entries, [self.file, *sorted(self.folder.glob("[0-9]*.jsonl"))])
-        )
         with (
-            complete(self.file) as partial, partial.open("w") as new,
-            ThreadPoolExecutor(16) as pool,  # a network file system takes its time for each
+            complete(self.file) as partial, partial.open("wb") as new,
+            ThreadPoolExecutor(THREADS) as pool,
         ):  # fmt: skip
-            while chunk := list(itertools.islice(found, CHECKED)):
-                for entry, good in zip(chunk, pool.map(is_kept, chunk), strict=True):
-                    if good and entry["name"] not in kept:
+            while work := list(itertools.islice(blocks, THREADS)):
+                done = pool.map(lambda block: self._valid(block, inputs), work)
+                for line, entry in itertools.chain.from_iterable(done):
+                    if entry["name"] not in kept:
                         kept.add(entry["name"])
-                        new.write(json.dumps(entry) + "\n")
+                        new.write(line)
                         if entry["status"] == "ok":
                             inputs.pop(entry["name"], None)
 
-    def _is_there(self, name: str) -> bool:
-        try:
-            return os.stat(self.output / name).st_size > 0
-        except OSError:
-            return False
+    def _valid(self, block: list[bytes], inputs: dict[str, str]) -> list[tuple[bytes, dict]]:
+        """Those of some lines that still hold, or are of other inputs."""
+        found = [(line, json.loads(line)) for line in block]
+        return [pair for pair in found if self._holds(pair[1], inputs.get(pair[1]["name"]))]
+
+    def _holds(self, entry: dict, path: str | None) -> bool:
+        if entry["status"] == "failed":
+            return path is None
+        same = path is None or (
+            os.path.abspath(path) == entry["input"]
+            and stamp(path) == {key: entry[key] for key in ("bytes", "modified")}
+        )
+        return same and all(
+            stamp(os.path.join(self.output, name))["bytes"] for name in entry["outputs"]
+        )
 
 
 def stamp(path: str | Path) -> dict[str, float | None]:
@@ -218,16 +221,14 @@ def stamp(path: str | Path) -> dict[str, float | None]:
     return {"bytes": found.st_size, "modified": found.st_mtime}
 
 
-def _entries(path: Path) -> Iterator[dict]:
+def _lines(path: Path) -> Iterator[bytes]:
     """The whole lines of a file, which a kill or a full disk may have cut anywhere."""
     if not path.is_file():
         return
     with path.open("rb") as file:
         for line in file:
-            try:
-                yield json.loads(line)
-            except ValueError:
-                continue
+            if line.startswith(b"{") and line.endswith(b"}\n"):
+                yield line
 
 
 def _shown(settings: dict, key: str) -> str:
