@@ -26,6 +26,7 @@ FALSE_ALARMS = (
     ".*in eval mode at the start of training",  # frozen parts are
     ".*`srun` command is available",  # processes are started by torchrun, or by this program
     ".*exists and is not empty",  # the checkpoints of the run that is being resumed
+    ".*sync_dist=True",  # what is logged is the same on every process
     ".*find_unused_parameters=True was specified",  # for the fixed order of its sums
 )
 

@@ -195,6 +195,11 @@ def wait(group: "dist.ProcessGroup | None", meanwhile: Callable[[], None]) -> No
     meeting.wait()
 
 
+def shared(value: object) -> object:
+    """Rank zero's value, on all processes; waits for it."""
+    return _broadcast([value])[0]
+
+
 def send(command: str, config: dict, run_dir: Path) -> None:
     """Rank zero's part of `receive`."""
     _broadcast([command, config, run_dir])

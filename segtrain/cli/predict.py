@@ -59,8 +59,8 @@ def run(config: dict, run_dir: Path) -> None:
 
                 predict_share(predictor, config, manifest, check)
                 launch.wait(group, check)
-            if manifest.rank == 0:
-                end(manifest.finish(), finished, output)
+            outcome = (manifest.finish(), finished) if manifest.rank == 0 else None
+            end(*launch.shared(outcome), output)
         finally:
             manifest.unlock()
 
@@ -81,8 +81,8 @@ def begin(config: dict, manifest: Manifest) -> tuple[Predictor, int, int]:
     if config["input"] is None:
         raise UserError("give input=<picture, video, folder, pattern or .txt list>")
     if config["output"] is None and launch.restartable_job():
-        raise UserError("torchrun --max-restarts: give output=<folder>, in which a restarted job "
-                        "finds what is finished")  # fmt: skip
+        raise UserError("restarts need output=<folder>, in which a restarted process finds what "
+                        "is finished")  # fmt: skip
     inputs = find_inputs(config["input"], manifest.output)
     try:
         manifest.output.mkdir(parents=True, exist_ok=True)
@@ -91,7 +91,8 @@ def begin(config: dict, manifest: Manifest) -> tuple[Predictor, int, int]:
                         f"({error.strerror})") from None  # fmt: skip
     predictor, settings = find_predictor(config)
     manifest.lock()
-    overwrite = config["overwrite"] and not launch.was_restarted()
+    # Without output= nothing is to be gone on with: a folder of that name is the same second's.
+    overwrite = (config["overwrite"] or config["output"] is None) and not launch.was_restarted()
     left, finished = manifest.start(inputs, settings, overwrite)
     manifest.share_lock()
     if finished:
@@ -267,6 +268,8 @@ def in_words(prediction: Prediction) -> str:
 def end(outcome: Outcome, finished: int, output: Path) -> None:
     """Says what was found and what was skipped; `finished` inputs were there before.
 
+    All processes end alike: one that fails alone lets those of other machines wait.
+
     Raises:
         UserError: all was skipped.
         RunStopped: some was.
@@ -274,15 +277,20 @@ def end(outcome: Outcome, finished: int, output: Path) -> None:
     if outcome.failed and not outcome.predicted and not finished:
         shown = "\n  ".join(outcome.skipped)
         raise UserError(shown if outcome.failed == 1 else f"nothing could be read:\n  {shown}")
-    for line in outcome.said:
-        logger.info("%s", line)
-    before = f", {finished} were there" if finished else ""
-    logger.info("results     %s (%d predicted%s)", output, outcome.predicted, before)
-    for line in outcome.skipped:
-        logger.warning("skipped     %s", line)
+    if launch.rank() == 0:
+        for line in outcome.said:
+            logger.info("%s", line)
+        before = f", {finished} were there" if finished else ""
+        logger.info("results     %s (%d predicted%s)", output, outcome.predicted, before)
+        for line in outcome.skipped:
+            logger.warning("skipped     %s", line)
     if outcome.failed:
         total = outcome.predicted + outcome.failed + finished
         where = "see above"
         if outcome.failed > len(outcome.skipped):
             where = f"the first {SHOWN} are above, all in {output / 'manifest.jsonl'}"
-        raise RunStopped(f"{outcome.failed} of {total} inputs were skipped; {where}", exit_code=1)
+        message = f"{outcome.failed} of {total} inputs were skipped; {where}"
+        if launch.restartable_job() is None:
+            raise RunStopped(message, exit_code=1)
+        if launch.rank() == 0:  # an exit code would have all start again, in vain
+            logger.warning("%s", message)

@@ -250,7 +250,7 @@ def test_batches_of_mixed_sizes(segtrain, run, workers):
 def test_signal_in_one_process(segtrain, run, monkeypatch):
     for seed in range(5):
         picture(f"in/{seed}.png", seed=seed)
-    save = predict.save
+    save, before = predict.save, signal.getsignal(signal.SIGTERM)
 
     def strike(prediction, predictor, one, *arguments):
         if one.stem == "2":
@@ -265,7 +265,7 @@ def test_signal_in_one_process(segtrain, run, monkeypatch):
     code, _, err = segtrain("predict", f"run={run}", "input=in")
     assert code == 143
     assert "the same command with output=" in err
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_two_commands_do_not_write_into_one_folder(segtrain, run, monkeypatch):
@@ -315,6 +315,36 @@ def test_files_are_whole_or_not_there(tmp_path):
         fail()
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.slow
+def test_restarted_by_itself(run):
+    for seed in range(100):
+        picture(f"in/{seed:03}.png", seed=seed)
+    Path("in/broken.jpg").write_text("a poem")
+    command = [
+        "-m",
+        "segtrain",
+        "predict",
+        f"run={run}",
+        "input=in",
+        *TWO,
+        "trainer.max_restarts=2",
+    ]
+    process = start(*command)
+    code, _, err = end(process)
+    assert code == 2
+    assert "restarts need output=<folder>" in err
+    process = start(*command, "output=out", "overwrite=true")
+    await_lines(6, process)
+    os.kill(ranks(process)[1], signal.SIGKILL)
+    kept = times(so_far())
+    code, out, err = end(process)
+    assert code == 0, err
+    assert "1 of 101 inputs were skipped" in out
+    assert len(manifest()) == 101
+    assert len(kept) >= 18
+    assert kept.items() <= times(manifest()).items()
 
 
 def memory(process) -> dict[int, int]:
