@@ -62,6 +62,15 @@ def read_picture(image: AnyImage) -> Picture:
     return picture
 
 
+def picture_pixels(path: Path) -> int:
+    """How many pixels a file's header says that it has; 0 where Pillow cannot read it."""
+    try:
+        with _open(path) as header:
+            return header.width * header.height
+    except (OSError, SyntaxError, ValueError):
+        return 0
+
+
 def _read_file(path: Path) -> Picture:
     """OpenCV decodes, as for training; Pillow what has transparency, or what only it knows."""
     try:

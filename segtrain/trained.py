@@ -1,5 +1,6 @@
 """A trained network as its files hold it: a run folder, a checkpoint, or an exported folder."""
 
+import hashlib
 import importlib
 import json
 from pathlib import Path
@@ -24,6 +25,17 @@ class Trained(NamedTuple):
     labels: LabelSet | None  # None where an older checkpoint does not hold them
     state: dict[str, Tensor]
     short_side: int | None  # that pictures are resized to, if the network is made for one size
+
+
+def fingerprint(trained: Trained) -> str:
+    """SHA-256 of weights, architecture and classes, wherever the file lies."""
+    labels = None if trained.labels is None else trained.labels.to_plain()
+    told = json.dumps([trained.config["architecture"], labels], sort_keys=True, default=str)
+    found = hashlib.sha256(told.encode())
+    for name, tensor in sorted(trained.state.items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 def read_trained(source: Path) -> Trained:

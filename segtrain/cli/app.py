@@ -27,6 +27,7 @@ FALSE_ALARMS = (
     ".*`srun` command is available",  # processes are started by torchrun, or by this program
     ".*exists and is not empty",  # the checkpoints of the run that is being resumed
     ".*no `val_dataloader`",  # a benchmark only trains
+    ".*sync_dist=True",  # what is logged is the same on every process
     ".*find_unused_parameters=True was specified",  # for the fixed order of its sums
 )
 
@@ -155,6 +156,8 @@ def quoted(override: str) -> str:
     key, _, value = override.partition("=")
     if key not in PATHS or value in ("", "null") or value[0] in "'\"":
         return override
+    if key == "input" and value[0] + value[-1] == "[]" and not os.path.exists(value):
+        return override  # several inputs
     value = value.replace("'", "\\'")
     return f"{key}='{value}'"
 

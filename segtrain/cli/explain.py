@@ -30,7 +30,8 @@ def explain(error: BaseException) -> tuple[str, int] | None:
     if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
         return (
             f"a loader worker died ({str(error).splitlines()[0]}); out of memory is the usual "
-            "cause: lower dataset.num_workers, or set it to 0 to see the error itself"
+            "cause: lower dataset.num_workers (num_workers of predict), or set it to 0 to see the "
+            "error itself"
         ), 1
     if lost_process(error):
         return (

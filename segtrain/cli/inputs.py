@@ -1,10 +1,11 @@
 """What `input=` names: pictures and videos, and what their results are called."""
 
+import functools
 import glob
 import itertools
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,13 +16,17 @@ PICTURES = (
     ".pgm", ".pbm", ".jp2", ".avif",
 )  # fmt: skip
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv")
+KNOWN = frozenset((*PICTURES, *VIDEOS))
+MANIFEST = "manifest"  # what a video's results may not be called: <name>.jsonl is the manifest
+
+Names = dict[str, dict[str, None]]  # folder -> names of files in it: a million are 0.1 GB so
 
 
 class Input(NamedTuple):
     """One picture or video."""
 
-    path: Path
     stem: str  # of its results, with the sub-folders in which it lies
+    path: Path
 
     @property
     def is_video(self) -> bool:
@@ -29,83 +34,124 @@ class Input(NamedTuple):
         return self.path.suffix.lower() in VIDEOS
 
 
-def find_inputs(given: str, output: Path) -> list[Input]:
-    """Everything that `given` names, in order; what lies in `output` is left out.
+def find_inputs(given: str | list[str], output: Path) -> dict[str, str]:
+    """Everything that `given` names; what lies in `output` is left out.
 
     Args:
-        given: a file, a folder (with all below it), a pattern, or a `.txt` list of files, whose
-            lines are relative to the list or to the current folder.
+        given: a file, a folder (with all below it), a pattern, or a `.txt` list of files and
+            folders, whose lines are relative to the list or to the current folder; or several.
         output: where results go.
+
+    Returns:
+        The stem of the results -> the file, in the order of folders and names. Stems have the
+        folders below the one that all inputs have in common.
 
     Raises:
         UserError: there is nothing, or results would take the place of what was given.
     """
+    names: Names = {}
+    bases: set[str] = set()
+    for one in [given] if isinstance(given, str) else given:
+        bases |= _find(str(one), names)
+    base = os.path.commonpath([os.path.abspath(folder) for folder in bases]) if bases else ""
+    if base:
+        _leave_out_results(names, Path(base), output)
+    if not any(names.values()):
+        shown = given if isinstance(given, str) else f"[{','.join(map(str, given))}]"
+        raise UserError(f"input={shown}: no picture and no video there; endings that are known: "
+                        + " ".join((*PICTURES, *VIDEOS)))  # fmt: skip
+    return _named(names, base)
+
+
+def _find(given: str, names: Names) -> set[str]:
+    """Adds what one argument names; returns the folders that the results' names start below."""
     path = Path(given)
     if path.is_dir():
-        base, files = path, [file for file in path.rglob("*") if _is_known(file)]
-    elif path.is_file() and path.suffix.lower() == ".txt":
-        files = _listed(path)
-        base = _common(file.parent for file in files)
-    elif path.is_file():
-        base, files = path.parent, [path]
-    elif glob.has_magic(given):
-        found = (Path(name) for name in glob.glob(given, recursive=True))
-        files = [file for file in found if _is_known(file)]
-        base = _common([_until_magic(path), *(file.parent for file in files)])
-    else:
-        raise UserError(f"input={given}: no such file or folder")
-    files = sorted(_without_results(files, base, output))
-    if not files:
-        raise UserError(f"input={given}: no picture and no video there; endings that are known: "
-                        + " ".join((*PICTURES, *VIDEOS)))  # fmt: skip
-    return [Input(file, stem) for file, stem in zip(files, _stems(files, base), strict=True)]
+        _walk(str(path), names)
+        return {str(path)}
+    if path.is_file() and path.suffix.lower() == ".txt":
+        return _listed(path, names)
+    if path.is_file():
+        return {_add(str(path), names)}
+    if glob.has_magic(given):
+        bases = {str(Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts)))}
+        for file in glob.iglob(given, recursive=True):
+            if _is_known(os.path.basename(file)) and os.path.isfile(file):
+                bases.add(_add(os.path.normpath(file), names))
+        return bases
+    raise UserError(f"input={given}: no such file or folder")
 
 
-def _is_known(path: Path) -> bool:
-    known = path.suffix.lower() in (*PICTURES, *VIDEOS)
-    return known and path.name[0] != "." and path.is_file()
+def _is_known(name: str) -> bool:
+    return name[:1] != "." and os.path.splitext(name)[1].lower() in KNOWN
 
 
-def _listed(path: Path) -> list[Path]:
-    """The files of a list, each where it is: beside the list, or from the current folder."""
-    lines = [line.strip() for line in path.read_text(errors="replace").splitlines()]
-    lines = [line for line in lines if line]
-    beside = [path.parent / line for line in lines]
-    return [near if near.exists() else Path(line) for near, line in zip(beside, lines, strict=True)]
+def _add(file: str, names: Names) -> str:
+    folder, name = os.path.split(file)
+    names.setdefault(folder, {})[name] = None
+    return folder
 
 
-def _common(folders: Iterable[Path]) -> Path:
-    absolute = [folder.absolute() for folder in folders]
-    return Path(os.path.commonpath(absolute)) if absolute else Path()
+def _walk(top: str, names: Names) -> None:
+    for folder, _, files in os.walk(top):
+        known = [name for name in files if _is_known(name)]
+        if known:
+            names.setdefault(os.path.normpath(folder), {}).update(dict.fromkeys(known))
 
 
-def _until_magic(pattern: Path) -> Path:
-    return Path(*itertools.takewhile(lambda part: not glob.has_magic(part), pattern.parts))
+def _listed(path: Path, names: Names) -> set[str]:
+    """The files and folders of a list, each where it is: beside the list, or from here."""
+    bases = set()
+    with path.open(errors="surrogateescape") as lines:
+        for line in filter(None, map(str.strip, lines)):
+            file = os.path.normpath(os.path.join(path.parent, line))
+            if not os.path.isabs(line) and not os.path.exists(file):
+                file = os.path.normpath(line)
+            if os.path.splitext(file)[1].lower() not in KNOWN and os.path.isdir(file):
+                _walk(file, names)
+                bases.add(file)
+            else:
+                bases.add(_add(file, names))
+    return bases
 
 
-def _without_results(files: list[Path], base: Path, output: Path) -> list[Path]:
-    """The files without those in a results folder below them."""
+def _leave_out_results(names: Names, base: Path, output: Path) -> None:
+    """Takes a results folder below the inputs out of them."""
     base, output = base.resolve(), output.resolve()
     if base == output:
         raise UserError(f"output={output} is the folder of the input, where results would take the "
                         "place of pictures, whose names they bear; choose another")  # fmt: skip
-    if not output.is_relative_to(base):
-        return files
-    return [file for file in files if not file.resolve().is_relative_to(output)]
+    if output.is_relative_to(base):
+        for folder in list(names):
+            if Path(folder).resolve().is_relative_to(output):
+                del names[folder]
 
 
-def _stems(files: list[Path], base: Path) -> list[str]:
-    """Names without endings; with them where two in a folder differ by nothing else."""
-    inside = [os.path.relpath(file, base) for file in files]
-    plain = [os.path.splitext(name)[0] for name in inside]
-    # Case is no difference on some file systems.
-    count = Counter(name.lower() for name in plain)
-    stems = [
-        name if count[short.lower()] > 1 else short
-        for name, short in zip(inside, plain, strict=True)
-    ]
-    twice = [name for name, times in Counter(stem.lower() for stem in stems).items() if times > 1]
-    if twice:
-        raise UserError(f"input: results of several files would be called {twice[0]}; give them "
-                        "one after another")  # fmt: skip
-    return stems
+def _named(names: Names, base: str) -> dict[str, str]:
+    """Stems without endings; with them where two in a folder differ by nothing else."""
+    inputs: dict[str, str] = {}
+    for folder, stem, name in _stems(names, base):
+        if stem in inputs:
+            raise UserError(f"input: results of several files would be called {stem}; give them "
+                            "one after another")  # fmt: skip
+        inputs[stem] = os.path.join(folder, name)
+    return inputs
+
+
+def _stems(names: Names, base: str) -> Iterator[tuple[str, str, str]]:
+    """Folder, stem and name of every file."""
+    relative = functools.partial(os.path.relpath, start=base)
+    for folder in sorted(names):
+        inside = relative(folder or ".")
+        files = sorted(names[folder])
+        plain = [os.path.splitext(name)[0] for name in files]
+        # Case is no difference on some file systems.
+        count = Counter(name.lower() for name in plain)
+        if inside == ".":
+            count[MANIFEST] += 1
+        whole = Counter(name.lower() for name in files)
+        for name, short in zip(files, plain, strict=True):
+            stem = name if count[short.lower()] > 1 else short
+            if whole[name.lower()] > 1:
+                stem = stem.lower()  # which is refused, as it is there twice
+            yield folder, stem if inside == "." else os.path.join(inside, stem), name

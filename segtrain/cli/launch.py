@@ -4,9 +4,18 @@ import atexit
 import logging
 import os
 import sys
+import time
+from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from segtrain.errors import UserError
+
+if TYPE_CHECKING:
+    import torch.distributed as dist
+
+PATIENCE = timedelta(days=30)  # for processes whose share of the work takes longer
 
 
 def rank() -> int:
@@ -157,6 +166,38 @@ def connect() -> None:
     )
     if gpus:
         atexit.register(dist.destroy_process_group)
+
+
+def place() -> tuple[int, int]:
+    """This process's number among all connected ones, and how many they are."""
+    import torch.distributed as dist
+
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def waiting_group() -> "dist.ProcessGroup | None":
+    """All processes, for `wait`; None of a single process. A collective call."""
+    import torch.distributed as dist
+
+    return dist.new_group(backend="gloo", timeout=PATIENCE) if dist.is_initialized() else None
+
+
+def wait(group: "dist.ProcessGroup | None", meanwhile: Callable[[], None]) -> None:
+    """Waits for all processes of a group, and calls `meanwhile` again and again."""
+    import torch.distributed as dist
+
+    if group is None:
+        return
+    meeting = dist.barrier(group, async_op=True)
+    while not meeting.is_completed():
+        meanwhile()
+        time.sleep(0.05)
+    meeting.wait()
+
+
+def shared(value: object) -> object:
+    """Rank zero's value, on all processes; waits for it."""
+    return _broadcast([value])[0]
 
 
 def send(command: str, config: dict, run_dir: Path) -> None:

@@ -93,6 +93,8 @@ def report(error: BaseException) -> int:
         return 1
     message, code = explained
     prefix = "" if isinstance(error, RunStopped) else "error: "
+    if code >= 128 and int(os.environ.get("RANK", "0")) > 0:
+        return code  # a signal, which all processes have taken together; rank zero says so
     print(f"segtrain: {prefix}{message}", file=sys.stderr, flush=True)
     return code
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import http.client
+import logging
 import os
 import time
 import urllib.error
@@ -12,10 +13,12 @@ from typing import Any, BinaryIO
 
 from segtrain.errors import UserError
 
+logger = logging.getLogger("segtrain")
+
 SCHEMES = ("s3://", "http://", "https://")
 BLOCK = 1 << 20  # bytes read at once
 TIMEOUT = 30.0  # seconds a server may stay silent
-WAITS = (0.5, 1.0, 2.0, 4.0)  # seconds before each further attempt
+WAITS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # seconds before each further attempt
 
 
 class _AttemptError(Exception):
@@ -68,6 +71,7 @@ def _attempts(url: str, attempt: Any) -> Any:
                 raise UserError(
                     f"{url}: cannot be read, or is corrupt: {error} ({len(WAITS) + 1} attempts)"
                 ) from None
+            logger.warning("%s: %s; next attempt in %g s", url, error, wait)
         time.sleep(wait)
     raise AssertionError("the last attempt returns or raises")
 

@@ -21,7 +21,8 @@ class SegmentationLoss(nn.Module):
     then neither their full-resolution form nor its gradient is ever all in memory.
 
     Args:
-        pixel: (ignore_index) -> pixel loss that returns (sum, weight).
+        pixel: (ignore_index) -> pixel loss that returns (sum, weight). One without `weighted` (see
+            `loss.pixel`) is never worked out strip by strip.
         region: (ignore_index) -> loss of the main scores as a whole that returns a scalar, such as
             Dice; or None.
         aux_weight: factor of the auxiliary head's term.
@@ -52,6 +53,11 @@ class SegmentationLoss(nn.Module):
         if resize not in ("logits", "labels"):
             raise UserError(f"loss.resize={resize}: expected logits or labels")
         self.pixel = pixel(ignore_index=ignore_index)
+        if strips and not hasattr(self.pixel, "weighted"):
+            raise UserError(
+                f"loss.strips=true: {type(self.pixel).__name__} has no method 'weighted', which "
+                "works out a strip; use loss.strips=null"
+            )
         self.region = None if region is None else region(ignore_index=ignore_index)
         self.aux_weight = aux_weight
         self.region_weight = region_weight
@@ -102,8 +108,8 @@ class SegmentationLoss(nn.Module):
         return total / mean_over_processes(weight).clamp(min=1e-6)
 
     def _by_strips(self, logits: Tensor, target: Tensor) -> bool:
-        if self.resize == "labels":
-            return False  # full-resolution scores do not come about
+        if self.resize == "labels" or not hasattr(self.pixel, "weighted"):
+            return False  # full-resolution scores do not come about, or are needed
         if self.strips is None:
             return 4 * logits.shape[1] * target.numel() > LARGE
         return self.strips

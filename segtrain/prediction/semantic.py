@@ -20,6 +20,7 @@ from segtrain.prediction.files import (
     described,
     named,
     overlay_side,
+    save_picture,
     start_files,
     write_files,
 )
@@ -145,7 +146,7 @@ class SemanticPrediction:
         """
         base = start_files(folder, stem)
         labels = named(base, ".png")
-        self.palette_image().save(labels)
+        save_picture(self.palette_image(), labels)
         masks = {name: self.mask(name) for name in classes}
         summary = (about or {}) | self.summary()
         return [labels, *write_files(base, self.image, self.overlay(), summary, masks)]

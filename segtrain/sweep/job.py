@@ -104,14 +104,15 @@ def run_apart(command: str, config: dict, run_dir: Path, launcher: dict, jobs: i
         if local and trainer.get("accelerator") != "cpu":
             environment |= share_of_gpus(number, devices)
         code, received = run_process(arguments, environment, prefix=f"[{run_dir.name}] ")
-    if received:
+    orphaned = os.getppid() != parent  # the sweep was killed, and may be resumed by now
+    if received and not orphaned:
         (run_dir.parent / STOP).touch()
     if read_record(run_dir)["state"] == "running":
         killed = signal.Signals(code - 128).name if 128 < code < 192 else f"exit code {code}"
         write_record(run_dir, state=state_of(code) if received else "failed", exit_code=code,
                      ended=now(), message=f"its process ended: {killed}")  # fmt: skip
         code = code if received else 1
-    if os.getppid() != parent:  # the sweep was killed: nobody waits for more, or would end this
+    if orphaned:  # nobody waits for more, or would end this process
         os._exit(code)
     return code
 

@@ -1,20 +1,18 @@
 """Restarts of failed processes, and two machines: network namespaces with an address each."""
 
-import contextlib
 import os
 import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import TINY, results_of
+from processes import end, kill, start
 
-TESTS = Path(__file__).parents[1]
 STEPS = 10
 TEN = [
     *TINY, "dataset.source.num_images={train: 12, val: 7, test: 7}", f"trainer.max_steps={STEPS}",
@@ -22,48 +20,6 @@ TEN = [
     "trainer.deterministic=true",
 ]  # fmt: skip
 TORCHRUN = ("-m", "torch.distributed.run")
-
-
-def start(*arguments: str, before: tuple[str, ...] = (), **variables: str) -> subprocess.Popen:
-    """Python with these arguments, in a session of its own so that all of it can be killed."""
-    path = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **variables}
-    return subprocess.Popen(
-        [*before, sys.executable, *arguments], env=environment, text=True, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-
-
-def end(process: subprocess.Popen, timeout: int = 300) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr; kills the process with its children if it takes too long."""
-    try:
-        out, err = process.communicate(timeout=timeout)
-    except BaseException:
-        kill(process)
-        raise
-    return process.returncode, out, err
-
-
-def kill(process: subprocess.Popen) -> None:
-    """The process and all that it has started, which torchrun's children are too."""
-    for pid in [process.pid, *children(process.pid)]:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    process.communicate()
-
-
-def children(parent: int) -> list[int]:
-    """Processes below one, nearest first."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[1]) == parent:
-            pid = int(path.parent.name)
-            found += [pid, *children(pid)]
-    return found
 
 
 def fault(name: str, **arguments: int) -> str:

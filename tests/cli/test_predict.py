@@ -21,8 +21,12 @@ def run(tmp_path_factory) -> Path:
     return write_run(tmp_path_factory.mktemp("runs") / "semantic")
 
 
+KEPT = {"manifest.jsonl", "predict.yaml", ".manifest.lock"}  # of what was done, in every output
+
+
 def files(folder) -> set[str]:
-    return {str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file()}
+    found = {str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file()}
+    return found - KEPT
 
 
 def results(*stems: str) -> set[str]:

@@ -3,10 +3,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import composed
+from torch import nn
 
 from segtrain.assembly import make as build
 from segtrain.cli.main import options
 from segtrain.errors import UserError
+from segtrain.loss import segmentation
 from segtrain.loss.pixel import CrossEntropy
 from segtrain.loss.segmentation import SegmentationLoss
 
@@ -206,3 +208,23 @@ def test_every_loss_learns_and_has_no_gradient_where_all_is_void(name):
 def test_unknown_way_to_resize():
     with pytest.raises(UserError, match=r"loss.resize=mask: expected logits or labels"):
         make(resize="mask")
+
+
+class Plain(nn.Module):
+    """A pixel loss of somebody's own, as simple as it can be."""
+
+    def forward(self, logits, target):
+        return F.cross_entropy(logits, target.long(), reduction="sum"), torch.tensor(target.numel())
+
+
+def test_a_pixel_loss_needs_no_more_than_forward(monkeypatch):
+    monkeypatch.setattr(segmentation, "LARGE", 0)
+    outputs = {"logits": torch.randn(2, 3, 4, 4, requires_grad=True), "align_corners": False}
+    target = torch.randint(0, 3, (2, 8, 8), dtype=torch.uint8)
+    settings = {"region": None, "aux_weight": 0.4, "region_weight": 1.0, "presence_weight": 0.2,
+                "resize": "logits", "normalize": True, "ignore_index": 255}  # fmt: skip
+    own = SegmentationLoss(lambda ignore_index: Plain(), **settings)(outputs, target)["main"]
+    ours = SegmentationLoss(lambda ignore_index: CrossEntropy(None, 0.0, 255), **settings)
+    torch.testing.assert_close(own, ours(outputs, target)["main"])
+    with pytest.raises(UserError, match="Plain has no method 'weighted'"):
+        SegmentationLoss(lambda ignore_index: Plain(), **settings, strips=True)

@@ -1,0 +1,52 @@
+"""Commands in processes of their own, which can be killed with all that they have started."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+TESTS = Path(__file__).parent
+
+
+def start(*arguments: str, before: tuple[str, ...] = (), **variables: str) -> subprocess.Popen:
+    """Python with these arguments, in a session of its own so that all of it can be killed."""
+    path = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **variables}
+    return subprocess.Popen(
+        [*before, sys.executable, *arguments], env=environment, text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def end(process: subprocess.Popen, timeout: int = 300) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr; kills the process with its children if it takes too long."""
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except BaseException:
+        kill(process)
+        raise
+    return process.returncode, out, err
+
+
+def kill(process: subprocess.Popen) -> None:
+    """The process and all that it has started, which torchrun's children are too."""
+    for pid in [process.pid, *children(process.pid)]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.communicate()
+
+
+def children(parent: int) -> list[int]:
+    """Processes below one, nearest first."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == parent:
+            pid = int(path.parent.name)
+            found += [pid, *children(pid)]
+    return found
