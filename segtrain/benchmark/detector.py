@@ -109,7 +109,7 @@ def our_side(
         optimizer, _ = make(config["optimizer"] | {"lr": STILL})(model, max_steps=1000)
 
         def call() -> None:
-            with autocast(config, device):
+            with autocast(resolve_precision(config["trainer"]), device):
                 outputs = model(images, targets)
             sum(loss(outputs).values()).backward()
             optimizer.step()
@@ -124,7 +124,7 @@ def our_test(config: dict, device: torch.device, model: nn.Module, image: Tensor
     """One image to run-length codes."""
     side = min(image.shape[1:])
     detect = make(config["inference"] | {"short_sides": [side], "long_side": 10**6})
-    with torch.no_grad(), autocast(config, device):
+    with torch.no_grad(), autocast(resolve_precision(config["trainer"]), device):
         (found,) = detect(model, [image])
     masks, boxes = (found[key].float().cpu().numpy() for key in ("masks", "boxes"))
     paste(masks, boxes, tuple(image.shape[1:]), MASK_THRESHOLD)
@@ -142,7 +142,7 @@ def peer_side(
         if what == "test":
 
             def test() -> None:
-                with torch.no_grad(), autocast(config, device):
+                with torch.no_grad(), autocast(resolve_precision(config["trainer"]), device):
                     (found,) = model(images[:1])
                 (found["masks"] > MASK_THRESHOLD).cpu()
 
@@ -158,7 +158,7 @@ def peer_side(
         optimizer = SGD(model.parameters(), lr=STILL, momentum=0.9, weight_decay=1e-4)
 
         def call() -> None:
-            with autocast(config, device):
+            with autocast(resolve_precision(config["trainer"]), device):
                 losses = model(images, targets)
             sum(losses.values()).backward()
             optimizer.step()

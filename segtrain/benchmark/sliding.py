@@ -44,7 +44,7 @@ def sliding_speed(
     for count in crops_at_once:
         window = SlidingWindow(crop_size, stride, "probabilities", count, "device")
         ways[f"segtrain, {count} at once"] = partial(window, model, picture[None], None)
-    with torch.no_grad(), autocast(config, device):
+    with torch.no_grad(), autocast(resolve_precision(config["trainer"]), device):
         seconds = alternate(ways, rounds)
         results = {name: way() for name, way in ways.items()}
     plain = next(iter(ways))
