@@ -13,17 +13,26 @@ from segtrain.cli.table import as_paths
 from segtrain.errors import UserError
 from segtrain.plan.cost import Cost, cost
 from segtrain.plan.jobs import Target, targets
+from segtrain.plan.scaling import Links, Scaled, Training
 from segtrain.plan.sheets import (
     counted,
     data_sheet,
     download_bytes,
+    scaling_sheet,
     target_sheet,
     timed,
     total_seconds,
     training_sheet,
     weight_sheet,
 )
-from segtrain.plan.speed import device_name, measure_speed, speed_key, stored_speed
+from segtrain.plan.speed import (
+    device_name,
+    images_a_step,
+    measure_speed,
+    speed_key,
+    stored_speed,
+)
+from segtrain.plan.work import work
 from segtrain.table import wording
 from segtrain.table.published import read_published
 from segtrain.table.sheet import Sheet
@@ -44,19 +53,28 @@ def run(config: dict, run_dir: Path) -> None:
     for path in outputs:
         if path.suffix not in ENDINGS:
             raise UserError(f"output={path}: expected a name that ends in {', '.join(ENDINGS)}")
+    gpus = as_numbers(config)
     wanted = find_targets(config["experiments"])
     costs = find_costs(wanted, config["overrides"])
     speeds = find_speeds(list(costs.values()), config["measure_speed"], config["measure_seconds"])
     device = device_name(next(iter(costs.values())).config["trainer"])
     share = len(config["seeds"] or [None])
-    trainings = training_sheet(list(costs.values()), speeds, device)
     every = list(costs.values())
-    sheets = [target_sheet(wanted, costs, speeds, share), trainings, data_sheet(every),
+    trainings = training_sheet(every, speeds, device)
+    scaled = find_scaled(every, speeds, config, gpus) if gpus else {}
+    reached = (
+        f"{config['tflops']} TFLOP/s in training"
+        if config["tflops"]
+        else f"the step times of {device}"
+    )
+    speed = f"{reached}, {config['bandwidth']} GB/s and {config['latency']} µs between GPUs"
+    sheets = [target_sheet(wanted, costs, speeds, share), trainings,
+              scaling_sheet(every, scaled, speed), data_sheet(every),
               weight_sheet(every)]  # fmt: skip
     sheets = [sheet for sheet in sheets if sheet.rows]
     for sheet in sheets:
         print_sheet(sheet)
-    total = totals(every, speeds, share)
+    total = totals(every, speeds, share) | scaled_totals(every, scaled, gpus, share)
     for name, text in total.items():
         print(f"{name:<12}{text}")
     write(outputs, sheets, trainings, total)
@@ -111,6 +129,69 @@ def find_speeds(costs: Sequence[Cost], measure: bool | None, seconds: float) -> 
         if stored is not None:
             known[c.experiment] = stored
     return known
+
+
+def as_numbers(config: dict) -> list[int]:
+    """`gpus=8` or `gpus=[1,8,64]`.
+
+    Raises:
+        UserError: one of the options of the model cannot be.
+    """
+    gpus = [config["gpus"]] if isinstance(config["gpus"], int) else config["gpus"] or []
+    if not isinstance(gpus, list) or not all(type(n) is int and n > 0 for n in gpus):
+        raise UserError(f"gpus={config['gpus']}: expected numbers of GPUs, such as [1,8,64]")
+    for key in ("tflops", "bandwidth", "latency"):
+        value = config[key]
+        if value is None and key == "tflops":
+            continue
+        if not isinstance(value, int | float) or value < 0 or (value == 0 and key != "latency"):
+            raise UserError(f"{key}={value}: expected a number above 0")
+    return list(dict.fromkeys(gpus))
+
+
+def find_scaled(
+    costs: Sequence[Cost], speeds: dict[str, dict], config: dict, gpus: Sequence[int]
+) -> dict[str, list[Scaled]]:
+    """Every training on each number of GPUs, by experiment, where its speed is known."""
+    links = Links(1e9 * config["bandwidth"], 1e-6 * config["latency"])
+    found = {}
+    for c in costs:
+        speed = speeds.get(c.experiment)
+        if config["tflops"] is None and speed is None:
+            continue
+        try:
+            of_image = work(c.config)
+        except RuntimeError as error:
+            logger.warning("counting    %s: %s", c.experiment, str(error).partition("\n")[0])
+            continue
+        if config["tflops"] is None:
+            seconds = speed["seconds"] / images_a_step(c.config)
+        else:
+            seconds = of_image.operations / (1e12 * config["tflops"])
+        training = Training(c.config["batch_size"], c.config["trainer"]["accumulate_grad_batches"],
+                            c.steps, c.parameters, c.optimizer_states, of_image,
+                            seconds)  # fmt: skip
+        found[c.experiment] = [Scaled(training, links, number) for number in gpus]
+    return found
+
+
+def scaled_totals(
+    costs: Sequence[Cost], scaled: dict[str, list[Scaled]], gpus: Sequence[int], share: int
+) -> dict[str, str]:
+    """A last line for each number of GPUs: the trainings one after the other."""
+    lines = {}
+    for position, number in enumerate(gpus):
+        known = [scaled[c.experiment][position] for c in costs if c.experiment in scaled]
+        known = [one for one in known if one.seconds is not None]
+        seconds = share * sum(one.seconds for one in known)
+        hours = share * sum(one.devices * one.seconds for one in known) / 3600
+        left = len(costs) - len(known)
+        lines[f"{number} GPU{'s' if number > 1 else ''}"] = (
+            ("≤ " if any(c.at_most for c in costs) else "")
+            + f"{wording.duration(seconds)}, {wording.large(hours)} GPU hours in use"
+            + (f"; not known for {left}, give tflops or measure_speed" if left else "")
+        )
+    return lines
 
 
 def totals(costs: Sequence[Cost], speeds: dict[str, dict], share: int) -> dict[str, str]:

@@ -51,8 +51,21 @@ class Cost:
     @property
     def checkpoint_bytes(self) -> int:
         """Of its checkpoints, with the optimiser's state: about."""
-        states = 2 if "adam" in str(self.config["optimizer"]).lower() else 1
-        return CHECKPOINTS * FLOAT * (1 + states) * self.parameters
+        return CHECKPOINTS * FLOAT * (1 + self.optimizer_states) * self.parameters
+
+    @property
+    def optimizer_states(self) -> int:
+        """Numbers that the optimiser keeps for each parameter."""
+        return 2 if "adam" in str(self.config["optimizer"]).lower() else 1
+
+    @property
+    def image_bytes(self) -> float | None:
+        """Of a training image and its labels on disk, at most; None where they are drawn.
+
+        All archives over the training images: the archives hold other splits' as well.
+        """
+        count, _ = published_count(self.config, self.config["dataset"]["splits"]["train"])
+        return self.data.archive_bytes / count if count and self.data.archive_bytes else None
 
     def seconds(self, a_step: float) -> float | None:
         """Of all its steps, given those of a forward pass and what belongs to it."""

@@ -25,6 +25,7 @@ class DataState(NamedTuple):
         state: embedded, absent, incomplete, present or verified.
         remedy: what to do; may be empty.
         archives: (address, gigabytes) of what is still to be fetched; gigabytes may be None.
+        archive_bytes: of all archives that it needs, about.
     """
 
     name: str
@@ -32,6 +33,7 @@ class DataState(NamedTuple):
     state: str
     remedy: str
     archives: tuple[tuple[str, float | None], ...]
+    archive_bytes: float
 
 
 class WeightState(NamedTuple):
@@ -55,7 +57,7 @@ def data_state(config: dict, choice: str) -> DataState:
     """
     root = config["dataset"]["source"].get("root")
     if root is None:
-        return DataState(choice, None, "embedded", "", ())
+        return DataState(choice, None, "embedded", "", (), 0.0)
     data = build_data(config)
     name = choice
     if data.preparation is None:  # another view of a set that is prepared under its own name
@@ -65,16 +67,17 @@ def data_state(config: dict, choice: str) -> DataState:
     needed = [a for a in (preparation.archives if preparation else []) if not a.optional]
     missing = [a for a in needed if not is_there(a, Path(preparation.root))]
     archives = tuple((archive.url, archive.gigabytes) for archive in missing)
+    size = 1e9 * sum(archive.gigabytes or 0 for archive in needed)
     prepare = f"segtrain prepare dataset={name}"
     unreadable = [split for split in data.splits.values() if not is_readable(data, split)]
     if not unreadable:
         if is_verified(name):
-            return DataState(choice, root, "verified", "", ())
-        return DataState(choice, root, "present", f"to verify: {prepare}", ())
+            return DataState(choice, root, "verified", "", (), size)
+        return DataState(choice, root, "present", f"to verify: {prepare}", (), size)
     if Path(root).is_dir() and (not needed or len(missing) < len(needed)):
         lacking = ", ".join(dict.fromkeys(unreadable))
-        return DataState(choice, root, "incomplete", f"no {lacking}: {prepare}", archives)
-    return DataState(choice, root, "absent", prepare, archives)
+        return DataState(choice, root, "incomplete", f"no {lacking}: {prepare}", archives, size)
+    return DataState(choice, root, "absent", prepare, archives, size)
 
 
 def is_readable(data: SegmentationData, split: str) -> bool:

@@ -1,4 +1,4 @@
-"""A plan as sheets: what is wanted, the trainings, the data sets and the weights."""
+"""A plan as sheets: what is wanted, the trainings, on several GPUs, data sets and weights."""
 
 import math
 from collections import defaultdict
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from segtrain.plan.cost import Cost
 from segtrain.plan.jobs import Target
+from segtrain.plan.scaling import Scaled
 from segtrain.table import wording
 from segtrain.table.sheet import Cell, Column, Sheet
 
@@ -63,6 +64,51 @@ def training_sheet(costs: Sequence[Cost], speeds: dict[str, dict], device: str) 
              "recipe's size where they are smaller; loading and validation come on top. Disk: "
              "checkpoints."]  # fmt: skip
     return Sheet("trainings", "Trainings", columns, rows, notes)
+
+
+def scaling_sheet(costs: Sequence[Cost], found: dict[str, list[Scaled]], speed: str) -> Sheet:
+    """One row for each training and number of devices.
+
+    Args:
+        costs: of the trainings.
+        found: by experiment; experiments of which too little is known are left out.
+        speed: what a device is taken to compute.
+    """
+    columns = (Column("experiment", "training"), Column("gpus", "GPUs", True),
+               Column("used", "used", True), Column("batch", "images each", True),
+               Column("step_time", "s/step", True), Column("time", "time", True),
+               Column("gpu_hours", "GPU hours", True), Column("efficiency", "busy %", True),
+               Column("memory", "memory", True), Column("gradients", "gradients MB/s", True),
+               Column("data", "data MB/s", True),
+               Column("operations", "GFLOPs an image", True))  # fmt: skip
+    rows = []
+    for c in costs:
+        bound = "≤ " if c.at_most else ""
+        for scaled in found.get(c.experiment, ()):
+            seconds, data = scaled.seconds, c.image_bytes
+            hours = None if seconds is None else scaled.devices * seconds / 3600
+            data = None if data is None else data * scaled.images_per_second
+            rows.append([
+                Cell(c.experiment), Cell(str(scaled.given), scaled.given),
+                Cell(str(scaled.devices), scaled.devices), Cell(str(scaled.images), scaled.images),
+                Cell(f"{scaled.step:.3g}", scaled.step),
+                Cell("-" if seconds is None else bound + wording.duration(seconds), seconds),
+                Cell("-" if hours is None else bound + wording.large(hours), hours),
+                Cell(wording.percent(scaled.efficiency, 0), scaled.efficiency),
+                Cell(wording.gigabytes(scaled.memory), scaled.memory),
+                Cell(wording.large(scaled.traffic / 1e6), scaled.traffic),
+                Cell("-" if data is None else "≤ " + wording.large(data / 1e6), data),
+                Cell(wording.large(scaled.training.work.operations / 1e9),
+                     scaled.training.work.operations),
+            ])  # fmt: skip
+    notes = [
+        f"With {speed}. The batch stays the recipe's, so only so many GPUs are used as it can be "
+        "shared out over evenly. Memory: weights, gradients, the optimiser's state and what "
+        "autograd keeps (bfloat16 with precision=auto), without workspaces. Gradients: sent by "
+        "each GPU, and received. Data: read by all, before decoding. Loading and validation come "
+        "on top."
+    ]
+    return Sheet("scaling", "On several GPUs", columns, rows, notes)
 
 
 def data_sheet(costs: Sequence[Cost]) -> Sheet:

@@ -87,10 +87,54 @@ def test_shapes_are_timed_and_the_time_is_kept(segtrain):
     assert "timing  " in once_more
 
 
+def test_on_several_gpus(segtrain):
+    """A batch of 4 is for four GPUs at most; time of computing is shared, the rest comes on top."""
+    chosen = ["experiments=deeplabv3_shapes", "batch_size=4", "trainer.max_steps=1000"]
+    plan = planned(segtrain, *chosen, "gpus=[1,2,8]", "tflops=0.1", "bandwidth=1000", "latency=0",
+                   "seeds=[1,2]")  # fmt: skip
+    assert "counting    deeplabv3_shapes" in plan["out"]
+    one, two, eight = plan["scaling"]
+    assert [row["used"] for row in (one, two, eight)] == [1, 2, 4]
+    assert [row["gpus"] for row in (one, two, eight)] == [1, 2, 8]
+    assert [row["batch"] for row in (one, two, eight)] == [4, 2, 1]
+    assert one["step_time"] == pytest.approx(4 * one["operations"] / 0.1e12)
+    assert one["time"] == pytest.approx(1000 * one["step_time"])
+    assert two["step_time"] == pytest.approx(one["step_time"] / 2, rel=0.01)
+    assert eight["gpu_hours"] == pytest.approx(one["gpu_hours"], rel=0.01)
+    assert one["gradients"] == 0 < two["gradients"] < eight["gradients"]
+    assert one["memory"] > eight["memory"]
+    assert one["data"] == "-"  # drawn
+    hours = f"{2 * eight['gpu_hours']:.3g} GPU hours"
+    assert plan["totals"]["8 GPUs"].endswith(f"{hours} in use")
+    again = planned(segtrain, *chosen, "gpus=8", "tflops=0.1")
+    assert "counting" not in again["out"]
+    assert [row["used"] for row in again["scaling"]] == [4]
+
+
+def test_several_gpus_from_the_time_of_a_step(segtrain):
+    chosen = ["experiments=deeplabv3_shapes", "trainer.accelerator=cpu", "batch_size=2", "gpus=1"]
+    code, _, err = segtrain("plan", *chosen, "output=plan.json")
+    assert code == 0, err
+    plan = json.loads(Path("plan.json").read_text())
+    (training,), (scaled,) = plan["trainings"], plan["scaling"]
+    assert scaled["step_time"] == pytest.approx(float(training["step_time"]), rel=0.01)
+    unknown = planned(segtrain, "experiments=deeplabv3_shapes", "batch_size=4", "gpus=8")
+    assert "scaling" not in unknown
+    assert "not known for 1, give tflops or measure_speed" in unknown["totals"]["8 GPUs"]
+
+
+def test_bytes_read_of_a_set_that_is_not_here(segtrain):
+    plan = planned(segtrain, "experiments=deeplabv3_cityscapes", "gpus=8", "tflops=60")
+    (row,) = plan["scaling"]
+    assert row["used"] == 8
+    assert row["data"] == pytest.approx(11.9e9 / 2975 * 16 / row["step_time"])
+
+
 @pytest.mark.parametrize("width", [100, 160])
 def test_fits_the_terminal(segtrain, monkeypatch, width):
     monkeypatch.setenv("COLUMNS", str(width))
-    plan = planned(segtrain, "experiments=[deeplabv3_voc_coco,encnet_context]")
+    plan = planned(segtrain, "experiments=[deeplabv3_voc_coco,encnet_context]",
+                   "gpus=[1,8]", "tflops=60")  # fmt: skip
     table = plan["out"].split("total  ")[0]
     assert max(map(len, table.splitlines())) <= width
 
@@ -102,6 +146,10 @@ def test_fits_the_terminal(segtrain, monkeypatch, width):
         (["experiment=pspnet_voc"], ["experiments=[...]"]),
         (["experiments=pspnet_voc", "trainer.max_stepz=1"], ["max_stepz", "nearest: max_steps"]),
         (["experiments=pspnet_voc", "fcn8s_voc:seed=1"], ["fcn8s_voc", "are pspnet_voc"]),
+        (["gpus=[0]"], ["gpus=[0]", "[1,8,64]"]),
+        (["gpus=eight"], ["gpus=eight"]),
+        (["gpus=8", "tflops=0"], ["tflops=0", "above 0"]),
+        (["gpus=8", "bandwidth=fast"], ["bandwidth=fast"]),
         (["output=plan.pdf"], ["output=plan.pdf", ".json"]),
     ],
 )

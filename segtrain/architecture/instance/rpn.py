@@ -98,7 +98,7 @@ class RegionProposals(nn.Module):
             sizes: height and width of each image without its padding.
             targets: of each image, in training.
         """
-        levels = [self._score(m) for m in maps]
+        levels = [self.score(m) for m in maps]
         anchors = self._anchors(maps)
         with torch.no_grad():
             proposals = self._propose(levels, anchors, sizes)
@@ -107,8 +107,8 @@ class RegionProposals(nn.Module):
         objectness, deltas = (torch.cat(parts, 1) for parts in zip(*levels, strict=True))
         return proposals, self._examples(objectness, deltas, torch.cat(anchors), targets)
 
-    def _score(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, C, h, w) -> (N, h * w * A) and (N, h * w * A, 4)."""
+    def score(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, C, h, w) -> objectness (N, h * w * A) and offsets (N, h * w * A, 4)."""
         hidden = self.conv(x).relu()
         objectness = self.objectness(hidden).permute(0, 2, 3, 1).flatten(1)
         deltas = self.deltas(hidden).permute(0, 2, 3, 1).reshape(len(x), -1, 4)
