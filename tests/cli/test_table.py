@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from browser import WIDTHS, complaints, look, overflows, requests
 from tabling import training, write_results
 
 
@@ -120,6 +121,34 @@ def test_sorted_by_any_column(segtrain, runs, order, first):
     assert code == 0, err
     names = re.findall(r"^ (deeplabv3_voc|pspnet_voc)", out, re.MULTILINE)
     assert names[0] == first
+
+
+@pytest.mark.parametrize("layout", ["runs", "published"])
+def test_page_in_the_browser(segtrain, runs, chromium, layout):
+    code, _, err = segtrain("table", f"layout={layout}", "output=t/t.html")
+    assert code == 0, err
+    for width in WIDTHS:
+        for dark in (False, True):
+            look(chromium, Path("t/t.html"), width, dark)
+            assert complaints(chromium) == []
+            assert requests(chromium) == []
+            assert not overflows(chromium)
+    link = chromium.find_element("css selector", "td a[href$='m/1/report.html']")
+    chromium.execute_script("arguments[0].click()", link)
+    assert chromium.find_element("css selector", "p").text == "report"
+
+
+def test_page_is_sorted_by_a_click(segtrain, runs, chromium):
+    assert segtrain("table", "layout=runs", "output=t.html")[0] == 0
+    look(chromium, Path("t.html"))
+    table = chromium.find_element("css selector", "table")
+    (head,) = [th for th in table.find_elements("css selector", "th") if "score" in th.text]
+    seen = set()
+    for _ in range(2):
+        head.find_element("css selector", "button").click()
+        rows = table.find_elements("css selector", "tbody tr")
+        seen.add(tuple(row.find_element("css selector", "td, th").text for row in rows))
+    assert seen == {("deeplabv3_voc", "pspnet_voc"), ("pspnet_voc", "deeplabv3_voc")}
 
 
 @pytest.mark.parametrize("width", [80, 100, 160])
