@@ -13,6 +13,8 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores already
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+if not Path("/dev/nvidiactl").exists():  # no GPU: Triton's own interpreter runs kernels
+    os.environ["TRITON_INTERPRET"] = "1"
 for variable in ("COLUMNS", "LINES", "FORCE_COLOR"):  # the terminal of whoever runs the tests
     os.environ.pop(variable, None)
 

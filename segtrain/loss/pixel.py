@@ -54,6 +54,15 @@ class CrossEntropy(nn.Module):
         """As `forward`, of a part of the batch; all pixels count."""
         return self(logits, target)
 
+    def of_losses(self, losses: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """As `forward` without smoothing, from every pixel's loss (N, H, W), 0 where it is void."""
+        target = target.long()
+        valid = target != self.ignore_index
+        if self.class_weights is None:
+            return losses.sum(), valid.sum()
+        weight = self.class_weights[target.where(valid, 0)] * valid
+        return (losses * weight).sum(), weight.sum()
+
 
 class OhemCrossEntropy(nn.Module):
     """Cross-entropy over the hard valid pixels: online hard example mining.
@@ -91,7 +100,10 @@ class OhemCrossEntropy(nn.Module):
 
         Both are 0 where every pixel is void.
         """
-        losses = self.losses(logits, target)
+        return self.of_losses(self.losses(logits, target), target)
+
+    def of_losses(self, losses: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """As `forward`, from every pixel's loss (N, H, W), 0 where it is void."""
         weight = self.select(losses.detach(), target)
         return (losses * weight).sum(), weight.sum()
 

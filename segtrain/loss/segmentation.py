@@ -1,6 +1,7 @@
 """The loss of a semantic network: pixel, region and presence terms, weighted and summed."""
 
 from collections.abc import Callable
+from importlib.util import find_spec
 
 import torch
 import torch.distributed as dist
@@ -12,6 +13,8 @@ from segtrain.errors import UserError
 from segtrain.loss.strips import SumOverStrips, pixel_losses
 
 LARGE = 2**26  # bytes
+# How pixel terms are worked out, and the method of the pixel loss that it takes.
+FORMS = {"whole": "forward", "strips": "weighted", "fused": "of_losses"}
 
 
 class SegmentationLoss(nn.Module):
@@ -22,7 +25,7 @@ class SegmentationLoss(nn.Module):
 
     Args:
         pixel: (ignore_index) -> pixel loss that returns (sum, weight). One without `weighted` (see
-            `loss.pixel`) is never worked out strip by strip.
+            `loss.pixel`) is never worked out strip by strip, one without `of_losses` never fused.
         region: (ignore_index) -> loss of the main scores as a whole that returns a scalar, such as
             Dice; or None.
         aux_weight: factor of the auxiliary head's term.
@@ -33,8 +36,12 @@ class SegmentationLoss(nn.Module):
         normalize: whether pixel terms are means over pixels; if not, sums over pixels and means
             over images, as Caffe's un-normalised loss.
         ignore_index: void.
-        strips: whether pixel terms are worked out strip by strip, which takes little memory; None:
-            where a term's scores would take more than LARGE bytes at full resolution.
+        form: of pixel terms: `whole`; `strips`, one after the other, which takes little memory;
+            `fused`, two kernels on a GPU, which takes less; None: strips where a term's scores
+            would take more than LARGE bytes at full resolution, else whole.
+
+    Raises:
+        UserError: there is no such form, or not of this pixel loss.
     """
 
     def __init__(
@@ -47,24 +54,21 @@ class SegmentationLoss(nn.Module):
         resize: str,
         normalize: bool,
         ignore_index: int,
-        strips: bool | None = None,
+        form: str | None = None,
     ) -> None:
         super().__init__()
         if resize not in ("logits", "labels"):
             raise UserError(f"loss.resize={resize}: expected logits or labels")
         self.pixel = pixel(ignore_index=ignore_index)
-        if strips and not hasattr(self.pixel, "weighted"):
-            raise UserError(
-                f"loss.strips=true: {type(self.pixel).__name__} has no method 'weighted', which "
-                "works out a strip; use loss.strips=null"
-            )
+        if form is not None:
+            self._check(form)
         self.region = None if region is None else region(ignore_index=ignore_index)
         self.aux_weight = aux_weight
         self.region_weight = region_weight
         self.presence_weight = presence_weight
         self.resize = resize
         self.normalize = normalize
-        self.strips = strips
+        self.form = form
         self.ignore_index = ignore_index
 
     def forward(self, outputs: Outputs, target: Tensor) -> dict[str, Tensor]:
@@ -92,8 +96,30 @@ class SegmentationLoss(nn.Module):
             return logits, nearest_labels(target, logits.shape[2:], align_corners)
         return resize(logits, target.shape[1:], align_corners), target
 
+    def _check(self, form: str) -> None:
+        if form not in FORMS:
+            raise UserError(f"loss.form={form}: expected null or one of {', '.join(FORMS)}")
+        if not hasattr(self.pixel, FORMS[form]):
+            raise UserError(
+                f"loss.form={form}: {type(self.pixel).__name__} has no method '{FORMS[form]}', "
+                "which it takes; use loss.form=null"
+            )
+        if form == "fused" and getattr(self.pixel, "label_smoothing", 0):
+            raise UserError(
+                f"loss.form=fused: loss.pixel.label_smoothing={self.pixel.label_smoothing} needs "
+                "the scores of all classes; use loss.form=strips"
+            )
+        if form == "fused" and find_spec("triton") is None:
+            raise UserError("loss.form=fused: Triton is not installed; use loss.form=null")
+
     def _pixel_term(self, logits: Tensor, target: Tensor, align_corners: bool) -> Tensor:
-        if logits.requires_grad and self._by_strips(logits, target):
+        form = self._form_of(logits, target)
+        if form == "fused":
+            from segtrain.loss.fused import cross_entropy  # Triton is not there on every system
+
+            losses = cross_entropy(logits, target, align_corners, self.ignore_index)
+            total, weight = self.pixel.of_losses(losses, target)
+        elif form == "strips":
             chosen = None
             if not self.pixel.separable:
                 losses = pixel_losses(logits.detach(), target, align_corners, self.pixel.losses)
@@ -107,12 +133,16 @@ class SegmentationLoss(nn.Module):
             return total / len(logits)
         return total / mean_over_processes(weight).clamp(min=1e-6)
 
-    def _by_strips(self, logits: Tensor, target: Tensor) -> bool:
-        if self.resize == "labels" or not hasattr(self.pixel, "weighted"):
-            return False  # full-resolution scores do not come about, or are needed
-        if self.strips is None:
-            return 4 * logits.shape[1] * target.numel() > LARGE
-        return self.strips
+    def _form_of(self, logits: Tensor, target: Tensor) -> str:
+        """How a term is worked out."""
+        if self.resize == "labels":
+            return "whole"  # full-resolution scores do not come about
+        if self.form == "fused":
+            return "fused"
+        if not logits.requires_grad or not hasattr(self.pixel, "weighted"):
+            return "whole"
+        is_large = 4 * logits.shape[1] * target.numel() > LARGE
+        return self.form or ("strips" if is_large else "whole")
 
 
 def nearest_labels(target: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:

@@ -227,4 +227,11 @@ def test_a_pixel_loss_needs_no_more_than_forward(monkeypatch):
     ours = SegmentationLoss(lambda ignore_index: CrossEntropy(None, 0.0, 255), **settings)
     torch.testing.assert_close(own, ours(outputs, target)["main"])
     with pytest.raises(UserError, match="Plain has no method 'weighted'"):
-        SegmentationLoss(lambda ignore_index: Plain(), **settings, strips=True)
+        SegmentationLoss(lambda ignore_index: Plain(), **settings, form="strips")
+    with pytest.raises(UserError, match="Plain has no method 'of_losses'"):
+        SegmentationLoss(lambda ignore_index: Plain(), **settings, form="fused")
+
+
+def test_unknown_form():
+    with pytest.raises(UserError, match="loss.form=strip: expected null or one of whole, strips"):
+        make(form="strip")

@@ -41,9 +41,9 @@ def test_loss_and_gradients_are_those_of_the_plain_form(name, weighted, align_co
     target[0, :9], target[1] = 255, 255
     outputs = {"logits": torch.randn(3, 5, 5, 7), "aux": torch.randn(3, 5, 3, 4)}
     results = []
-    for by_strips in (False, True):
+    for form in ("whole", "strips"):
         leaves = {key: value.clone().requires_grad_() for key, value in outputs.items()}
-        loss = make(node | {"strips": by_strips}, ignore_index=255)
+        loss = make(node | {"form": form}, ignore_index=255)
         terms = loss({**leaves, "align_corners": align_corners}, target)
         (3 * sum(terms.values())).backward()
         results.append((terms, [leaf.grad for leaf in leaves.values()]))
@@ -55,7 +55,7 @@ def test_loss_and_gradients_are_those_of_the_plain_form(name, weighted, align_co
 
 
 def test_void_alone_is_zero_with_zero_gradient():
-    loss = make(composed("loss=ohem")["loss"] | {"strips": True}, ignore_index=255)
+    loss = make(composed("loss=ohem")["loss"] | {"form": "strips"}, ignore_index=255)
     logits = torch.randn(1, 3, 4, 4, requires_grad=True)
     terms = loss({"logits": logits, "align_corners": False}, torch.full((1, 8, 8), 255))
     terms["main"].backward()
@@ -85,20 +85,20 @@ def test_memory():
 import resource, sys, torch
 from segtrain.loss.pixel import CrossEntropy
 from segtrain.loss.segmentation import SegmentationLoss
-make = lambda strips: SegmentationLoss(lambda ignore_index: CrossEntropy(None, 0.0, ignore_index),
-    None, 0.4, 1.0, 0.2, "logits", True, 255, strips)
-def step(side, strips):
+make = lambda form: SegmentationLoss(lambda ignore_index: CrossEntropy(None, 0.0, ignore_index),
+    None, 0.4, 1.0, 0.2, "logits", True, 255, form)
+def step(side, form):
     logits = torch.randn(4, 60, side // 8, side // 8, requires_grad=True)
     target = torch.zeros(4, side, side, dtype=torch.uint8)
-    make(strips)({"logits": logits, "align_corners": False}, target)["main"].backward()
-step(64, True); step(64, False)
+    make(form)({"logits": logits, "align_corners": False}, target)["main"].backward()
+step(64, "strips"); step(64, "whole")
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-step(384, sys.argv[1] == "True")
+step(384, sys.argv[1])
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
     peaks = [
-        int(subprocess.run([sys.executable, "-c", code, str(by_strips)], check=True,
+        int(subprocess.run([sys.executable, "-c", code, form], check=True,
                            capture_output=True, text=True).stdout)
-        for by_strips in (False, True)
+        for form in ("whole", "strips")
     ]  # fmt: skip
     assert peaks[1] <= peaks[0] / 3

@@ -40,7 +40,7 @@ def test_networks(name):
 
 @pytest.mark.parametrize("name", ["cross_entropy", "ohem", "dice"])
 @pytest.mark.parametrize(
-    "override", ["seed=1", "loss.strips=true", "loss.pixel.class_weights=[1,2,1,3,1]"]
+    "override", ["seed=1", "loss.form=strips", "loss.pixel.class_weights=[1,2,1,3,1]"]
 )
 def test_losses(name, override):
     assert name in options("loss")
