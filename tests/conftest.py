@@ -31,7 +31,10 @@ TINY = [
     "trainer.val_every_n_steps=4",
     "trainer.log_every_n_steps=2",
     "batch_size=4",
+    "report=null",
 ]
+# The same with a report, which takes as long as the training.
+REPORTED = [override for override in TINY if override != "report=null"]
 
 # What takes the place of `experiment=` and the sizes in TINY for networks that find instances.
 TINY_INSTANCES = [

@@ -71,6 +71,7 @@ def test_same_detections_on_a_real_image(pair, real_data):
     assert_same_detections(pair, read_image(str(path))[:, ::3, ::3])
 
 
+@pytest.mark.slow
 def test_same_detections_on_a_texture(pair):
     draw = torch.Generator().manual_seed(1)
     coarse = torch.randint(0, 256, (1, 3, 9, 9), generator=draw).float()

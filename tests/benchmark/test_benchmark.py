@@ -119,6 +119,7 @@ def test_step_against_smp(segtrain):
     assert "smp" in out
 
 
+@pytest.mark.slow
 def test_step_with_another_network(segtrain):
     code, _, err = segtrain(
         "benchmark", "measure=step", "architecture=deeplabv3", "measure.size=[33, 33]",
@@ -161,6 +162,7 @@ def test_networks_that_find_instances_are_measured_otherwise(segtrain):
     assert "measure=training" in err
 
 
+@pytest.mark.slow
 def test_a_peer_in_another_precision(segtrain):
     settings = [*FAST["step"], "trainer.precision=32-true", "measure.peer_precision=bf16-mixed"]
     assert segtrain("benchmark", "measure=step", *settings)[0] == 0

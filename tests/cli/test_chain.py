@@ -134,7 +134,7 @@ def assert_second_started_from_first(folder: Path) -> None:
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
 
 
-def test_a_chain_of_two_stages(installed):
+def test_a_chain_of_two_stages(installed, segtrain):
     code, out, err = finished(
         installed("chain", "experiment=second", *SMALL, "trainer.max_steps=2",
                   "first:trainer.max_steps=3", "trainer.val_every_n_steps=1")
@@ -157,13 +157,14 @@ def test_a_chain_of_two_stages(installed):
     # The folder reads as the last stage's run, also where it was moved to.
     assert results_of(folder) == second
     moved = folder.rename("moved")
-    code, _, err = finished(
-        installed("evaluate", f"run={moved}", "hydra.run.dir=again", "trainer.accelerator=cpu")
+    code, _, err = segtrain(
+        "evaluate", f"run={moved}", "hydra.run.dir=again", "trainer.accelerator=cpu"
     )
     assert code == 0, err
     assert results_of(Path("again"))["metrics"] == second["metrics"]
 
 
+@pytest.mark.slow
 def test_interrupted_and_resumed(installed):
     """SIGINT to the chain saves the running stage; what is done is not done again."""
     chain = installed(

@@ -129,7 +129,9 @@ def process(*arguments: str, launcher: tuple[str, ...]) -> subprocess.CompletedP
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("experiment", ["mask_rcnn_shapes", "fpn_shapes"])
+@pytest.mark.parametrize(
+    "experiment", ["mask_rcnn_shapes", pytest.param("fpn_shapes", marks=pytest.mark.slow)]
+)
 def test_scores_are_identical_on_1_and_2_processes(segtrain, experiment):
     """To the last digit, on every process, with a share of images that is not even."""
     assert segtrain(*tiny(experiment), "hydra.run.dir=outputs/run")[0] == 0
@@ -149,6 +151,7 @@ def test_scores_are_identical_on_1_and_2_processes(segtrain, experiment):
     assert scores[0] == scores[1] == scores[2]
 
 
+@pytest.mark.slow
 def test_training_on_two_processes(segtrain):
     """One of them may have no object in a step: no parameter may wait for a gradient."""
     done = process(

@@ -48,6 +48,7 @@ def trained(run: Path, other: Path) -> None:
     assert results_of(run)["metrics"] == results_of(other)["metrics"]
 
 
+@pytest.mark.slow
 def test_killed_process_lets_torchrun_start_again_in_the_same_run_folder():
     whole = start("-m", "segtrain", *TEN, "trainer.devices=2", "hydra.run.dir=outputs/whole")
     job = start(

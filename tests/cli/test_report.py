@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import yaml
 from browser import complaints, look, requests
-from conftest import TINY, TINY_INSTANCES, only_run, results_of, small_network
+from conftest import REPORTED, TINY_INSTANCES, only_run, results_of, small_network
 
 from segtrain.report import run_report
 from segtrain.report.record import read_confusion, read_image_scores
 
 INSTANCES = [
-    o for o in TINY if not o.startswith(("experiment", "architecture")) and "size=[" not in o
+    o for o in REPORTED if not o.startswith(("experiment", "architecture")) and "size=[" not in o
 ]
 
 
@@ -22,7 +22,7 @@ def text_of(folder) -> str:
 
 @pytest.fixture
 def run(segtrain):
-    code, out, err = segtrain(*TINY, "hydra.run.dir=outputs/run")
+    code, out, err = segtrain(*REPORTED, "hydra.run.dir=outputs/run")
     assert code == 0, err
     assert "report.html" in out
     assert "WARNING" not in err
@@ -96,13 +96,15 @@ def test_runs_of_older_versions(run, segtrain):
 
 
 def test_no_report_where_none_is_asked_for(segtrain):
-    assert segtrain(*TINY, "report=null", "hydra.run.dir=outputs/run")[0] == 0
+    assert segtrain(*REPORTED, "report=null", "hydra.run.dir=outputs/run")[0] == 0
     assert not (only_run("outputs/run") / "report.html").exists()
     assert (only_run("outputs/run") / "confusion.csv").exists()
 
 
 def test_csv_logs_have_curves_too(segtrain):
-    assert segtrain(*TINY, "logger=csv", "report.examples=0", "hydra.run.dir=outputs/run")[0] == 0
+    assert (
+        segtrain(*REPORTED, "logger=csv", "report.examples=0", "hydra.run.dir=outputs/run")[0] == 0
+    )
     text = text_of(only_run("outputs/run"))
     assert "training loss" in text
     assert "validation" in text
@@ -114,7 +116,7 @@ def test_a_failing_report_is_a_warning(segtrain, monkeypatch):
         raise ZeroDivisionError("no reason")
 
     monkeypatch.setattr(run_report, "heat_map", fail)
-    code, out, err = segtrain(*TINY, "hydra.run.dir=outputs/run")
+    code, out, err = segtrain(*REPORTED, "hydra.run.dir=outputs/run")
     assert code == 0, err
     assert "report.html was not made (ZeroDivisionError: no reason)" in out
     run = only_run("outputs/run")
@@ -130,7 +132,7 @@ def test_a_folder_without_results(segtrain, tmp_path):
 
 def test_the_hash_of_a_configuration_leaves_the_report_out(run, segtrain):
     own = results_of(run)["config_sha256"]
-    assert segtrain(*TINY, "report=null", "hydra.run.dir=outputs/other")[0] == 0
+    assert segtrain(*REPORTED, "report=null", "hydra.run.dir=outputs/other")[0] == 0
     assert results_of(only_run("outputs/other"))["config_sha256"] == own
 
 

@@ -20,24 +20,21 @@ def state_of(folder: str) -> dict:
 
 def test_one_fails_the_rest_goes_on_and_what_is_done_is_kept(segtrain):
     code, out, err = segtrain(
-        "reproduce", "experiments=[deeplabv3_shapes,pspnet_shapes,encnet_shapes]", *SMALL,
+        "reproduce", "experiments=[pspnet_shapes,encnet_shapes]", *SMALL,
         "pspnet_shapes:trainer.max_stepz=1", "hydra.run.dir=all",
     )  # fmt: skip
     assert code == 1
-    assert "1 of 3 failed: pspnet_shapes (exit code 2)" in err
+    assert "1 of 2 failed: pspnet_shapes (exit code 2)" in err
     assert "segtrain reproduce resume=" in err
     jobs = state_of("all")["jobs"]
     assert {name: (job["state"], job["exit_code"]) for name, job in jobs.items()} == {
-        "deeplabv3_shapes": ("done", 0), "pspnet_shapes": ("failed", 2),
-        "encnet_shapes": ("done", 0),
+        "pspnet_shapes": ("failed", 2), "encnet_shapes": ("done", 0),
     }  # fmt: skip
     assert "unknown key 'trainer.max_stepz'" in Path("all/pspnet_shapes.log").read_text()
     assert "all/pspnet_shapes.log" in out
     assert "step 4/4" in Path("all/encnet_shapes.log").read_text()
-    scores = {name: results_of(Path("all") / name)["metrics"]["miou"]
-              for name in ("deeplabv3_shapes", "encnet_shapes")}  # fmt: skip
-    table = Path("all/table.md").read_text()
-    assert all(f"{100 * score:.2f}" in table for score in scores.values())
+    score = results_of(Path("all/encnet_shapes"))["metrics"]["miou"]
+    assert f"{100 * score:.2f}" in Path("all/table.md").read_text()
     assert Path("all/table.html").is_file()
 
     # The mistake is taken out of the file that holds the plan.
@@ -56,6 +53,7 @@ def heed_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+@pytest.mark.slow
 def test_interrupted_and_resumed(segtrain):
     process = subprocess.Popen(
         [sys.executable, "-m", "segtrain", "reproduce", "experiments=[deeplabv3_shapes]", *SMALL,

@@ -146,7 +146,9 @@ def test_labels(format_name, tmp_path):
 
 
 @pytest.mark.parametrize("name", [n for n in architectures("instance") if n != "fpn"])
-@pytest.mark.parametrize("format_name", ["torch_export", "onnx"])
+@pytest.mark.parametrize(
+    "format_name", ["torch_export", pytest.param("onnx", marks=pytest.mark.slow)]
+)
 def test_every_detector_at_one_size(name, format_name, tmp_path):
     chosen = (f"architecture={name}", "dataset=shapes_instances")
     config = composed(*chosen, *small_network(*chosen))

@@ -107,7 +107,7 @@ for kernel in (fused.forward_kernel, fused.backward_kernel):
         known = {name: value for name, value in known.items() if name in kernel.arg_names}
         signature = {name: "constexpr" if name in known else types.get(name, "i32")
                      for name in kernel.arg_names}
-        for capability in (75, 80, 90):
+        for capability in (80, 90) if not ones else (90,):
             source = ASTSource(kernel, signature, constexprs=known)
             built = triton.compile(source, target=GPUTarget("cuda", capability, 32))
             assert built.asm["cubin"]
@@ -120,4 +120,4 @@ def test_kernels_are_built_for_gpus(tmp_path):
     process = subprocess.run([sys.executable, "-c", COMPILE], capture_output=True, text=True,
                              env={"TRITON_CACHE_DIR": str(tmp_path), "PATH": ""})  # fmt: skip
     assert process.returncode == 0, process.stderr
-    assert len(process.stdout.splitlines()) == 2 * 3 * 3
+    assert len(process.stdout.splitlines()) == 2 * (2 + 1 + 1)

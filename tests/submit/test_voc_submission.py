@@ -102,6 +102,7 @@ def test_archive_holds_the_predictions(segtrain, checkpoint):
     assert len(np.unique(wanted)) > 1
 
 
+@pytest.mark.slow
 def test_two_processes_write_the_same(segtrain, checkpoint):
     assert evaluate(segtrain, checkpoint, "split=test")[0] == 0
     archive = only_run("outputs/test") / "voc2012_test_comp5_test.tar.gz"
