@@ -1,5 +1,7 @@
 """Fixtures: tiny runs of the embedded set, tiny file trees, and the real sample data."""
 
+import functools
+import gc
 import json
 import logging
 import os
@@ -7,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
@@ -77,16 +80,43 @@ def segtrain(capfd):
             handler.close()
 
 
+def pytest_collection_finish():
+    """What has been imported stays: to look through it again and again is a tenth of the time."""
+    gc.freeze()
+
+
+def pytest_sessionfinish():
+    """Libraries complain of what is not taken apart at the end."""
+    gc.unfreeze()
+
+
 def composed(*overrides: str, command: str = "train") -> dict:
     """A resolved configuration as the command gets it."""
+    config = unresolved(*overrides, command=command)
+    return {**OmegaConf.to_container(config, resolve=True), "experiment": "test"}
+
+
+@functools.cache
+def unresolved(*overrides: str, command: str = "train") -> DictConfig:
+    """A configuration as it is before its references are resolved; not to be changed."""
     from hydra import compose, initialize_config_dir
-    from omegaconf import OmegaConf
 
     from segtrain.cli.main import conf_dir
 
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        config = compose(command, list(overrides))
-    return {**OmegaConf.to_container(config, resolve=True), "experiment": "test"}
+        return compose(command, list(overrides))
+
+
+@functools.cache
+def choices(experiment: str) -> dict:
+    """The option of each group that an experiment chooses."""
+    from hydra import compose, initialize_config_dir
+
+    from segtrain.cli.main import conf_dir
+
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        config = compose("train", [f"experiment={experiment}"], return_hydra_config=True)
+    return dict(config.hydra.runtime.choices)
 
 
 def architectures(kind: str) -> list[str]:

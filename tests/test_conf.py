@@ -2,7 +2,15 @@
 
 import pytest
 import yaml
-from conftest import TINY, TINY_INSTANCES, composed, only_run, results_of, small_network
+from conftest import (
+    TINY,
+    TINY_INSTANCES,
+    choices,
+    composed,
+    only_run,
+    results_of,
+    small_network,
+)
 
 from segtrain.assembly import make
 from segtrain.cli.chain import stages
@@ -84,15 +92,6 @@ def test_experiment_starts_from_one_with_the_same_network(name):
         before = composed(f"experiment={config['starts_from']}")
         assert before["architecture"]["_target_"] == config["architecture"]["_target_"]
         assert stages(name, conf_dir())[-2:] == [config["starts_from"], name]
-
-
-def choices(experiment: str) -> dict:
-    """The option of each group that an experiment chooses."""
-    from hydra import compose, initialize_config_dir
-
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        config = compose("train", [f"experiment={experiment}"], return_hydra_config=True)
-    return dict(config.hydra.runtime.choices)
 
 
 @pytest.mark.parametrize(

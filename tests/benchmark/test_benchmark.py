@@ -109,6 +109,7 @@ def test_targets_need_instances(segtrain):
     assert "needs a COCO instance set, not shapes" in err
 
 
+@pytest.mark.slow
 def test_step_against_smp(segtrain):
     code, out, err = segtrain(
         "benchmark", "measure=step", "architecture=pspnet", "architecture.auxiliary=false",

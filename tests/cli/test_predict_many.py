@@ -282,6 +282,7 @@ def test_two_commands_do_not_write_into_one_folder(segtrain, run, monkeypatch):
     assert segtrain(*command)[0] == 0
 
 
+@pytest.mark.slow
 def test_orphans_end(run):
     for seed in range(200):
         picture(f"in/{seed:03}.png", seed=seed)

@@ -117,7 +117,7 @@ def test_what_a_killed_download_left_makes_room(bucket, tmp_path):
     assert not (cache / "left.part").exists()
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_lost_or_corrupt_shard_is_named(bucket, workers):
     client, name = bucket
     data = shards_of(bucket)

@@ -188,7 +188,7 @@ def test_a_lost_or_cut_shard_is_named_at_once(shapes, tmp_path, damage, message)
         shapes[1]().source("train")
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_shard_that_is_corrupt_or_goes_is_named_when_it_is_read(shapes, tmp_path, workers):
     data = shapes[1]()
     source = data.source("train")
