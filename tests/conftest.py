@@ -5,6 +5,7 @@ import gc
 import json
 import logging
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,9 @@ def segtrain(capfd):
         if handler.name == "segtrain":  # it writes to this test's captured output
             logging.getLogger().removeHandler(handler)
             handler.close()
+    loky = sys.modules.get("joblib.externals.loky")
+    if loky is not None:  # its processes would outlive the test, in the folder of their first job
+        loky.get_reusable_executor().shutdown(kill_workers=True)
 
 
 def pytest_collection_finish():
