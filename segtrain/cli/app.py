@@ -1,5 +1,7 @@
 """Every command as a Hydra application over conf/."""
 
+import atexit
+import gc
 import importlib
 import logging
 import os
@@ -7,6 +9,7 @@ import re
 import sys
 import warnings
 from pathlib import Path
+from types import ModuleType
 
 import yaml
 
@@ -39,7 +42,7 @@ def run(command: str, overrides: list[str]) -> int:
     run the same configuration in the same run folder.
     """
     if command in ("chain", "sweep", "tensorboard"):  # no Hydra application
-        return importlib.import_module(f"segtrain.cli.{command}").run(overrides)
+        return imported(command).run(overrides)
     if launch.is_worker():
         if is_sweep(overrides):
             raise UserError("a sweep starts processes itself: no torchrun, but "
@@ -99,6 +102,7 @@ def compose_and_run(command: str, overrides: list[str]) -> int:
     # Composition errors come out of Hydra as exceptions then.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     if is_sweep(overrides):
+        gc.enable()  # its own process runs long, and may import no command
         overrides = ["-m", *(o for o in overrides if o not in MULTIRUN)]
     if command == "train":
         overrides = name_run(with_own_experiments(overrides))
@@ -229,10 +233,20 @@ def go_on(config: dict, run_dir: Path) -> None:
 
 def execute(command: str, config: dict, run_dir: Path) -> int:
     """Runs the command in this process."""
-    module = importlib.import_module(f"segtrain.cli.{command}")
+    module = imported(command)
     configure_logging(run_dir / "run.log")
     module.run(config, run_dir)
     return 0
+
+
+def imported(command: str) -> ModuleType:
+    """The command's module; from here on garbage is collected, but not among what it imported."""
+    module = importlib.import_module(f"segtrain.cli.{command}")
+    if not gc.isenabled():  # see segtrain.__main__
+        gc.freeze()
+        atexit.register(gc.unfreeze)  # Triton's bindings complain of what is left at the end
+        gc.enable()
+    return module
 
 
 def configure_logging(path: Path) -> None:

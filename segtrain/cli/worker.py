@@ -1,5 +1,6 @@
 """One process of several on one machine: `python -m segtrain.cli.worker COMMAND RUN_FOLDER`."""
 
+import gc
 import sys
 from pathlib import Path
 
@@ -26,4 +27,5 @@ def main(command: str, run_dir: Path) -> int:
 
 
 if __name__ == "__main__":
+    gc.disable()  # as in segtrain.__main__
     sys.exit(main(sys.argv[1], Path(sys.argv[2])))

@@ -7,6 +7,7 @@ a job that crashes from ending the others.
 import contextlib
 import ctypes
 import fcntl
+import gc
 import os
 import signal
 import socket
@@ -222,4 +223,5 @@ def main(command: str, run_dir: Path) -> int:
 
 
 if __name__ == "__main__":
+    gc.disable()  # as in segtrain.__main__
     sys.exit(main(sys.argv[1], Path(sys.argv[2])))
