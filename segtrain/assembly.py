@@ -233,6 +233,7 @@ def build_task(config: dict, labels: LabelSet) -> Segmentation:
         compile_model=config["trainer"]["compile"],
         freeze_batch_norm=config["batch_norm"]["frozen"],
         frozen=config.get("frozen", []),  # not in the configuration of older runs
+        parts=config["trainer"]["accumulate_grad_batches"],
     )
 
 

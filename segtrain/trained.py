@@ -111,11 +111,21 @@ def stored_config(checkpoint: Path) -> tuple[dict, dict]:
     return content["config"], {key: content[key] for key in ("global_step", "epochs")}
 
 
+def best_score(checkpoint: Path) -> float | None:
+    """The headline metric with which a `best.ckpt` was chosen; None where there is no such file.
+
+    Raises:
+        UserError: it is no checkpoint of this package.
+    """
+    return _segtrain_entry(checkpoint)["best_score"] if checkpoint.is_file() else None
+
+
 def _segtrain_entry(checkpoint: Path) -> dict:
-    """What the run wrote into its checkpoint beside the weights, and the step."""
+    """What the run wrote into its checkpoint beside the weights, the step, and the best score."""
     try:
         content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-        return {"global_step": content["global_step"], **content["segtrain"]}
+        best = content.get("callbacks", {}).get("Checkpoints", {}).get("best_score")
+        return {"global_step": content["global_step"], "best_score": best, **content["segtrain"]}
     except KeyError as error:
         raise UserError(f"{checkpoint}: not a checkpoint of segtrain, it has no entry {error}; a "
                         "file of torchvision's is used as weights=torchvision/<name>"

@@ -8,19 +8,16 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import (
-    Callback,
-    ModelCheckpoint,
-    TQDMProgressBar,
-    WeightAveraging,
-)
+from pytorch_lightning.callbacks import Callback, TQDMProgressBar
 from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.strategies import DDPStrategy
 
 from segtrain.assembly import make
-from segtrain.callback.checkpoint import AtomicCheckpointIO, LastCheckpoint
-from segtrain.callback.final_validation import ValidateLastStep
-from segtrain.callback.nonfinite import StopOnNonFiniteLoss
+from segtrain.callback.agreement import Agreement
+from segtrain.callback.batch_norm_statistics import BatchNormStatistics
+from segtrain.callback.checkpoint import AtomicCheckpointIO, Checkpoints
+from segtrain.callback.ema import EMA
+from segtrain.callback.nonfinite import StopOnNonFinite
 from segtrain.callback.progress import DataWait, Progress
 from segtrain.dataset.datamodule import SegmentationData
 from segtrain.errors import UserError
@@ -37,6 +34,7 @@ def build_trainer(
     settings = config["trainer"]
     world_size = settings["devices"] * settings["num_nodes"]
     max_steps = training_steps(config, len(data.train_source), world_size)
+    val_every_n_steps = validation_interval(config, len(data.train_source), max_steps)
     wait = DataWait()
     progress = Progress(config["batch_size"], wait, lines=not shows_bar(settings))
     trainer = pl.Trainer(
@@ -44,16 +42,15 @@ def build_trainer(
         benchmark=headline == "miou" and not settings["deterministic"],  # crops have one size
         max_steps=max_steps,
         max_epochs=-1,
-        accumulate_grad_batches=settings["accumulate_grad_batches"],
         gradient_clip_val=settings["gradient_clip_val"],
-        val_check_interval=validation_interval(config, len(data.train_source), max_steps),
+        val_check_interval=val_every_n_steps,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         log_every_n_steps=min(settings["log_every_n_steps"], max_steps),
         sync_batchnorm=world_size > 1 and uses_gpu(settings),  # PyTorch has it for GPUs only
         enable_progress_bar=shows_bar(settings),
         logger=make(config["logger"], save_dir=run_dir),
-        callbacks=build_callbacks(config, run_dir, progress, headline),
+        callbacks=build_callbacks(config, run_dir, progress, headline, val_every_n_steps),
         profiler=wait,
     )
     return trainer, progress
@@ -86,40 +83,42 @@ def common_trainer_arguments(settings: dict, run_dir: Path) -> dict[str, Any]:
 
 
 def build_callbacks(
-    config: dict, run_dir: Path, progress: Progress, headline: str
+    config: dict, run_dir: Path, progress: Progress, headline: str, val_every_n_steps: int
 ) -> list[Callback]:
     """Callbacks in the order in which their hooks must run.
 
     A loss is checked before anything is saved. Pictures are drawn before weight averaging puts the
-    raw weights back. `last.ckpt` is written after the averages were updated.
+    raw weights back. Batch-norm statistics are taken with the averages where there are some.
+    Checkpoints are saved after all others had their say.
     """
     chosen = [
         make(node, monitor=f"val/{headline}") if node.get("monitor") == "headline" else make(node)
         for node in config.get("callback", {}).values()
     ]
-    averaging = [callback for callback in chosen if isinstance(callback, WeightAveraging)]
-    others = [callback for callback in chosen if callback not in averaging]
-    folder = run_dir / "checkpoints"
-    best = ModelCheckpoint(
-        folder, "best", monitor=f"val/{headline}", mode="max", enable_version_counter=False
-    )
+    chosen.sort(key=lambda c: (isinstance(c, BatchNormStatistics), isinstance(c, EMA)))
+    settings = config["trainer"]
     reports = []
     if (run_dir / TRIAL).is_file():  # one of a search; not imported otherwise, Optuna is an extra
         from segtrain.sweep.pruning import ReportTrial
 
         reports = [ReportTrial.of_file(run_dir / TRIAL, f"val/{headline}")]
     # What the bar shows has to be asked of the device, which makes the host wait for it.
-    bar = TQDMProgressBar(refresh_rate=20 if uses_gpu(config["trainer"]) else 1)
+    bar = TQDMProgressBar(refresh_rate=20 if uses_gpu(settings) else 1)
+    agreement = Agreement()
+    checkpoints = Checkpoints(
+        run_dir / "checkpoints",
+        f"val/{headline}",
+        settings["checkpoint_every_n_steps"],
+        val_every_n_steps,
+        agreement,
+    )
     return [
-        StopOnNonFiniteLoss(run_dir, every_n_steps=config["trainer"]["log_every_n_steps"]),
+        StopOnNonFinite(run_dir, settings["log_every_n_steps"], agreement),
         progress,
-        *others,
-        *averaging,
-        ValidateLastStep(),
-        LastCheckpoint(folder / "last.ckpt", config["trainer"]["checkpoint_every_n_steps"]),
-        *([bar] if shows_bar(config["trainer"]) else []),
-        best,
+        *chosen,
+        *([bar] if shows_bar(settings) else []),
         *reports,
+        checkpoints,
     ]
 
 
@@ -157,11 +156,11 @@ def training_steps(config: dict, num_images: int, world_size: int) -> int:
 
 
 def validation_interval(config: dict, num_images: int, max_steps: int) -> int:
-    """Batches between validations; one epoch's where `val_every_n_steps` is null."""
+    """Steps between validations; one epoch's where `val_every_n_steps` is null."""
     steps = config["trainer"]["val_every_n_steps"]
     if steps is None:
         steps = math.ceil(num_images / config["batch_size"])
-    return min(steps, max_steps) * config["trainer"]["accumulate_grad_batches"]
+    return min(steps, max_steps)
 
 
 def resolve_precision(settings: dict) -> str:

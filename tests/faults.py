@@ -30,6 +30,59 @@ class Strike(Callback):
             os.kill(os.getpid(), self.number)
 
 
+class Crash(BaseException):
+    """As sudden as a kill, for whatever is on the disk."""
+
+
+class StrikeAt(Callback):
+    """Ends its own process at an event of the training, once per folder and rank.
+
+    Args:
+        event: `step`, `save`, `val_start`, `val_middle`, `val_end` or `test`.
+        count: at which of these events, from 1 on.
+        number: of the signal; 0 raises `Crash` instead. SIGTERM lets the process go on.
+    """
+
+    def __init__(self, event: str, count: int, number: int) -> None:
+        self.event = event
+        self.left = count
+        self.number = number
+
+    def _strike(self, event, trainer):
+        if event != self.event or trainer.state.fn != "fit":
+            return
+        self.left -= 1
+        self._end(trainer.global_rank) if self.left == 0 else None
+
+    def _end(self, rank):
+        mark = Path(f"struck_{rank}")
+        if mark.exists():
+            return
+        mark.touch()
+        if not self.number:
+            raise Crash
+        os.kill(os.getpid(), self.number)
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self._strike("step", trainer)
+
+    def on_save_checkpoint(self, trainer, pl_module, checkpoint):
+        self._strike("save", trainer)
+
+    def on_validation_start(self, trainer, pl_module):
+        self._strike("val_start", trainer)
+
+    def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self._strike("val_middle", trainer)
+
+    def on_validation_end(self, trainer, pl_module):
+        self._strike("val_end", trainer)
+
+    def on_fit_end(self, trainer, pl_module):
+        if self.event == "test":
+            pl_module.on_test_epoch_start = lambda: self._end(trainer.global_rank)
+
+
 class StrikeAll(Callback):
     """Sends a signal to all processes of the session before optimiser step `step` + 1."""
 
@@ -72,15 +125,31 @@ class Hang(Callback):
 
 
 class SpoilLoss(Callback):
-    """Makes the network's output NaN before optimiser step `step` + 1."""
+    """Makes the loss of one process NaN at optimiser step `step` + 1."""
+
+    def __init__(self, step: int, rank: int = 0) -> None:
+        self.step = step
+        self.rank = rank
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if (trainer.global_step, trainer.global_rank) == (self.step, self.rank):
+            handle = pl_module.model.register_forward_hook(self._spoil)
+            self.handle = handle
+
+    def _spoil(self, module, inputs, outputs):
+        self.handle.remove()
+        return {**outputs, "logits": outputs["logits"] * float("nan")}
+
+
+class SpoilGradient(Callback):
+    """Makes a gradient infinite at optimiser step `step` + 1, whose loss is finite."""
 
     def __init__(self, step: int) -> None:
         self.step = step
 
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
         if trainer.global_step == self.step:
-            with torch.no_grad():
-                next(pl_module.model.parameters()).fill_(float("nan"))
+            next(pl_module.model.parameters()).grad.fill_(float("inf"))
 
 
 class ForbidWaiting(Callback):

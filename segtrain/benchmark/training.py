@@ -65,7 +65,7 @@ def training_speed(config: dict, steps: int, warm_up: int, random_data: bool) ->
     clock = Clock(parts, warm_up, steps)
     trainer = build_loop(config, clock, parts, warm_up + 2 * steps)
     if random_data:
-        count = config["batch_size"] // trainer.world_size // trainer.accumulate_grad_batches
+        count = config["batch_size"] // trainer.world_size
         batch = batch_of(task, count, *picture_size(config), data.labels.num_classes)
         loader = DataLoader(Repeated(batch), batch_size=None, pin_memory=device.type == "cuda")
         trainer.fit(task, loader)
@@ -113,7 +113,6 @@ def build_loop(config: dict, clock: "Clock", parts: "PartTimes", steps: int) -> 
         **common_trainer_arguments(settings, Path()),
         benchmark="crop_size" in config["dataset"]["transform"] and not settings["deterministic"],
         max_steps=steps,
-        accumulate_grad_batches=settings["accumulate_grad_batches"],
         gradient_clip_val=settings["gradient_clip_val"],
         sync_batchnorm=world_size > 1 and uses_gpu(settings),
         limit_val_batches=0,
@@ -261,9 +260,7 @@ class Clock(Callback):
         batch: object,
         batch_idx: int,
     ) -> None:
-        done = (batch_idx + 1) // trainer.accumulate_grad_batches
-        if (batch_idx + 1) % trainer.accumulate_grad_batches:
-            return
+        done = batch_idx + 1
         if done == self.free[0]:
             synchronise()
             self.seconds = time.perf_counter()

@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 
 import pytorch_lightning as pl
+import torch
 import torch.distributed as dist
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
-from torch.optim.swa_utils import update_bn
 from torch.utils.data import DataLoader
 
 from segtrain.architecture.blocks import batch_norms
@@ -18,7 +18,8 @@ class BatchNormStatistics(Callback):
     """Averages over training crops with the weights as they are then.
 
     What DeconvNet's code does once after training to make the net testable: its statistics of the
-    training batches are otherwise never accumulated.
+    training batches are otherwise never accumulated. Where weights are averaged (callback=ema), the
+    statistics are those of the averages, which are validated and saved. Frozen parts keep theirs.
 
     Args:
         num_images: training crops over which they are taken, by all processes together.
@@ -31,9 +32,11 @@ class BatchNormStatistics(Callback):
         if pl_module.evaluation.task != "semantic":
             raise UserError("callback=batch_norm_statistics is for semantic networks only")
 
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.state.fn != "fit" or pl_module.freeze_batch_norm:
-            return  # the checkpoint has them; or they are to stay
+    def on_validation_epoch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule
+    ) -> None:
+        if trainer.state.fn != "fit":
+            return  # the checkpoint has them
         data = trainer.datamodule
         sampler = StepSampler(
             num_batches=max(1, self.num_images // data.batch_size),
@@ -51,19 +54,40 @@ class BatchNormStatistics(Callback):
         )
         images = (batch["image"].to(pl_module.device) for batch in loader)
         with trainer.strategy.precision_plugin.forward_context():
-            take_statistics(pl_module.model, images)
+            take_statistics(pl_module.model, images, pl_module.frozen_parts())
 
 
-def take_statistics(model: nn.Module, images: Iterable[Tensor]) -> None:
+@torch.no_grad()
+def take_statistics(
+    model: nn.Module, images: Iterable[Tensor], frozen: Iterable[nn.Module] = ()
+) -> None:
     """Sets running means and variances to their averages over batches.
 
     Args:
-        model: its mode and momenta are as before afterwards.
+        model: its modes and momenta are as before afterwards.
         images: batches (N, 3, H, W), at least one.
+        frozen: parts of it whose statistics stay.
     """
-    update_bn(images, model)
+    kept = {norm for part in frozen for norm in batch_norms(part)}
+    norms = [norm for norm in batch_norms(model) if norm not in kept]
+    if not norms:
+        return
+    modes = {module: module.training for module in model.modules()}
+    momenta = [norm.momentum for norm in norms]
+    model.train()
+    for part in frozen:
+        part.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain average over batches
+    for batch in images:
+        model(batch)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    for module, mode in modes.items():
+        module.training = mode
     if dist.is_available() and dist.is_initialized():
-        for norm in batch_norms(model):
+        for norm in norms:
             for statistic in (norm.running_mean, norm.running_var):
                 dist.all_reduce(statistic)
                 statistic /= dist.get_world_size()

@@ -90,17 +90,20 @@ class Progress(Callback):
         batch_idx: int,
     ) -> None:
         self._count_time()
-        if trainer.global_step == self.steps:
-            return  # in the middle of an accumulated step
         self.steps = trainer.global_step
         if trainer.global_step % trainer.log_every_n_steps == 0:
             self._log(trainer, pl_module)
 
     def state_dict(self) -> dict:
-        return {"train_seconds": self.train_seconds, "wait_seconds": self.wait.seconds}
+        return {
+            "train_seconds": self.train_seconds,
+            "wait_seconds": self.wait.seconds,
+            "steps": self.steps,
+        }
 
     def load_state_dict(self, state_dict: dict) -> None:
         self.train_seconds = state_dict["train_seconds"]
+        self.steps = state_dict["steps"]
         self.wait.seconds = state_dict["wait_seconds"]
 
     def _count_time(self) -> None:

@@ -15,6 +15,7 @@ from segtrain.dataset.datamodule import SegmentationData
 from segtrain.report.results import config_sha256, print_scores, write_results
 from segtrain.sweep.ledger import swept_values
 from segtrain.task.segmentation import Segmentation
+from segtrain.trained import best_score
 from segtrain.trainer import build_trainer
 
 logger = logging.getLogger("segtrain")
@@ -100,9 +101,9 @@ def finish(
         for name, value in results["metrics"].items()
         if isinstance(value, float)
     }
-    if trainer.checkpoint_callback.best_model_score is not None:
-        name = f"val/best_{task.evaluation.headline}"
-        headline = {name: float(trainer.checkpoint_callback.best_model_score), **headline}
+    score = best_score(run_dir / "checkpoints" / "best.ckpt")
+    if score is not None:
+        headline = {f"val/best_{task.evaluation.headline}": score, **headline}
     trainer.logger.log_metrics(headline, step=trainer.global_step)
     if isinstance(trainer.logger, TensorBoardLogger):
         shown = swept_values(run_dir) or summary(results, config)

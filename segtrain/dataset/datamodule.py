@@ -147,13 +147,12 @@ class SegmentationData(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         trainer = self.trainer
-        accumulate = trainer.accumulate_grad_batches
         sampler = StepSampler(
-            num_batches=trainer.max_steps * accumulate,
-            batch_size=self.batch_size // accumulate,
+            num_batches=trainer.max_steps,
+            batch_size=self.batch_size,
             rank=trainer.global_rank,
             world_size=trainer.world_size,
-            first_batch=trainer.global_step * accumulate,
+            first_batch=trainer.global_step,
         )
         transform = self.transform
         if isinstance(transform, SemanticPreset) and trainer.strategy.root_device.type == "cuda":

@@ -28,11 +28,16 @@ class DetectionLoss(nn.Module):
         self.anchor_beta = anchor_beta
         self.box_beta = box_beta
 
-    def forward(self, outputs: DetectionOutputs) -> dict[str, Tensor]:
-        """Terms by name; their sum is to be minimised."""
-        anchors, regions, pixels = counts(
-            outputs["objectness"], outputs["class_target"], outputs["mask_logits"]
-        )
+    def forward(
+        self, outputs: DetectionOutputs, weights: dict[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Terms by name; their sum is to be minimised.
+
+        Args:
+            outputs: of a batch.
+            weights: numbers of examples to divide by, instead of the batch's; see `weights`.
+        """
+        anchors, regions, pixels = divisors(self.weights(outputs), weights)
         class_term = F.cross_entropy(
             outputs["class_logits"], outputs["class_target"], reduction="sum"
         )
@@ -43,6 +48,11 @@ class DetectionLoss(nn.Module):
             "box": self._offsets(outputs, "box", self.box_beta) / regions,
             "mask": mask_sum(outputs) / pixels,
         }
+
+    def weights(self, outputs: DetectionOutputs) -> dict[str, Tensor]:
+        """How many anchors, regions and mask cells the batch trains with."""
+        names = {"anchors": "objectness", "regions": "class_target", "pixels": "mask_logits"}
+        return {name: count(outputs[key]) for name, key in names.items()}
 
     def _offsets(self, outputs: DetectionOutputs, kind: str, beta: float) -> Tensor:
         found, wanted = outputs[f"{kind}_deltas"], outputs[f"{kind}_target"]
@@ -62,13 +72,20 @@ class ProposalLoss(nn.Module):
         super().__init__()
         self.mask_weight = mask_weight
 
-    def forward(self, outputs: ProposalOutputs) -> dict[str, Tensor]:
-        """Terms by name; their sum is to be minimised."""
-        places, pixels = counts(outputs["objectness"], outputs["mask_logits"])
+    def forward(
+        self, outputs: ProposalOutputs, weights: dict[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Terms by name; their sum is to be minimised; arguments as `DetectionLoss`'s."""
+        places, pixels = divisors(self.weights(outputs), weights)
         return {
             "objectness": objectness_sum(outputs) / places,
             "mask": self.mask_weight * mask_sum(outputs) / pixels,
         }
+
+    def weights(self, outputs: ProposalOutputs) -> dict[str, Tensor]:
+        """How many places and mask cells the batch trains with."""
+        names = {"places": "objectness", "pixels": "mask_logits"}
+        return {name: count(outputs[key]) for name, key in names.items()}
 
 
 def objectness_sum(outputs: DetectionOutputs | ProposalOutputs) -> Tensor:
@@ -85,7 +102,14 @@ def mask_sum(outputs: DetectionOutputs | ProposalOutputs) -> Tensor:
     )
 
 
-def counts(*examples: Tensor) -> Tensor:
-    """Elements of each tensor, averaged over processes (see `mean_over_processes`), at least 1."""
-    numbers = torch.tensor([part.numel() for part in examples], device=examples[0].device)
-    return mean_over_processes(numbers).clamp(min=1)
+def count(examples: Tensor) -> Tensor:
+    """The number of elements, where they lie."""
+    return torch.tensor(float(examples.numel()), device=examples.device)
+
+
+def divisors(own: dict[str, Tensor], given: dict[str, Tensor] | None) -> Tensor:
+    """The given numbers of examples, else the own ones averaged over processes, at least 1."""
+    numbers = mean_over_processes(torch.stack(list(own.values()))) if given is None else (
+        torch.stack([given[name] for name in own])
+    )  # fmt: skip
+    return numbers.clamp(min=1)

@@ -45,10 +45,15 @@ class CrossEntropy(nn.Module):
             reduction="sum",
             label_smoothing=self.label_smoothing,
         )
+        return total, self.weight(target)
+
+    def weight(self, target: Tensor) -> Tensor:
+        """The sum of the weights of the labels' (N, H, W) pixels."""
+        target = target.long()
         valid = target != self.ignore_index
         if self.class_weights is None:
-            return total, valid.sum()
-        return total, (self.class_weights[target.where(valid, 0)] * valid).sum()
+            return valid.sum()
+        return (self.class_weights[target.where(valid, 0)] * valid).sum()
 
     def weighted(self, logits: Tensor, target: Tensor, weight: None) -> tuple[Tensor, Tensor]:
         """As `forward`, of a part of the batch; all pixels count."""

@@ -13,6 +13,7 @@ from segtrain.errors import UserError
 from segtrain.loss.strips import SumOverStrips, pixel_losses
 
 LARGE = 2**26  # bytes
+ALL = "all"  # the weights' name where they are the same for every pixel term
 # How pixel terms are worked out, and the method of the pixel loss that it takes.
 FORMS = {"whole": "forward", "strips": "weighted", "fused": "of_losses"}
 
@@ -71,16 +72,31 @@ class SegmentationLoss(nn.Module):
         self.form = form
         self.ignore_index = ignore_index
 
-    def forward(self, outputs: Outputs, target: Tensor) -> dict[str, Tensor]:
-        """Outputs and target (N, H, W) -> weighted terms by name; their sum is to be minimised."""
+    def forward(
+        self, outputs: Outputs, target: Tensor, weights: dict[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Weighted terms by name; their sum is to be minimised.
+
+        Args:
+            outputs: of a batch.
+            target: (N, H, W) train ids.
+            weights: what sums over pixels are divided by, instead of the batch's own pixels; see
+                `weights`. Other terms are means over the batch all the same.
+        """
         align_corners = outputs["align_corners"]
         with torch.autocast(target.device.type, enabled=False):
-            terms = {"main": self._pixel_term(outputs["logits"], target, align_corners)}
-            if "aux" in outputs:
-                aux = self._pixel_term(outputs["aux"], target, align_corners)
-                terms["aux"] = self.aux_weight * aux
-            for index, scores in enumerate(outputs.get("scales", ())):
-                terms[f"scale{index}"] = self._pixel_term(scores, target, align_corners)
+            terms = {}
+            for name, scores in pixel_scores(outputs).items():
+                total, weight = self._pixel_sums(scores, target, align_corners)
+                if not self.normalize:
+                    terms[name] = total / len(scores)
+                    continue
+                divisor = mean_over_processes(weight) if weights is None else (
+                    weights[name if name in weights else ALL]
+                )  # fmt: skip
+                terms[name] = total / divisor.clamp(min=1e-6)
+            if "aux" in terms:
+                terms["aux"] = self.aux_weight * terms["aux"]
             if "presence" in outputs:
                 presence = presence_loss(outputs["presence"].float(), target, self.ignore_index)
                 terms["presence"] = self.presence_weight * presence
@@ -88,6 +104,28 @@ class SegmentationLoss(nn.Module):
                 scores, labels = self._fit(outputs["logits"], target, align_corners)
                 terms["region"] = self.region_weight * self.region(scores, labels)
         return terms
+
+    @property
+    def weighs_by_labels(self) -> bool:
+        """Whether the labels alone tell what `weights` are."""
+        return not self.normalize or (self.resize == "logits" and hasattr(self.pixel, "weight"))
+
+    def weights(self, outputs: Outputs | None, target: Tensor) -> dict[str, Tensor]:
+        """What the pixel terms are divided by, by their names; `all` where it is one for all.
+
+        Args:
+            outputs: of a batch, without a gradient; None where `weighs_by_labels`.
+            target: (N, H, W) train ids.
+        """
+        if not self.normalize:
+            return {}
+        with torch.autocast(target.device.type, enabled=False):
+            if outputs is None:
+                return {ALL: self.pixel.weight(target).float()}
+            return {
+                name: self._pixel_sums(scores, target, outputs["align_corners"])[1].float()
+                for name, scores in pixel_scores(outputs).items()
+            }
 
     def _fit(self, logits: Tensor, target: Tensor, align_corners: bool) -> tuple[Tensor, Tensor]:
         """Both in one size, the scores in float32."""
@@ -112,26 +150,25 @@ class SegmentationLoss(nn.Module):
         if form == "fused" and find_spec("triton") is None:
             raise UserError("loss.form=fused: Triton is not installed; use loss.form=null")
 
-    def _pixel_term(self, logits: Tensor, target: Tensor, align_corners: bool) -> Tensor:
+    def _pixel_sums(
+        self, logits: Tensor, target: Tensor, align_corners: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Sum of the pixels' losses, and of their weights."""
         form = self._form_of(logits, target)
         if form == "fused":
             from segtrain.loss.fused import cross_entropy  # Triton is not there on every system
 
             losses = cross_entropy(logits, target, align_corners, self.ignore_index)
-            total, weight = self.pixel.of_losses(losses, target)
-        elif form == "strips":
+            return self.pixel.of_losses(losses, target)
+        if form == "strips":
             chosen = None
             if not self.pixel.separable:
                 losses = pixel_losses(logits.detach(), target, align_corners, self.pixel.losses)
                 chosen = self.pixel.select(losses, target)
-            total, weight = SumOverStrips.apply(
+            return SumOverStrips.apply(
                 logits, target, chosen, align_corners, self.pixel.weighted
             )
-        else:
-            total, weight = self.pixel(*self._fit(logits, target, align_corners))
-        if not self.normalize:
-            return total / len(logits)
-        return total / mean_over_processes(weight).clamp(min=1e-6)
+        return self.pixel(*self._fit(logits, target, align_corners))
 
     def _form_of(self, logits: Tensor, target: Tensor) -> str:
         """How a term is worked out."""
@@ -143,6 +180,14 @@ class SegmentationLoss(nn.Module):
             return "whole"
         is_large = 4 * logits.shape[1] * target.numel() > LARGE
         return self.form or ("strips" if is_large else "whole")
+
+
+def pixel_scores(outputs: Outputs) -> dict[str, Tensor]:
+    """The scores with a pixel term each, by its name."""
+    scores = {"main": outputs["logits"]}
+    if "aux" in outputs:
+        scores["aux"] = outputs["aux"]
+    return scores | {f"scale{i}": part for i, part in enumerate(outputs.get("scales", ()))}
 
 
 def nearest_labels(target: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:

@@ -80,10 +80,20 @@ class Submission(nn.Module):
         self.archive = run_dir / server.archive
 
     def terms(
+        self,
+        model: nn.Module,
+        loss: nn.Module,
+        batch: TrainBatch | InstanceTrainBatch,
+        weights: dict[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """As the evaluation's."""
+        return self.evaluation.terms(model, loss, batch, weights)
+
+    def weights(
         self, model: nn.Module, loss: nn.Module, batch: TrainBatch | InstanceTrainBatch
     ) -> dict[str, Tensor]:
         """As the evaluation's."""
-        return self.evaluation.terms(model, loss, batch)
+        return self.evaluation.weights(model, loss, batch)
 
     def reset(self) -> None:
         """Before a split; a collective call."""

@@ -83,7 +83,7 @@ def run_here(command: str, config: dict, run_dir: Path) -> int:
             code = app.start(command, config, run_dir)
         except BaseException as error:
             code, message = report(error), message_of(error)
-    validation = best_validation(run_dir) if command == "train" and code in (0, PRUNED) else None
+    validation = validated(run_dir) if command == "train" and code in (0, PRUNED) else None
     write_record(run_dir, state=state_of(code), exit_code=code, ended=now(), validation=validation,
                  message=message or (f"exit code {code}" if code else None))  # fmt: skip
     return code
@@ -133,18 +133,11 @@ def message_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if explained is None else explained[0]
 
 
-def best_validation(run_dir: Path) -> float | None:
+def validated(run_dir: Path) -> float | None:
     """The headline metric with which `best.ckpt` was chosen; None where nothing was validated."""
-    import torch
+    from segtrain.trained import best_score  # imports PyTorch
 
-    try:
-        content = torch.load(run_dir / "checkpoints" / "best.ckpt", map_location="cpu",
-                             weights_only=True, mmap=True)  # fmt: skip
-    except FileNotFoundError:
-        return None
-    states = [state for name, state in content["callbacks"].items() if "ModelCheckpoint" in name]
-    found = [state["best_model_score"] for state in states]
-    return None if not found or found[0] is None else float(found[0])
+    return best_score(run_dir / "checkpoints" / "best.ckpt")
 
 
 @contextlib.contextmanager

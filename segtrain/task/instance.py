@@ -37,10 +37,21 @@ class InstanceEvaluation:
         self.precision: np.ndarray | None = None  # of masks, see ApAr; of the last evaluation
 
     def terms(
-        self, model: nn.Module, loss: nn.Module, batch: InstanceTrainBatch
+        self,
+        model: nn.Module,
+        loss: nn.Module,
+        batch: InstanceTrainBatch,
+        weights: dict[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """The weighted terms of the loss of one batch."""
-        return loss(model(batch["image"], batch["target"]))
+        outputs = model(batch["image"], batch["target"])
+        return loss(outputs) if weights is None else loss(outputs, weights)
+
+    def weights(
+        self, model: nn.Module, loss: nn.Module, batch: InstanceTrainBatch
+    ) -> dict[str, Tensor]:
+        """What the loss divides sums over the batch's examples by."""
+        return loss.weights(model(batch["image"], batch["target"]))
 
     def reset(self) -> None:
         """Before a split."""

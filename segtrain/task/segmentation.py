@@ -1,6 +1,7 @@
 """The LightningModule of every network; what differs between tasks is its `Evaluation`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from segtrain.architecture.blocks import batch_norms
 from segtrain.contracts import LabelSet
 from segtrain.errors import UserError
+from segtrain.loss.segmentation import mean_over_processes
 
 
 class Evaluation(Protocol):
@@ -20,8 +22,25 @@ class Evaluation(Protocol):
     headline: str  # the metric that chooses the checkpoint
     image_score: str  # what `image_scores` are
 
-    def terms(self, model: nn.Module, loss: nn.Module, batch: Any) -> dict[str, Tensor]:
-        """The weighted terms of the loss of one batch."""
+    def terms(
+        self,
+        model: nn.Module,
+        loss: nn.Module,
+        batch: Any,
+        weights: dict[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """The weighted terms of the loss of one batch.
+
+        Args:
+            model: the network, in training mode.
+            loss: of its outputs.
+            batch: with labels.
+            weights: what sums over examples are divided by, where the batch is a part of a step's
+                (see `weights`); None: the batch's own, averaged over processes.
+        """
+
+    def weights(self, model: nn.Module, loss: nn.Module, batch: Any) -> dict[str, Tensor]:
+        """What the loss divides sums over the batch's examples by; needs no gradient."""
 
     def reset(self) -> None:
         """Before a split."""
@@ -60,6 +79,8 @@ class Segmentation(pl.LightningModule):
         compile_model: whether `model`, or its dense parts, go through torch.compile.
         freeze_batch_norm: whether statistics, scales and shifts of batch norm stay as they are.
         frozen: names of the network's parts that stay as they are, such as `backbone.body.layer1`.
+        parts: of a process's batch that go through the network one after the other, for batches
+            that do not fit into memory at once; equal in size.
 
     Raises:
         UserError: the network has no part of such a name.
@@ -78,6 +99,7 @@ class Segmentation(pl.LightningModule):
         compile_model: bool,
         freeze_batch_norm: bool,
         frozen: list[str],
+        parts: int,
     ) -> None:
         super().__init__()
         self.model = model
@@ -93,7 +115,8 @@ class Segmentation(pl.LightningModule):
         self.confusion: np.ndarray | None = None
         self.freeze_batch_norm = freeze_batch_norm
         self.frozen = frozen
-        for part in self._frozen_parts():
+        self.parts = parts
+        for part in self.frozen_parts():
             part.requires_grad_(False)
         self.train()
         if compile_model:
@@ -101,7 +124,7 @@ class Segmentation(pl.LightningModule):
 
     def train(self, mode: bool = True) -> "Segmentation":
         super().train(mode)
-        for part in self._frozen_parts():
+        for part in self.frozen_parts():
             part.eval()
         return self
 
@@ -114,7 +137,7 @@ class Segmentation(pl.LightningModule):
         self.model.backbone.compile(dynamic=True)
         self.model.neck.compile(dynamic=True)
 
-    def _frozen_parts(self) -> list[nn.Module]:
+    def frozen_parts(self) -> list[nn.Module]:
         parts = [part_of(self.model, name) for name in self.frozen]
         return parts + batch_norms(self.model) if self.freeze_batch_norm else parts
 
@@ -124,10 +147,6 @@ class Segmentation(pl.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
-
-    def on_train_batch_start(self, batch: dict, batch_idx: int) -> None:
-        part = batch_idx % self.trainer.accumulate_grad_batches
-        torch.manual_seed(hash((self.seed, self.global_step, part, self.global_rank)) % 2**63)
 
     def configure_gradient_clipping(
         self,
@@ -142,14 +161,59 @@ class Segmentation(pl.LightningModule):
         elif gradient_clip_val:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), gradient_clip_val)
 
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: object) -> None:
+        """Nothing: a step clears the gradients before its first part's are there."""
+
     def training_step(self, batch: dict, batch_idx: int) -> Tensor:
-        terms = self.evaluation.terms(self.model, self.loss, batch)
-        total = torch.stack(list(terms.values())).sum()
+        """The loss of the whole batch, whose gradient is that of its last part yet to be added."""
+        self.trainer.optimizers[0].zero_grad()
+        parts = split(batch, self.parts)
+        # A loss of the user's own may have no weights: the parts' losses are averaged then.
+        is_weighted = len(parts) > 1 and hasattr(self.loss, "weights")
+        weights = self._weights(parts) if is_weighted else None
+        sums: dict[str, Tensor] = {}
+        before = 0.0  # the loss of the parts whose gradients have been added up
+        for number, part in enumerate(parts, 1):
+            self._seed(number - 1)
+            terms = self.evaluation.terms(self.model, self.loss, part, weights)
+            loss = torch.stack(list(terms.values())).sum() / len(parts)
+            for name, term in terms.items():
+                sums[name] = sums.get(name, 0.0) + term.detach() / len(parts)
+            if number < len(parts):
+                self._add_gradient(loss)
+                before = before + loss.detach()
+        total = loss + before
         size = len(batch["name"])
         self.log("train/loss", total.detach(), prog_bar=True, batch_size=size)
-        for name, term in terms.items():
-            self.log(f"train/loss_{name}", term.detach(), batch_size=size)
+        for name, term in sums.items():
+            self.log(f"train/loss_{name}", term, batch_size=size)
         return total
+
+    def _seed(self, part: int) -> None:
+        torch.manual_seed(hash((self.seed, self.global_step, part, self.global_rank)) % 2**63)
+
+    @torch.no_grad()
+    def _weights(self, parts: list[dict]) -> dict[str, Tensor]:
+        """What sums over examples are divided by: means over the parts and over processes.
+
+        Each part then adds to the gradient what it would in one batch with the others, however
+        unevenly void pixels, hard ones and objects lie.
+        """
+        found = []
+        with statistics_kept(self.model):
+            for number, part in enumerate(parts):
+                self._seed(number)
+                found.append(self.evaluation.weights(self.model, self.loss, part))
+        return {
+            name: mean_over_processes(torch.stack([weights[name] for weights in found]).mean(0))
+            for name in found[0]
+        }
+
+    def _add_gradient(self, loss: Tensor) -> None:
+        """As Lightning does for the loss that a step returns; here outside DDP's exchange."""
+        scaled = self.trainer.precision_plugin.pre_backward(loss, self)
+        with torch.autocast(loss.device.type, enabled=False):
+            scaled.backward()
 
     def validation_step(self, batch: dict, batch_idx: int) -> None:
         self._evaluate(batch)
@@ -191,6 +255,28 @@ class Segmentation(pl.LightningModule):
                 continue
             shown = split == "val" and name == self.evaluation.headline
             self.log(f"{split}/{name}", float("nan") if value is None else value, prog_bar=shown)
+
+
+def split(batch: dict, count: int) -> list[dict]:
+    """A batch in parts of equal size; tensors and lists are over its images."""
+    size = len(batch["name"]) // count
+    return [
+        {key: value[start : start + size] for key, value in batch.items()}
+        for start in range(0, count * size, size)
+    ]
+
+
+@contextmanager
+def statistics_kept(model: nn.Module) -> Iterator[None]:
+    """Lets batch norm normalise by the batch in training mode, but remember nothing of it."""
+    norms = [norm for norm in batch_norms(model) if norm.training and norm.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
 
 
 def part_of(model: nn.Module, name: str) -> nn.Module:

@@ -26,9 +26,23 @@ class SemanticEvaluation(nn.Module):
         self.matrix = ConfusionMatrix(labels.num_classes)
         self._image_scores = ImageScores()
 
-    def terms(self, model: nn.Module, loss: nn.Module, batch: TrainBatch) -> dict[str, Tensor]:
+    def terms(
+        self,
+        model: nn.Module,
+        loss: nn.Module,
+        batch: TrainBatch,
+        weights: dict[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
         """The weighted terms of the loss of one batch."""
-        return loss(model(batch["image"]), batch["mask"])
+        outputs = model(batch["image"])
+        if weights is None:
+            return loss(outputs, batch["mask"])
+        return loss(outputs, batch["mask"], weights)
+
+    def weights(self, model: nn.Module, loss: nn.Module, batch: TrainBatch) -> dict[str, Tensor]:
+        """What the loss divides sums over the batch's pixels by."""
+        outputs = None if loss.weighs_by_labels else model(batch["image"])
+        return loss.weights(outputs, batch["mask"])
 
     def reset(self) -> None:
         """Before a split."""

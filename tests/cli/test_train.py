@@ -18,6 +18,7 @@ from segtrain.report.record import read_confusion
 
 TESTS = Path(__file__).parents[1]
 TWENTY = [*TINY, "trainer.max_steps=20", "trainer.val_every_n_steps=20"]
+TWO = ["trainer.devices=2", "dataset.source.num_images={train: 12, val: 7, test: 7}"]
 SCHEMA = {
     "schema", "experiment", "task", "architecture", "backbone", "dataset", "split", "protocol",
     "metrics", "published", "images", "seed", "global_step", "epochs", "total_batch_size",
@@ -218,14 +219,41 @@ def test_loss_that_is_not_finite_stops_the_run(segtrain, monkeypatch):
     settings = ["trainer.checkpoint_every_n_steps=1", "hydra.run.dir=outputs/run"]
     code, _, err = segtrain(*TWENTY, *settings, fault)
     assert code == 1
-    assert "the loss is nan at step 7" in err
+    assert "the loss is nan at step 7; its 4 images are named in" in err
     report = json.loads(Path("outputs/run/nonfinite_loss.json").read_text())
     assert report["step"] == 7
     assert len(report["batch"]) == 4
     assert all(name.startswith("shapes/train/") for name in report["batch"])
-    saved = weights(Path("outputs/run"))
-    assert saved["global_step"] == 6
-    assert all(tensor.isfinite().all() for tensor in saved["current_model_state"].values())
+    assert_finite(Path("outputs/run"), step=6)
+
+
+def test_gradient_that_is_not_finite_is_never_saved(segtrain, monkeypatch):
+    """Though the loss of its step is finite."""
+    monkeypatch.syspath_prepend(TESTS)
+    fault = "+callback.fault={_target_: faults.SpoilGradient, step: 6}"
+    settings = ["trainer.checkpoint_every_n_steps=1", "hydra.run.dir=outputs/run"]
+    code, _, err = segtrain(*TWENTY, *settings, fault)
+    assert code == 1
+    assert "the weights or the optimiser's state are not finite at step 7" in err
+    assert_finite(Path("outputs/run"), step=6)
+
+
+def assert_finite(run: Path, step: int) -> None:
+    saved = weights(run)
+    assert saved["global_step"] == step
+    for part in ("state_dict", "current_model_state"):
+        assert all(tensor.isfinite().all() for tensor in saved[part].values())
+
+
+def test_two_processes_stop_together_where_one_loss_is_not_finite():
+    """At a step where rank zero, whose own loss is finite, would save the spoilt weights."""
+    fault = "+callback.fault={_target_: faults.SpoilLoss, step: 6, rank: 1}"
+    settings = ["trainer.checkpoint_every_n_steps=1", "hydra.run.dir=outputs/run"]
+    done = process(*TWENTY, *TWO, *settings, fault)
+    assert done.returncode == 1, done.stderr
+    assert "the loss is nan at step 7 on process 1; its 2 images" in done.stderr
+    assert json.loads(Path("outputs/run/nonfinite_loss_rank1.json").read_text())["rank"] == 1
+    assert_finite(Path("outputs/run"), step=6)
 
 
 def test_early_stopping(segtrain):
@@ -272,9 +300,6 @@ def test_weights_start_from_another_run(segtrain):
     for name, parameter in first["state_dict"].items():
         if name.endswith("weight"):
             assert torch.equal(parameter, second["state_dict"][name])
-
-
-TWO = ["trainer.devices=2", "dataset.source.num_images={train: 12, val: 7, test: 7}"]
 
 
 @pytest.mark.slow

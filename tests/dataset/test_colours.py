@@ -65,7 +65,6 @@ def test_nothing_is_left_where_there_is_no_jitter():
 class Trainer:
     """As much of a trainer as the loader asks for."""
 
-    accumulate_grad_batches = 1
     global_rank = global_step = 0
     world_size = 1
     max_steps = 2
