@@ -72,17 +72,19 @@ class CrossEntropy(nn.Module):
 class OhemCrossEntropy(nn.Module):
     """Cross-entropy over the hard valid pixels: online hard example mining.
 
-    Shrivastava et al., CVPR 2016; for pixels (bootstrapping) Wu et al., arXiv 1605.06885.
+    Shrivastava et al., CVPR 2016; for pixels (bootstrapping) Wu et al., arXiv 1605.06885, whose
+    pixels compete within one image. So what is kept depends neither on the number of processes nor
+    on the parts in which a batch is computed.
 
     Args:
         threshold: a pixel is hard if its true class has a lower probability; None: none is.
-        min_kept: share of the valid pixels, in (0, 1], that is kept at least, hardest first.
+        min_kept: share of an image's valid pixels, in (0, 1], that is kept at least, hardest first.
         class_weights: one factor a class, or None; they weigh kept pixels and select none.
         ignore_index: void pixels, which are never kept.
     """
 
     separable: bool = False
-    """Pixels of all images of the batch compete to be kept: `losses` and `select` before all."""
+    """Pixels of an image compete to be kept: `losses` and `select` before all."""
 
     def __init__(
         self,
@@ -122,7 +124,7 @@ class OhemCrossEntropy(nn.Module):
         """(N, H, W) weight of every pixel of the batch, 0 where it is not kept."""
         target = target.long()
         valid = target != self.ignore_index
-        weight = self._kept(losses.flatten(), valid.flatten()).view_as(losses)
+        weight = self._kept(losses.flatten(1), valid.flatten(1)).view_as(losses)
         if self.class_weights is not None:
             weight = weight * self.class_weights[target.where(valid, 0)]
         return weight
@@ -132,13 +134,13 @@ class OhemCrossEntropy(nn.Module):
         return (self.losses(logits, target) * weight).sum(), weight.sum()
 
     def _kept(self, losses: Tensor, valid: Tensor) -> Tensor:
-        """Unweighted losses (P,) and which of them count -> (P,), 1 where kept and 0 elsewhere."""
+        """Unweighted losses (N, P) and which count -> (N, P), 1 where kept and 0 elsewhere."""
         hardness = losses.where(valid, -1)
-        count = (valid.sum().double() * self.min_kept).ceil()
-        most = math.ceil(self.min_kept * len(losses))  # were all of them valid
+        count = (valid.sum(1, keepdim=True).double() * self.min_kept).ceil()
+        most = math.ceil(self.min_kept * losses.shape[1])  # were all of them valid
         hardest = hardness.topk(most).indices
         rank = torch.arange(most, device=losses.device)
-        kept = torch.zeros_like(losses).scatter_(0, hardest, (rank < count).to(losses.dtype))
+        kept = torch.zeros_like(losses).scatter_(1, hardest, (rank < count).to(losses.dtype))
         if self.threshold is None:
             return kept
         # Those below the threshold are the hardest ones, so they hold the others or are among them.

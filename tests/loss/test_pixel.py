@@ -24,12 +24,14 @@ def slow_ohem(logits, target, threshold, min_kept, weights):
             losses[n, y, x] = -np.log(scores[label] / scores.sum())
     total = norm = 0.0
     kept = np.zeros(target.shape, bool)
-    for rank, pixel in enumerate(sorted(losses, key=losses.get, reverse=True)):
-        hard = threshold is not None and np.exp(-losses[pixel]) < threshold
-        if hard or rank < min_kept * len(losses):
-            kept[pixel] = True
-            total += weights[target[pixel]] * losses[pixel]
-            norm += weights[target[pixel]]
+    for image in range(len(target)):
+        own = {pixel: loss for pixel, loss in losses.items() if pixel[0] == image}
+        for rank, pixel in enumerate(sorted(own, key=own.get, reverse=True)):
+            hard = threshold is not None and np.exp(-losses[pixel]) < threshold
+            if hard or rank < min_kept * len(own):
+                kept[pixel] = True
+                total += weights[target[pixel]] * losses[pixel]
+                norm += weights[target[pixel]]
     return total, norm, kept
 
 
@@ -52,16 +54,18 @@ def test_ohem_equals_slow_reference(threshold, min_kept, weights):
     assert ((logits.grad != 0).any(1).numpy() == kept).all()
 
 
-def test_ohem_takes_both_rules_over_the_whole_batch():
-    """Each rule alone decides somewhere, and an easy image gives up its share to a hard one."""
+def test_ohem_takes_both_rules_in_every_image():
+    """Each rule alone decides somewhere; an easy image keeps its share beside a hard one."""
     logits, target = scene()
     target[:] = 0
     logits[0, 0] += 20
-    _, _, by_share = slow_ohem(logits.numpy(), target.numpy(), None, 0.5, [1.0] * 4)
-    assert not by_share[0].any()
     _, by_threshold = OhemCrossEntropy(0.5, 0.01, None, 255)(logits, target)
     _, by_both = OhemCrossEntropy(0.5, 0.5, None, 255)(logits, target)
-    assert 1 < by_threshold < by_both == 30
+    _, _, hard = slow_ohem(logits.numpy(), target.numpy(), 0.5, 0.01, [1.0] * 4)
+    assert hard[0].sum() == 1  # the one pixel that the share keeps of an easy image
+    assert hard[1].sum() > 15
+    assert by_threshold == hard.sum()
+    assert by_both == 15 + hard[1].sum()
 
 
 def test_ohem_keeps_exactly_the_share_among_equals():
@@ -97,10 +101,22 @@ def test_ohem_rejects_what_is_no_share(min_kept):
         OhemCrossEntropy(None, min_kept, None, 255)
 
 
-def test_separable_tells_whether_images_can_be_summed():
+@pytest.mark.parametrize("loss", [CrossEntropy(WEIGHTS, 0.1, 255),
+                                  OhemCrossEntropy(None, 0.3, WEIGHTS, 255),
+                                  OhemCrossEntropy(0.4, 0.2, None, 255)])  # fmt: skip
+def test_images_add_up(loss):
+    """So that a batch can be computed in parts, by one process or by several."""
+    logits, target = scene()
+    whole = loss(logits, target)
+    parts = [loss(logits[n : n + 1], target[n : n + 1]) for n in range(2)]
+    for index in range(2):
+        torch.testing.assert_close(whole[index], parts[0][index] + parts[1][index])
+
+
+def test_separable_tells_whether_pixels_can_be_summed():
     logits, target = scene()
     for loss in (CrossEntropy(WEIGHTS, 0.1, 255), OhemCrossEntropy(None, 0.3, WEIGHTS, 255)):
         whole = loss(logits, target)
-        parts = [loss(logits[n : n + 1], target[n : n + 1]) for n in range(2)]
+        parts = [loss(logits[:, :, rows], target[:, rows]) for rows in (slice(2), slice(2, None))]
         same = torch.allclose(whole[0], parts[0][0] + parts[1][0])
         assert same == loss.separable
