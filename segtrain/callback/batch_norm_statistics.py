@@ -32,9 +32,7 @@ class BatchNormStatistics(Callback):
         if pl_module.evaluation.task != "semantic":
             raise UserError("callback=batch_norm_statistics is for semantic networks only")
 
-    def on_validation_epoch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule
-    ) -> None:
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn != "fit":
             return  # the checkpoint has them
         data = trainer.datamodule

@@ -42,7 +42,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class Checkpoints(Checkpoint):
-    """Keeps `last.ckpt` and `best.ckpt`, makes up for a validation cut off, and answers pre-emption.
+    """Keeps `last.ckpt` and `best.ckpt`, makes up for validations cut off, answers pre-emption.
 
     `last.ckpt` is saved every `every_n_steps` optimiser steps and before and after each validation,
     so after the last step too. It knows whether the validation due at its step has been done: a run

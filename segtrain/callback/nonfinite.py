@@ -15,7 +15,7 @@ SAVED = ("state_dict", "optimizer_states")  # what a checkpoint holds of the tra
 
 
 class StopOnNonFinite(Callback):
-    """Checks the loss of every step on a CPU; on a device every `every_n_steps`, which waits for it.
+    """Checks the loss of every step on a CPU; on a device every `every_n_steps`: it waits for it.
 
     Before every checkpoint the loss is checked as well, and so are the weights and the optimiser's
     state, since a gradient can overflow where the loss does not. What one process finds stops all
@@ -52,7 +52,7 @@ class StopOnNonFinite(Callback):
         self._check(trainer, [t for key in SAVED for t in floats_of(checkpoint[key])])
 
     def _check(self, trainer: pl.Trainer, tensors: list[Tensor]) -> None:
-        """Raises on all processes if one has a loss, or tensors to be saved, that are not finite."""
+        """Raises on all processes if one has a loss, or tensors to save, that are not finite."""
         pending, self._pending = self._pending, []
         found = describe(pending, tensors, trainer.global_step)
         if not self.agreement.largest(int(found is not None)):

@@ -165,9 +165,7 @@ class SegmentationLoss(nn.Module):
             if not self.pixel.separable:
                 losses = pixel_losses(logits.detach(), target, align_corners, self.pixel.losses)
                 chosen = self.pixel.select(losses, target)
-            return SumOverStrips.apply(
-                logits, target, chosen, align_corners, self.pixel.weighted
-            )
+            return SumOverStrips.apply(logits, target, chosen, align_corners, self.pixel.weighted)
         return self.pixel(*self._fit(logits, target, align_corners))
 
     def _form_of(self, logits: Tensor, target: Tensor) -> str:

@@ -7,8 +7,8 @@ import pytest
 import torch
 from conftest import TINY, results_of
 from faults import Crash
-from test_train import TESTS, assert_same_training, process
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_train import TESTS, assert_same_training, process
 
 RUN = [
     *TINY,
@@ -34,6 +34,14 @@ SAMPLE = [("step", 10), ("save", 4), ("val_middle", 2), ("val_end", 2), ("val_mi
 def strike_at(event: str, count: int, number: int) -> list[str]:
     fault = f"_target_: faults.StrikeAt, event: {event}, count: {count}, number: {int(number)}"
     return [f"+callback.fault={{{fault}}}"]
+
+
+def crash(settings: list[str]) -> None:
+    """A run in `outputs/run` that does not survive; not by the command line, which takes errors."""
+    from segtrain.cli.app import run
+
+    with pytest.raises(Crash):
+        run("train", [*settings, "hydra.run.dir=outputs/run"])
 
 
 def validations(run: Path) -> dict[int, float]:
@@ -73,17 +81,11 @@ def whole(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("event", "count"),
-    [
-        pytest.param(*event, marks=() if event in SAMPLE else pytest.mark.slow)
-        for event in EVENTS
-    ],
+    [pytest.param(*event, marks=() if event in SAMPLE else pytest.mark.slow) for event in EVENTS],
 )
 def test_crash_and_resume(segtrain, monkeypatch, whole, event, count):
     monkeypatch.syspath_prepend(TESTS)
-    with pytest.raises(Crash):
-        from segtrain.cli.app import run
-
-        run("train", [*RUN, *strike_at(event, count, 0), "hydra.run.dir=outputs/run"])
+    crash([*RUN, *strike_at(event, count, 0)])
     if (event, count) == ("save", 1):  # before there was anything to resume
         assert not Path("outputs/run/checkpoints/last.ckpt").exists()
         assert segtrain(*RUN, "hydra.run.dir=outputs/run")[0] == 0
@@ -128,10 +130,7 @@ def test_a_worse_validation_never_replaces_a_better_one(segtrain, monkeypatch):
     """Killed between a validation and the save after it, then trained to something worse."""
     monkeypatch.syspath_prepend(TESTS)
     settings = [*RUN, "callback.ema.decay=0.0"]
-    with pytest.raises(Crash):
-        from segtrain.cli.app import run
-
-        run("train", [*settings, *strike_at("save", 4, 0), "hydra.run.dir=outputs/run"])
+    crash([*settings, *strike_at("save", 4, 0)])
     best = Path("outputs/run/checkpoints/best.ckpt")
     assert best.is_file()
     content = torch.load(best, weights_only=True)
@@ -150,10 +149,7 @@ def test_an_early_stop_stays_one(segtrain, monkeypatch):
                 "callback.early_stopping.min_delta=1.0"]  # fmt: skip
     assert segtrain(*settings, "hydra.run.dir=outputs/whole")[0] == 0
     assert results_of(Path("outputs/whole"))["global_step"] == 8
-    with pytest.raises(Crash):
-        from segtrain.cli.app import run
-
-        run("train", [*settings, *strike_at("test", 1, 0), "hydra.run.dir=outputs/run"])
+    crash([*settings, *strike_at("test", 1, 0)])
     assert segtrain("resume=outputs/run")[0] == 0
     assert_same_run(Path("outputs/whole"), Path("outputs/run"))
     speed = results_of(Path("outputs/run"))["timing"]["train_images_per_second"]

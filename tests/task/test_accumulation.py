@@ -70,6 +70,20 @@ def test_parts_are_the_whole(segtrain, monkeypatch, name):
     assert_close(weights("outputs/1"), weights("outputs/4"))
 
 
+def test_resumed_with_another_number_of_parts(segtrain, monkeypatch):
+    """The same images in each step, validated at the same steps."""
+    monkeypatch.syspath_prepend(TESTS)
+    run = [*settings("ohem"), "trainer.max_steps=6", "trainer.val_every_n_steps=2"]
+    assert segtrain(*run, "hydra.run.dir=outputs/whole")[0] == 0
+    struck = "+callback.strike={_target_: faults.StrikeAt, event: step, count: 3, number: 15}"
+    assert segtrain(*run, struck, "hydra.run.dir=outputs/run")[0] == 128 + 15
+    assert segtrain("resume=outputs/run", "trainer.accumulate_grad_batches=4")[0] == 0
+    assert_close(weights("outputs/whole"), weights("outputs/run"))
+    assert len(list(Path("outputs/run/checkpoints").iterdir())) == 2
+    log = Path("outputs/run/run.log").read_text()
+    assert [f"step {step}: val" in log for step in range(1, 7)] == [False, True] * 3
+
+
 @pytest.mark.parametrize(
     "name",
     ["ohem", pytest.param("encnet", marks=pytest.mark.slow),
