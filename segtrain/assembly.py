@@ -26,7 +26,7 @@ from segtrain.errors import UserError
 from segtrain.task.instance import InstanceEvaluation
 from segtrain.task.segmentation import Evaluation, Segmentation
 from segtrain.task.semantic import SemanticEvaluation
-from segtrain.trained import Trained, require_own_code, without_pretraining
+from segtrain.trained import Trained, without_pretraining
 
 
 def make(node: dict, **call_time: Any) -> Any:
@@ -157,26 +157,18 @@ def changed(node: dict, overrides: Sequence[str], group: str) -> dict:
     return OmegaConf.to_container(config, resolve=True)[group]
 
 
-def rebuild(
-    trained: Trained, inference: dict | None, trust_code: bool
-) -> tuple[nn.Module, Any, LabelSet]:
+def rebuild(trained: Trained, inference: dict | None) -> tuple[nn.Module, Any, LabelSet]:
     """Network in evaluation mode, inference and label set of a trained network.
 
     Args:
         trained: what its file holds.
         inference: another protocol's node; None for the network's own.
-        trust_code: whether the file may name code that is not part of this package.
 
     Raises:
-        UserError: the file names other code, its weights do not fit its architecture, or the
-            protocol is for another task.
+        UserError: the file's weights do not fit its architecture, or the protocol is for another
+            task.
     """
     architecture = without_pretraining(trained.config["architecture"])
-    own = [architecture, *([trained.config["inference"]] if inference is None else [])]
-    if trained.labels is None:
-        own.append(trained.config["dataset"]["labels"])
-    if not trust_code:
-        require_own_code(own, trained.origin)
     inference = inference or trained.config["inference"]
     tasks = [getattr(get_class(node["_target_"]), "task", "semantic")
              for node in (architecture, inference)]  # fmt: skip

@@ -43,7 +43,7 @@ def load(
     Raises:
         UserError: the source, a name or a key does not exist, or what the file holds does not fit.
     """
-    trained = find_trained(str(source), weights_file)
+    trained = find_trained(str(source), weights_file, trust_code)
     node = None
     if inference is not None:
         node = compose_config([f"inference={inference}", *overrides])["inference"]
@@ -51,31 +51,29 @@ def load(
         node = changed(trained.config["inference"], overrides, "inference")
     side = trained.short_side if short_side == "auto" else short_side
     settings = Settings(device, precision, min_score, max_pixels, side)
-    return make_predictor(trained, node, settings, trust_code)
+    return make_predictor(trained, node, settings)
 
 
-def find_trained(source: str, weights_file: str | Path | None) -> Trained:
+def find_trained(source: str, weights_file: str | Path | None, trust_code: bool) -> Trained:
     """What a source holds; see `load`.
 
     Raises:
-        UserError: there is nothing of that kind, or it cannot be fetched.
+        UserError: there is nothing of that kind, it cannot be fetched, or it names classes that are
+            not part of this package.
     """
     if source.startswith(PREFIX):
         return read_torchvision(source, weights_file)
     if weights_file is not None:
         raise UserError(f"weights_file is for {PREFIX}<name>; {source} has weights of its own")
-    return read_trained(Path(source))
+    return read_trained(Path(source), trust_code)
 
 
-def make_predictor(
-    trained: Trained, inference: dict | None, settings: Settings, trust_code: bool
-) -> Predictor:
+def make_predictor(trained: Trained, inference: dict | None, settings: Settings) -> Predictor:
     """The predictor of a trained network; `inference` is another protocol's node, or None.
 
     Raises:
-        UserError: what the file holds does not fit together or is not part of this package, or a
-            setting cannot be had.
+        UserError: what the file holds does not fit together, or a setting cannot be had.
     """
-    model, protocol, labels = rebuild(trained, inference, trust_code)
+    model, protocol, labels = rebuild(trained, inference)
     window = make(compose_config(["inference=sliding"])["inference"]["window"])
     return Predictor(model, protocol, labels, trained.config, settings, window)

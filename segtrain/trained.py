@@ -1,10 +1,9 @@
 """A trained network as its files hold it: a run folder, a checkpoint, or an exported folder."""
 
 import hashlib
-import importlib
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,9 +11,10 @@ from torch import Tensor
 from segtrain.architecture.weights import read_state_dict
 from segtrain.contracts import LabelSet
 from segtrain.errors import UserError
+from segtrain.foreign import admit
+from segtrain.foreign import read_checkpoint as read_file
 
 EXPORTED = ("config.json", "model.safetensors")
-OWN_CODE = ("segtrain.architecture.", "segtrain.inference.", "segtrain.dataset.")
 
 
 class Trained(NamedTuple):
@@ -38,30 +38,35 @@ def fingerprint(trained: Trained) -> str:
     return found.hexdigest()
 
 
-def read_trained(source: Path) -> Trained:
+def read_trained(source: Path, trust_code: bool = False) -> Trained:
     """What a run folder, a checkpoint, or an exported folder (or its file) holds.
 
+    Args:
+        source: the folder or file.
+        trust_code: whether it may name classes that are not part of this package.
+
     Raises:
-        UserError: it is none of them, or damaged.
+        UserError: it is none of them, damaged, or names other code.
     """
     if source.is_file() and source.name in EXPORTED:
         source = source.parent
     if source.is_dir() and all((source / name).is_file() for name in EXPORTED):
-        return read_exported(source)
+        return read_exported(source, trust_code)
     if source.is_dir() and not (source / "checkpoints").is_dir():
         raise UserError(f"{source}: neither a run folder, which has checkpoints/, nor an exported "
                         f"one, which has {' and '.join(EXPORTED)}")  # fmt: skip
     key = "run" if source.is_dir() else "checkpoint"
-    return read_checkpoint(find_checkpoint({"run": None, "checkpoint": None, key: source}))
+    file = find_checkpoint({"run": None, "checkpoint": None, key: source})
+    return read_checkpoint(file, trust_code)
 
 
-def read_checkpoint(path: Path) -> Trained:
+def read_checkpoint(path: Path, trust_code: bool = False) -> Trained:
     """What a checkpoint of this package holds.
 
     Raises:
-        UserError: it is not one.
+        UserError: it is not one, or names other code.
     """
-    content = _segtrain_entry(path)
+    content = _segtrain_entry(path, trust_code)
     labels = content.get("labels")
     return Trained(
         origin=str(path),
@@ -72,11 +77,11 @@ def read_checkpoint(path: Path) -> Trained:
     )
 
 
-def read_exported(folder: Path) -> Trained:
+def read_exported(folder: Path, trust_code: bool = False) -> Trained:
     """What a folder with `config.json` and `model.safetensors` holds.
 
     Raises:
-        UserError: one of the two is missing or damaged.
+        UserError: one of the two is missing or damaged, or names other code.
     """
     config_file, weights = (folder / name for name in EXPORTED)
     try:
@@ -87,6 +92,7 @@ def read_exported(folder: Path) -> Trained:
         raise UserError(f"{config_file}: not the description of a network ({error!r})") from None
     if missing:
         raise UserError(f"{config_file}: has no {' and no '.join(sorted(missing))}")
+    config = admit(config, str(folder), trust_code)
     return Trained(str(folder), config, labels, read_state_dict(weights), short_side=None)
 
 
@@ -105,9 +111,13 @@ def find_checkpoint(config: dict) -> Path:
     raise UserError(f"no checkpoint: {' and '.join(map(str, candidates))} do not exist")
 
 
-def stored_config(checkpoint: Path) -> tuple[dict, dict]:
-    """Configuration of the run that wrote the checkpoint, and how far it had trained."""
-    content = _segtrain_entry(checkpoint)
+def stored_config(checkpoint: Path, trust_code: bool = False) -> tuple[dict, dict]:
+    """Configuration of the run that wrote the checkpoint, and how far it had trained.
+
+    Raises:
+        UserError: it is no checkpoint of this package, or names other code.
+    """
+    content = _segtrain_entry(checkpoint, trust_code)
     return content["config"], {key: content[key] for key in ("global_step", "epochs")}
 
 
@@ -117,58 +127,22 @@ def best_score(checkpoint: Path) -> float | None:
     Raises:
         UserError: it is no checkpoint of this package.
     """
-    return _segtrain_entry(checkpoint)["best_score"] if checkpoint.is_file() else None
+    return _segtrain_entry(checkpoint, True)["best_score"] if checkpoint.is_file() else None
 
 
-def _segtrain_entry(checkpoint: Path) -> dict:
+def _segtrain_entry(checkpoint: Path, trust_code: bool) -> dict:
     """What the run wrote into its checkpoint beside the weights, the step, and the best score."""
-    try:
-        content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-        best = content.get("callbacks", {}).get("Checkpoints", {}).get("best_score")
-        return {"global_step": content["global_step"], "best_score": best, **content["segtrain"]}
-    except KeyError as error:
-        raise UserError(f"{checkpoint}: not a checkpoint of segtrain, it has no entry {error}; a "
-                        "file of torchvision's is used as weights=torchvision/<name>"
-                        ) from None  # fmt: skip
-    except Exception as error:  # torch raises many kinds for damaged files
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"{checkpoint}: not a checkpoint of segtrain ({reason})") from None
+    content = read_file(checkpoint, "checkpoint of segtrain")
+    if not isinstance(content, dict) or not isinstance(content.get("segtrain"), dict):
+        raise UserError(f"{checkpoint}: not a checkpoint of segtrain, it has no entry 'segtrain'; "
+                        "a file of torchvision's is used as weights=torchvision/<name>"
+                        )  # fmt: skip
+    entry = content["segtrain"]
+    best = content.get("callbacks", {}).get("Checkpoints", {}).get("best_score")
+    config = admit(entry["config"], str(checkpoint), trust_code)
+    return {"global_step": content["global_step"], "best_score": best, **entry, "config": config}
 
 
 def without_pretraining(architecture: dict) -> dict:
     """The same network without fetching initial weights that a checkpoint replaces anyway."""
     return architecture | {"backbone": architecture["backbone"] | {"weights": "none"}}
-
-
-def require_own_code(node: Any, origin: str) -> None:
-    """Refuses a file's configuration that names code from outside this package.
-
-    Raises:
-        UserError: says what the file would have run.
-    """
-    if isinstance(node, list):
-        for part in node:
-            require_own_code(part, origin)
-    if not isinstance(node, dict):
-        return
-    for part in node.values():
-        require_own_code(part, origin)
-    target = node.get("_target_")
-    if target == "hydra.utils.get_object":  # a label set by its name
-        target = node.get("path")
-    if target is None or (str(target).startswith(OWN_CODE) and _is_own(str(target), origin)):
-        return
-    raise UserError(f"{origin} names {target}, which is not part of segtrain: loading it would run "
-                    "that code. Give trust_code=true if you trust the file")  # fmt: skip
-
-
-def _is_own(target: str, origin: str) -> bool:
-    """Whether the name is of something that this package defines, not merely imports."""
-    module, _, name = target.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError):
-        raise UserError(f"{origin} names {target}, which this version of segtrain has not; choose "
-                        "another protocol, inference=..., if it is one, or train again"
-                        ) from None  # fmt: skip
-    return getattr(found, "__module__", type(found).__module__).startswith("segtrain.")

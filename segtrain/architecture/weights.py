@@ -3,10 +3,10 @@
 import logging
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from segtrain.errors import UserError
+from segtrain.foreign import read_checkpoint
 
 logger = logging.getLogger("segtrain")
 
@@ -23,20 +23,30 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         UserError: the file is missing or holds no weights.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such weights file")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for damaged files
-        raise UserError(f"{path}: not a readable weights file ({str(error)[:200]})") from None
-    state = content.get("state_dict", content.get("model", content))
+    if path.suffix == ".safetensors":
+        return read_safetensors(path)
+    content = read_checkpoint(path, "weights file")
+    if isinstance(content, dict):
+        content = content.get("state_dict", content.get("model", content))
+    state = content if isinstance(content, dict) else {}
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{path}: holds no state dict of tensors")
     return {key.removeprefix("model."): value for key, value in state.items()}
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of a .safetensors file, which can hold nothing else.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: not a readable weights file ({error})") from None
 
 
 def load_weights(

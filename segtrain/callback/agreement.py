@@ -16,7 +16,7 @@ class Agreement:
 
     def largest(self, number: int) -> int:
         """The largest number that any process gives: the same answer on all of them."""
-        if not self._connected():
+        if not self._connect():
             return number
         result = torch.tensor(number)
         dist.all_reduce(result, op=dist.ReduceOp.MAX, group=self._group)
@@ -24,15 +24,20 @@ class Agreement:
 
     def gather(self, value: T) -> list[T]:
         """The plain values that the processes give, by rank."""
-        if not self._connected():
+        if not self._connect():
             return [value]
         values: list = [None] * dist.get_world_size()
         dist.all_gather_object(values, value, group=self._group)
         return values
 
-    def _connected(self) -> bool:
-        """Whether there are other processes; the first call connects them."""
-        if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    @property
+    def is_shared(self) -> bool:
+        """Whether there are other processes."""
+        return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+    def _connect(self) -> bool:
+        """As `is_shared`; the first call connects them."""
+        if not self.is_shared:
             return False
         if self._group is None:
             self._group = dist.new_group(backend="gloo")

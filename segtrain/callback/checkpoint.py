@@ -17,6 +17,7 @@ from segtrain.errors import RunStopped
 from segtrain.trained import best_score
 
 PREEMPTION_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+INTERRUPTION = signal.SIGINT  # Ctrl-C
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -48,8 +49,8 @@ class Checkpoints(Checkpoint):
     so after the last step too. It knows whether the validation due at its step has been done: a run
     resumed from it does that first, the one after the last step included. The score to beat is the
     one that `best.ckpt` holds itself, so whatever was killed when, a worse one never replaces it.
-    SIGTERM and SIGUSR1, on whichever process, let the running step end on all of them, save, and
-    stop the run.
+    SIGTERM, SIGUSR1 and Ctrl-C, on whichever process, let the running step end on all of them,
+    save, and stop the run; a second Ctrl-C does not wait for that.
 
     Args:
         folder: of the files.
@@ -101,8 +102,9 @@ class Checkpoints(Checkpoint):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if threading.current_thread() is threading.main_thread():
-            for number in PREEMPTION_SIGNALS:
-                self._old_handlers[number] = signal.signal(number, self._on_signal)
+            for number in (*PREEMPTION_SIGNALS, INTERRUPTION):
+                if signal.getsignal(number) != signal.SIG_IGN:  # as in the background of a shell
+                    self._old_handlers[number] = signal.signal(number, self._on_signal)
         if self._owes_validation:  # as Lightning does it between two steps
             loop = trainer.fit_loop.epoch_loop
             loop.max_steps = self._max_steps
@@ -182,6 +184,9 @@ class Checkpoints(Checkpoint):
         self._old_handlers.clear()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        # Several processes get the first one twice, from the terminal and from their launcher.
+        if number == self._signal == INTERRUPTION and not self.agreement.is_shared:
+            raise KeyboardInterrupt
         self._signal = number
 
     def _stop(self, number: int, step: int) -> None:

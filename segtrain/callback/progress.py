@@ -8,6 +8,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.profilers import Profiler
 
 from segtrain.callback.system import memory_and_load
+from segtrain.sweep.ledger import TITLES
 
 logger = logging.getLogger("segtrain")
 
@@ -74,9 +75,10 @@ class Progress(Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._resumed_at = time.perf_counter()
-        metrics = trainer.callback_metrics
-        if self.lines and trainer.state.fn == "fit" and "val/miou" in metrics:
-            logger.info("step %d: val mIoU %.2f%%", trainer.global_step, 100 * metrics["val/miou"])
+        if self.lines and trainer.state.fn == "fit":
+            headline = pl_module.evaluation.headline
+            score = 100 * trainer.callback_metrics[f"val/{headline}"]
+            logger.info("step %d: val %s %.2f%%", trainer.global_step, TITLES[headline], score)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._count_time()

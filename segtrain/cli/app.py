@@ -17,6 +17,8 @@ from segtrain.cli import collect, launch
 from segtrain.cli.main import conf_dir
 from segtrain.cli.own_experiment import with_own_experiments
 from segtrain.errors import PRUNED, UserError
+from segtrain.foreign import read_yaml
+from segtrain.sweep.ledger import TRIAL
 
 HANDLER = "segtrain"
 MULTIRUN = ("-m", "--multirun")
@@ -105,7 +107,8 @@ def compose_and_run(command: str, overrides: list[str]) -> int:
         gc.enable()  # its own process runs long, and may import no command
         overrides = ["-m", *(o for o in overrides if o not in MULTIRUN)]
     if command == "train":
-        overrides = name_run(with_own_experiments(overrides))
+        # What is composed is the user's own, whatever code it names.
+        overrides = name_run(with_own_experiments(trusted(overrides)[1]))
     if command in collect.COMMANDS:
         overrides = collect.collected(command, overrides)
     if command == "predict":
@@ -184,12 +187,24 @@ def resume(folder: str, overrides: list[str]) -> int:
     for needed in (run_dir / "config.yaml", run_dir / LAST):
         if not needed.is_file():
             raise UserError(f"resume={folder}: {needed} does not exist; give a run folder")
-    config = OmegaConf.create(yaml.safe_load((run_dir / "config.yaml").read_text()))
-    OmegaConf.set_struct(config, True)
     changes = [override for override in overrides if not override.startswith("resume=")]
+    trust_code, changes = trusted(changes)
+    config = OmegaConf.create(read_yaml(run_dir / "config.yaml", trust_code))
+    if (run_dir / TRIAL).is_file():  # names a pruner
+        read_yaml(run_dir / TRIAL, trust_code)
+    OmegaConf.set_struct(config, True)
     config.merge_with_dotlist([change.lstrip("+") for change in changes])
     config.resume = str(run_dir)
     return start("train", OmegaConf.to_container(config, resolve=True), run_dir)
+
+
+def trusted(overrides: list[str]) -> tuple[bool, list[str]]:
+    """Whether `trust_code=true` is among the overrides, and the others.
+
+    It is told here, not in the configuration, which comes from the file that it is about.
+    """
+    others = [override for override in overrides if not override.startswith("trust_code=")]
+    return "trust_code=true" in overrides, others
 
 
 def start(command: str, config: dict, run_dir: Path) -> int:

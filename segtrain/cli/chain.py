@@ -14,6 +14,7 @@ from segtrain.cli.child import run_process
 from segtrain.cli.explain import nearest
 from segtrain.cli.main import conf_dir
 from segtrain.errors import RunStopped, UserError
+from segtrain.foreign import admit_overrides, read_yaml
 
 PLAN = "chain.yaml"
 OWN = ("experiment", "resume", "hydra.run.dir")  # read here, not handed to the stages
@@ -37,7 +38,7 @@ def run(overrides: list[str]) -> int:
     added = [override for override in overrides if override.partition("=")[0] not in OWN]
     if given.get("resume"):
         folder = Path(given["resume"])
-        plan = read_plan(folder)
+        plan = read_plan(folder, "trust_code=true" in overrides)
     else:
         folder = new_folder(given["experiment"], given.get("hydra.run.dir"))
         plan = {"stages": stages(given["experiment"], conf_dir()), "overrides": []}
@@ -94,11 +95,19 @@ def new_folder(experiment: str, chosen: str | None) -> Path:
     return folder
 
 
-def read_plan(folder: Path) -> dict:
-    """Stages and overrides of a chain that was begun."""
+def read_plan(folder: Path, trust_code: bool) -> dict:
+    """Stages and overrides of a chain that was begun.
+
+    Raises:
+        UserError: it is no such folder, or its overrides may run code from elsewhere.
+    """
     if not (folder / PLAN).is_file():
         raise UserError(f"resume={folder}: {folder / PLAN} does not exist; give a chain's folder")
-    return yaml.safe_load((folder / PLAN).read_text())
+    plan = read_yaml(folder / PLAN, trust_code)
+    return plan | {
+        key: admit_overrides(plan[key], str(folder / PLAN), trust_code)
+        for key in ("stages", "overrides")
+    }
 
 
 def run_folder(folder: Path, stages: list[str], stage: str) -> Path:

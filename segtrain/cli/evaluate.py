@@ -39,10 +39,10 @@ def run(config: dict, run_dir: Path) -> None:
     """
     merged, data, task, checkpoint = rebuild_task(config)
     if config["submit"]:
-        members = [stored_config(file)[0] for file in map(member_checkpoint, config["ensemble"])]
-        runs = [stored_config(checkpoint)[0], *members]
+        files = [checkpoint, *map(member_checkpoint, config["ensemble"])]
+        runs = [stored_config(file, config["trust_code"])[0] for file in files]
         prepare_submission(task, data, runs, config["submit_competition"], run_dir)
-    _, trained = stored_config(checkpoint)
+    _, trained = stored_config(checkpoint, config["trust_code"])
     results = evaluate_task(merged, data, task, checkpoint, run_dir) | trained
     if task.global_rank == 0:
         finish(task, results, checkpoint, run_dir)
@@ -57,7 +57,7 @@ def rebuild_task(config: dict) -> tuple[dict, SegmentationData, Segmentation, Pa
         UserError: as `run`.
     """
     checkpoint = find_checkpoint(config)
-    merged, _ = stored_config(checkpoint)
+    merged, _ = stored_config(checkpoint, config["trust_code"])
     for key in ("dataset", "inference"):
         if key in config:  # chosen on the command line
             merged[key] = config[key]
@@ -72,11 +72,11 @@ def rebuild_task(config: dict) -> tuple[dict, SegmentationData, Segmentation, Pa
     require_labels(data, merged)
     task = build_task(merged, data.labels)
     load_weights(task.model, read_state_dict(checkpoint), str(checkpoint))
-    join_ensemble(task, config["ensemble"])
+    join_ensemble(task, config["ensemble"], config["trust_code"])
     return merged, data, task, checkpoint
 
 
-def join_ensemble(task: Segmentation, others: list[str]) -> None:
+def join_ensemble(task: Segmentation, others: list[str], trust_code: bool) -> None:
     """Puts the networks of other runs beside the task's own, each tested as its run says.
 
     Raises:
@@ -87,7 +87,7 @@ def join_ensemble(task: Segmentation, others: list[str]) -> None:
     models, inferences = [task.model], [task.inference]
     for other in others:
         file = member_checkpoint(other)
-        config, _ = stored_config(file)
+        config, _ = stored_config(file, trust_code)
         config |= {"weights": None, "architecture": without_pretraining(config["architecture"])}
         inference = make(config["inference"])
         names = make(config["dataset"]["labels"]).names

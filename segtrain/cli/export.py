@@ -40,7 +40,6 @@ from segtrain.trained import (
     find_checkpoint,
     read_checkpoint,
     read_exported,
-    require_own_code,
     without_pretraining,
 )
 
@@ -60,8 +59,8 @@ def run(config: dict, run_dir: Path) -> None:
         RunStopped: the exported network differs from the original and is not kept; exit code 1.
     """
     output = find_output(config, run_dir)
-    trained = read_checkpoint(find_checkpoint(config))
-    model, inference, labels = rebuild(trained, None, config["trust_code"])
+    trained = read_checkpoint(find_checkpoint(config), config["trust_code"])
+    model, inference, labels = rebuild(trained, None)
     require_format(config["format"], inference)
     description = describe(
         inference.task,
@@ -134,7 +133,7 @@ def write(
     """
     if config["format"] == "safetensors":
         write_folder(model, path, description)
-        again, _, _ = rebuild(read_exported(path), None, config["trust_code"])
+        again, _, _ = rebuild(read_exported(path, config["trust_code"]), None)
         unequal = unequal_tensors(model, again)
         if unequal:
             raise RunStopped(f"exported weights differ: {', '.join(unequal[:6])}", exit_code=1)
@@ -193,8 +192,6 @@ def find_pictures(config: dict, trained: Trained) -> list[np.ndarray]:
         return read_pictures(Path(config["compare_on"]))
     pictures = smooth_pictures()
     try:
-        if not config["trust_code"]:
-            require_own_code(trained.config["dataset"], trained.origin)
         data = build_data(trained.config)
         return pictures + sample_pictures(data.source(data.splits["val"]))
     except UserError as error:

@@ -78,6 +78,8 @@ def split_command(arguments: list[str]) -> tuple[str, list[str]]:
 
 def report(error: BaseException) -> int:
     """Prints what the user needs to know of an error and returns the exit code."""
+    if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
+        error = error.__context__  # Lightning's exit, before the first step
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 1
     from segtrain.cli.explain import explain, lost_process

@@ -112,7 +112,7 @@ def find_predictor(config: dict) -> tuple[Predictor, dict]:
     if len(given) != 1:
         raise UserError("give one of run=<run folder>, checkpoint=<file>, model=<exported folder> "
                         "and weights=torchvision/<name>")  # fmt: skip
-    trained = find_trained(str(given[0]), config["weights_file"])
+    trained = find_trained(str(given[0]), config["weights_file"], config["trust_code"])
     side = config["short_side"]
     settings = Settings(
         device=own_device(config),
@@ -121,7 +121,7 @@ def find_predictor(config: dict) -> tuple[Predictor, dict]:
         max_pixels=config["max_pixels"],
         short_side=trained.short_side if side == "auto" else side,
     )
-    predictor = make_predictor(trained, config.get("inference"), settings, config["trust_code"])
+    predictor = make_predictor(trained, config.get("inference"), settings)
     classes = [str(name) for name in config["classes"]]
     require_classes(predictor, classes)
     result = {

@@ -10,6 +10,7 @@ import yaml
 
 from segtrain.dataset.datamodule import SegmentationData
 from segtrain.errors import UserError
+from segtrain.foreign import read_yaml
 from segtrain.metric.image_scores import FIRST_PROPOSALS
 from segtrain.predictor import find_dtype
 from segtrain.report.curves import read_curves
@@ -39,11 +40,11 @@ def run(config: dict, run_dir: Path) -> None:
         raise UserError(f"run={folder}: {folder / 'results.json'} does not exist; give the folder "
                         "of a training run or of an evaluation that is done")  # fmt: skip
     results = json.loads((folder / "results.json").read_text())
-    own = yaml.safe_load((folder / "config.yaml").read_text())
+    own = read_yaml(folder / "config.yaml", config["trust_code"])
     shown, examples = own, "This report was made without pictures."
     if config["examples"]:
         try:
-            shown, data, task = reopened(own, config["trainer"], folder)
+            shown, data, task = reopened(own, config, folder)
             examples = find_examples(config, shown, data, task, results, folder)
         except UserError as error:
             examples = f"There are no pictures: {error}"
@@ -81,12 +82,14 @@ def report(
                        type(error).__name__, error, run_dir)  # fmt: skip
 
 
-def reopened(own: dict, trainer: dict, folder: Path) -> tuple[dict, SegmentationData, Segmentation]:
+def reopened(
+    own: dict, command: dict, folder: Path
+) -> tuple[dict, SegmentationData, Segmentation]:
     """Configuration, data and network of a run that is done.
 
     Args:
         own: content of its config.yaml, that of a training run or of an evaluation.
-        trainer: settings of this command.
+        command: configuration of this command.
         folder: of the run.
 
     Raises:
@@ -97,7 +100,9 @@ def reopened(own: dict, trainer: dict, folder: Path) -> tuple[dict, Segmentation
     if "architecture" in own:
         own = {"run": str(folder), "checkpoint": None, "output_stride": None, "split": None,
                "ensemble": []}  # fmt: skip
-    config, data, task, _ = rebuild_task(own | {"trainer": trainer})
+    config, data, task, _ = rebuild_task(
+        own | {key: command[key] for key in ("trainer", "trust_code")}
+    )
     return config, data, task
 
 

@@ -16,6 +16,7 @@ from segtrain.cli.main import conf_dir
 from segtrain.cli.plan import find_targets
 from segtrain.cli.table import show
 from segtrain.errors import RunStopped, UserError
+from segtrain.foreign import admit_overrides, read_yaml
 from segtrain.plan.jobs import Job, Target, jobs
 from segtrain.table.sheet import Cell, Column, Sheet
 from segtrain.table.writing import print_sheet
@@ -39,7 +40,8 @@ def run(config: dict, run_dir: Path) -> None:
     added = list(config["overrides"])
     if run_dir.is_relative_to(Path.cwd()):
         run_dir = run_dir.relative_to(Path.cwd())  # as it is shown
-    state = read_state(run_dir) if config["resume"] else new_state(config)
+    trust_code = "trust_code=true" in added
+    state = read_state(run_dir, trust_code) if config["resume"] else new_state(config)
     state["overrides"] += added
     wanted = find_targets(state["experiments"])
     if not state["evaluate"]:
@@ -69,17 +71,20 @@ def new_state(config: dict) -> dict:
     return {**kept, "overrides": [], "jobs": {}}
 
 
-def read_state(folder: Path) -> dict:
+def read_state(folder: Path, trust_code: bool) -> dict:
     """What was to be done in a folder, and what became of it.
 
     Raises:
-        UserError: it is no such folder.
+        UserError: it is no such folder, or its overrides may run code from elsewhere.
     """
     if not (folder / STATE).is_file():
         (folder / "config.yaml").unlink(missing_ok=True)  # written just now
         raise UserError(f"resume={folder}: {folder / STATE} does not exist; give a folder that "
                         "segtrain reproduce began")  # fmt: skip
-    return yaml.safe_load((folder / STATE).read_text())
+    state = read_yaml(folder / STATE, trust_code)
+    for key in ("experiments", "overrides"):
+        admit_overrides(state[key], str(folder / STATE), trust_code)
+    return state
 
 
 def write_state(folder: Path, state: dict) -> None:
@@ -99,7 +104,8 @@ def check_overrides(overrides: list[str], experiments: Sequence[str]) -> None:
     first: UserError | None = None
     for name in experiments:
         try:
-            compose_config([f"experiment={name}", *chain.general(overrides, first=True)])
+            general = [o for o in chain.general(overrides, first=True) if "trust_code=" not in o]
+            compose_config([f"experiment={name}", *general])
         except UserError as error:
             first = first or error
         else:
@@ -157,7 +163,8 @@ def arguments(job: Job, overrides: list[str], added: list[str], folder: Path) ->
     if job.evaluate is not None:
         known = yaml.safe_load((conf_dir() / "trainer/evaluate.yaml").read_text())
         every = [*chain.general(overrides, first=True), *chain.own(overrides, job.experiment)]
-        shared = [o for o in every if o.partition("=")[0] in {f"trainer.{key}" for key in known}]
+        keys = {"trust_code", *(f"trainer.{key}" for key in known)}
+        shared = [o for o in every if o.partition("=")[0] in keys]
         trained = chain.quoted(folder / job.after)
         return ["evaluate", f"run={trained}", *job.evaluate, *shared, place]
     first = job.after is None

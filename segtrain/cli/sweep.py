@@ -4,7 +4,8 @@ from pathlib import Path
 
 from segtrain.cli.main import COMMANDS
 from segtrain.errors import UserError
-from segtrain.sweep.ledger import Ledger
+from segtrain.foreign import admit_overrides
+from segtrain.sweep.ledger import LEDGER, Ledger
 
 ACTIONS = ("resume", "show")
 
@@ -15,7 +16,8 @@ def run(overrides: list[str]) -> int:
     Overrides take the place of those the sweep was started with, for the jobs that still run.
 
     Raises:
-        UserError: there is no such sweep, or it cannot be one's of this version.
+        UserError: there is no such sweep, it cannot be one's of this version, or what it would run
+            is not part of this package.
     """
     given = {key: value for key, _, value in (o.partition("=") for o in overrides) if value}
     chosen = [action for action in ACTIONS if action in given]
@@ -26,6 +28,8 @@ def run(overrides: list[str]) -> int:
     action = chosen[0]
     folder = Path(given[action])
     ledger = Ledger.read(folder)
+    for stored in (ledger.overrides, *(job.overrides for job in ledger.jobs.values())):
+        admit_overrides(stored, str(folder / LEDGER), "trust_code=true" in overrides)
     if action == "show":
         ledger.print()
         return 0
@@ -33,7 +37,7 @@ def run(overrides: list[str]) -> int:
         raise UserError(f"{folder}: a sweep of '{ledger.command}', which is no command")
     from segtrain.cli import app
 
-    changes = [o for o in overrides if o.partition("=")[0] != action]
+    changes = [o for o in overrides if o.partition("=")[0] not in (action, "trust_code")]
     refuse_new_jobs(ledger, changes)
     keys = {o.lstrip("+").partition("=")[0] for o in changes}
     kept = [o for o in ledger.overrides if o.lstrip("+").partition("=")[0] not in keys]

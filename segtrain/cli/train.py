@@ -12,6 +12,7 @@ from segtrain.callback.progress import Progress
 from segtrain.cli.evaluate import evaluate_checkpoint
 from segtrain.cli.report import report
 from segtrain.dataset.datamodule import SegmentationData
+from segtrain.foreign import read_checkpoint
 from segtrain.report.results import config_sha256, print_scores, write_results
 from segtrain.sweep.ledger import swept_values
 from segtrain.task.segmentation import Segmentation
@@ -28,6 +29,10 @@ def run(config: dict, run_dir: Path) -> None:
         UserError: the configuration or the data cannot be used; nothing was trained.
         RunStopped: a signal or a loss that is not finite ended the training.
     """
+    checkpoints = run_dir / "checkpoints"
+    resumed = checkpoints / "last.ckpt" if config["resume"] else None
+    if resumed is not None:
+        read_checkpoint(resumed, "checkpoint to resume from")  # before anything is built
     pl.seed_everything(config["seed"], verbose=False)
     data = build_data(config)
     require_labels(data, config)
@@ -36,8 +41,6 @@ def run(config: dict, run_dir: Path) -> None:
     task = build_task(config, data.labels)
     trainer, progress = build_trainer(config, data, run_dir, task.evaluation.headline)
     announce(config, data, task, trainer)
-    checkpoints = run_dir / "checkpoints"
-    resumed = checkpoints / "last.ckpt" if config["resume"] else None
     trainer.fit(task, data, ckpt_path=resumed, weights_only=True)
     best = checkpoints / "best.ckpt"
     checkpoint = best if best.is_file() else checkpoints / "last.ckpt"

@@ -93,5 +93,5 @@ def one_thread(worker: int) -> None:
     workers for the step that it ends with.
     """
     cv2.setNumThreads(0)
-    for number in (signal.SIGTERM, signal.SIGUSR1):
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)

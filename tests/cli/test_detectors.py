@@ -13,6 +13,8 @@ from conftest import TINY, TINY_INSTANCES, only_run, results_of, small_network
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from segtrain.sweep.ledger import TITLES
+
 TESTS = Path(__file__).parents[1]
 
 
@@ -59,6 +61,7 @@ def test_run_evaluate_and_tensorboard(segtrain, experiment, task, headline):
         assert {"ar10", "ar100", "ar1000", "ar_small", "ar_medium", "ar_large"} <= set(metrics)
         assert "ap" not in metrics
     assert headline.upper() in out
+    assert f"val {TITLES[headline]} " in (run / "run.log").read_text()
     events = EventAccumulator(str(run / "tensorboard"), size_guidance={"images": 0})
     events.Reload()
     tags = events.Tags()
@@ -169,7 +172,7 @@ def test_kill_and_resume_equals_an_uninterrupted_run(segtrain):
     assert segtrain(*settings, "hydra.run.dir=outputs/whole")[0] == 0
     strike = "+callback.fault={_target_: faults.Strike, step: 2, number: 15, rank: 0}"
     assert segtrain(*settings, strike, "hydra.run.dir=outputs/killed")[0] == 143
-    assert segtrain("resume=outputs/killed")[0] == 0
+    assert segtrain("resume=outputs/killed", "trust_code=true")[0] == 0
     first, second = (
         torch.load(f"outputs/{run}/checkpoints/last.ckpt", weights_only=True)["state_dict"]
         for run in ("whole", "killed")

@@ -18,7 +18,7 @@ RUN = [
     "dataset.eval_batch_size=2",
     "optimizer.lr=0.02",
 ]
-TWO = ["trainer.devices=2"]
+TRUST = "trust_code=true"  # the run names a callback of the tests
 # Which of the events: 10 steps; saves at 3, 4, 4 (best), 4, 6, 8, ... ; 3 validations of 4 batches.
 EVENTS = [
     ("step", 4), ("step", 5), ("step", 10),
@@ -90,10 +90,10 @@ def test_crash_and_resume(segtrain, monkeypatch, whole, event, count):
         assert not Path("outputs/run/checkpoints/last.ckpt").exists()
         assert segtrain(*RUN, "hydra.run.dir=outputs/run")[0] == 0
     else:
-        assert segtrain("resume=outputs/run")[0] == 0
+        assert segtrain("resume=outputs/run", TRUST)[0] == 0
     assert_same_run(whole, Path("outputs/run"))
     if (event, count) == SAMPLE[0]:  # nothing is left to do, and nothing is done
-        assert segtrain("resume=outputs/run")[0] == 0
+        assert segtrain("resume=outputs/run", TRUST)[0] == 0
         assert_same_run(whole, Path("outputs/run"))
 
 
@@ -106,7 +106,7 @@ def test_signal_at_a_validation_and_resume(segtrain, monkeypatch, whole, event, 
     monkeypatch.syspath_prepend(TESTS)
     struck = strike_at(event, count, signal.SIGTERM)
     assert segtrain(*RUN, *struck, "hydra.run.dir=outputs/run")[0] == 128 + signal.SIGTERM
-    assert segtrain("resume=outputs/run")[0] == 0
+    assert segtrain("resume=outputs/run", TRUST)[0] == 0
     assert_same_run(whole, Path("outputs/run"))
 
 
@@ -121,7 +121,7 @@ def test_kill_and_resume(event, count, devices):
         *settings, *strike_at(event, count, signal.SIGKILL), "hydra.run.dir=outputs/run"
     )
     assert killed.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)
-    resumed = process("resume=outputs/run")
+    resumed = process("resume=outputs/run", TRUST)
     assert resumed.returncode == 0, resumed.stderr
     assert_same_run(Path("outputs/whole"), Path("outputs/run"))
 
@@ -136,7 +136,7 @@ def test_a_worse_validation_never_replaces_a_better_one(segtrain, monkeypatch):
     content = torch.load(best, weights_only=True)
     content["callbacks"]["Checkpoints"]["best_score"] = 0.999  # nothing can beat it
     torch.save(content, best)
-    assert segtrain("resume=outputs/run")[0] == 0
+    assert segtrain("resume=outputs/run", TRUST)[0] == 0
     after = torch.load(best, weights_only=True)
     assert after["global_step"] == content["global_step"]
     assert after["callbacks"]["Checkpoints"]["best_score"] == 0.999
@@ -150,7 +150,7 @@ def test_an_early_stop_stays_one(segtrain, monkeypatch):
     assert segtrain(*settings, "hydra.run.dir=outputs/whole")[0] == 0
     assert results_of(Path("outputs/whole"))["global_step"] == 8
     crash([*settings, *strike_at("test", 1, 0)])
-    assert segtrain("resume=outputs/run")[0] == 0
+    assert segtrain("resume=outputs/run", TRUST)[0] == 0
     assert_same_run(Path("outputs/whole"), Path("outputs/run"))
     speed = results_of(Path("outputs/run"))["timing"]["train_images_per_second"]
     assert speed > 0

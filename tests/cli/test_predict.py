@@ -148,7 +148,7 @@ def test_hard_pictures_and_those_that_are_none(segtrain, run):
         (["run=RUN", "input=a.png", "classes=[dog]"], ["no class 'dog'", "circle"]),
         (["run=RUN", "checkpoint=x", "input=a.png"], ["give one of"]),
         (["run=gone", "input=a.png"], ["gone"]),
-        (["checkpoint=poem.jpg", "input=a.png"], ["poem.jpg", "not a checkpoint of segtrain"]),
+        (["checkpoint=poem.jpg", "input=a.png"], ["poem.jpg", "not a readable checkpoint"]),
         (["model=folder", "input=a.png"], ["folder", "config.json and model.safetensors"]),
         (["weights=torchvision/lraspp_mobilenet_v3_large", "input=a.png"], ["deeplabv3_resnet50"]),
         (["run=RUN", "input=a.png", "min_scor=1"], ["unknown key 'min_scor'", "min_score"]),

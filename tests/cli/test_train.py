@@ -191,7 +191,7 @@ def test_kill_and_resume_equals_an_uninterrupted_run(segtrain, monkeypatch, accu
     assert killed.returncode == -signal.SIGKILL
     assert weights(Path("outputs/killed"))["global_step"] == 10
     monkeypatch.syspath_prepend(TESTS)
-    assert segtrain("resume=outputs/killed")[0] == 0
+    assert segtrain("resume=outputs/killed", "trust_code=true")[0] == 0
     assert_same_training(Path("outputs/whole"), Path("outputs/killed"))
     assert (
         results_of(Path("outputs/killed"))["metrics"]
@@ -199,7 +199,7 @@ def test_kill_and_resume_equals_an_uninterrupted_run(segtrain, monkeypatch, accu
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_signal_saves_and_ends_with_its_code(segtrain, monkeypatch, number):
     monkeypatch.syspath_prepend(TESTS)
     before = signal.getsignal(number)
@@ -208,7 +208,7 @@ def test_signal_saves_and_ends_with_its_code(segtrain, monkeypatch, number):
     assert f"stopped by {signal.Signals(number).name} after step 8" in err
     assert "resume=outputs/run" in err.replace(str(Path.cwd()) + "/", "")
     assert signal.getsignal(number) == before
-    assert segtrain("resume=outputs/run")[0] == 0
+    assert segtrain("resume=outputs/run", "trust_code=true")[0] == 0
     assert segtrain(*TWENTY, "hydra.run.dir=outputs/whole")[0] == 0
     assert_same_training(Path("outputs/run"), Path("outputs/whole"))
 
@@ -313,14 +313,15 @@ def test_two_processes_kill_and_resume():
         "hydra.run.dir=outputs/killed",
     )  # fmt: skip
     assert killed.returncode == 128 + signal.SIGKILL
-    resumed = process("resume=outputs/killed")
+    resumed = process("resume=outputs/killed", "trust_code=true")
     assert resumed.returncode == 0, resumed.stderr
     assert_same_training(Path("outputs/whole"), Path("outputs/killed"))
 
 
 @pytest.mark.parametrize(
     ("number", "rank"),
-    [(signal.SIGTERM, 1), pytest.param(signal.SIGUSR1, 0, marks=pytest.mark.slow)],
+    [(signal.SIGTERM, 1), *(pytest.param(number, 0, marks=pytest.mark.slow)
+                            for number in (signal.SIGUSR1, signal.SIGINT))],
 )
 def test_two_processes_stop_together_whichever_gets_the_signal(number, rank):
     stopped = process(*TWENTY, *TWO, *strike(7, number, rank), "hydra.run.dir=outputs/run")

@@ -1,0 +1,143 @@
+"""The one gate for files that come from elsewhere: they are plain data, and run nothing.
+
+Checkpoints, exported folders and the records of a run are made to be handed on, and the objects
+they describe are built by the names that they hold. So nothing of such a file is used before it
+has passed here.
+"""
+
+import re
+import zipfile
+from collections.abc import Iterator, Sequence
+from functools import cache
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from segtrain.cli.main import conf_dir
+from segtrain.errors import UserError
+
+NAMES = ("_target_", "path")  # keys whose value is a name that is imported
+IMPORTS = "hydra.utils.get_object"  # builds what `path` names
+OVERRIDES = re.compile(r"_target_|\$\{(?!now:)|^-|hydra\.searchpath")
+LARGEST = 1_000_000  # values of a configuration
+RATIO = 1.5  # of the tensors' bytes to those of their file, which does not compress them
+
+
+def read_checkpoint(path: Path, expected: str) -> Any:
+    """What a file of `torch.save` holds: tensors and plain values; memory-mapped.
+
+    Args:
+        path: the file.
+        expected: what messages call such a file.
+
+    Raises:
+        UserError: it is none, or damaged, or would take much more memory than its size, or holds
+            anything else, which is not built.
+    """
+    import torch
+
+    if not path.is_file():
+        raise UserError(f"{path}: no such {expected}")
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                inflated = sum(entry.file_size for entry in archive.infolist())
+            if inflated > RATIO * path.stat().st_size:
+                raise UserError(
+                    f"{path}: not a readable {expected}: its {path.stat().st_size:,} bytes would "
+                    f"become {inflated:,}"
+                )
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
+    except Exception as error:  # torch raises many kinds for damaged files
+        reason = str(error).partition("\n")[0][:200]
+        raise UserError(f"{path}: not a readable {expected} ({reason})") from None
+
+
+def read_yaml(path: Path, trust_code: bool = False) -> Any:
+    """A configuration or record of a run, admitted (see `admit`).
+
+    Raises:
+        UserError: there is none, it is no YAML, or names code from elsewhere.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
+    return admit(content, str(path), trust_code)
+
+
+def admit(node: Any, origin: str, trust_code: bool = False) -> Any:
+    """A configuration from a file as plain lists and dictionaries that name only own classes.
+
+    What may be named is what stands in `conf/`. References (`${...}`) are refused as well: a
+    stored configuration has none left, and some of them build configurations.
+
+    Args:
+        node: what was read.
+        origin: what messages call the file.
+        trust_code: whether it may name anything.
+
+    Raises:
+        UserError: says what the file would have run.
+    """
+    try:
+        return _admit(node, origin, trust_code, count())
+    except RecursionError:
+        raise UserError(f"{origin} holds lists or dictionaries inside themselves") from None
+
+
+def _admit(node: Any, origin: str, trust_code: bool, entries: Iterator[int]) -> Any:
+    if next(entries) > LARGEST:
+        raise UserError(f"{origin} holds more than {LARGEST:,} values, which is no configuration")
+    if node is None or isinstance(node, bool | int | float):
+        return node
+    if isinstance(node, str):
+        if "${" in node and not trust_code:
+            raise UserError(f"{origin} holds the reference {node[:80]!r}, which a stored "
+                            "configuration has not; write its value")  # fmt: skip
+        return node
+    if isinstance(node, list | tuple):
+        return [_admit(part, origin, trust_code, entries) for part in node]
+    if not isinstance(node, dict) or not all(isinstance(key, str | int) for key in node):
+        raise UserError(f"{origin} holds a {type(node).__name__} that is not made of text, numbers,"
+                        " lists and dictionaries named by text")  # fmt: skip
+    if not trust_code and "_target_" in node:
+        names = [node[key] for key in NAMES if key == "_target_" or node["_target_"] == IMPORTS]
+        for name in names:
+            if name not in own_names():
+                raise UserError(
+                    f"{origin} names {name}, which is not part of segtrain: loading it would run "
+                    "that code. Give trust_code=true if you trust the file"
+                )
+    return {key: _admit(value, origin, trust_code, entries) for key, value in node.items()}
+
+
+def admit_overrides(
+    overrides: Sequence[str], origin: str, trust_code: bool = False
+) -> list[str]:
+    """The command line that a sweep, a chain or a reproduction was started with, from its file.
+
+    Raises:
+        UserError: an override names code, another place of configurations, or how jobs are run.
+    """
+    for override in overrides:
+        if not isinstance(override, str) or (OVERRIDES.search(override) and not trust_code):
+            raise UserError(f"{origin} holds {override!r}, which may run code from elsewhere. Give "
+                            "trust_code=true if you trust the file")  # fmt: skip
+    return list(overrides)
+
+
+@cache
+def own_names() -> frozenset[str]:
+    """Every class, function and constant that the files in `conf/` name."""
+    named = re.compile(rf"\b(?:{'|'.join(NAMES)}):\s*([A-Za-z_][\w.]*\.\w+)")
+    return frozenset(
+        name for file in conf_dir().rglob("*.yaml") for name in named.findall(file.read_text())
+    )
