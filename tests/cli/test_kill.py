@@ -115,7 +115,8 @@ def test_signal_at_a_validation_and_resume(segtrain, monkeypatch, whole, event, 
 @pytest.mark.parametrize(("event", "count"), [e for e in EVENTS if e != ("save", 1)])
 def test_kill_and_resume(event, count, devices):
     """SIGKILL to the real thing; of two processes to whichever gets there."""
-    settings = [*RUN, f"trainer.devices={devices}"]
+    # As many batches a validation in a process, whether it has all images or half of them.
+    settings = [*RUN, f"trainer.devices={devices}", f"dataset.eval_batch_size={2 // devices}"]
     assert process(*settings, "hydra.run.dir=outputs/whole").returncode == 0
     killed = process(
         *settings, *strike_at(event, count, signal.SIGKILL), "hydra.run.dir=outputs/run"
