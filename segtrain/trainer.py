@@ -22,6 +22,7 @@ from segtrain.callback.progress import DataWait, Progress
 from segtrain.dataset.datamodule import SegmentationData
 from segtrain.errors import UserError
 from segtrain.sweep.ledger import TRIAL
+from segtrain.sync_batch_norm import SyncBatchNorm
 
 
 def build_trainer(
@@ -47,7 +48,6 @@ def build_trainer(
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         log_every_n_steps=min(settings["log_every_n_steps"], max_steps),
-        sync_batchnorm=world_size > 1 and uses_gpu(settings),  # PyTorch has it for GPUs only
         enable_progress_bar=shows_bar(settings),
         logger=make(config["logger"], save_dir=run_dir),
         callbacks=build_callbacks(config, run_dir, progress, headline, val_every_n_steps),
@@ -68,6 +68,8 @@ def common_trainer_arguments(settings: dict, run_dir: Path) -> dict[str, Any]:
         plugins.append(LightningEnvironment())
     if uses_gpu(settings):
         torch.set_float32_matmul_precision("high")  # TF32 where autocast leaves float32
+        if distributed:
+            plugins.append(SyncBatchNorm())
     return {
         "accelerator": settings["accelerator"],
         "devices": settings["devices"],

@@ -108,13 +108,11 @@ def build_loop(config: dict, clock: "Clock", parts: "PartTimes", steps: int) -> 
     """The trainer of a run, but for what it does beside training."""
     settings = config["trainer"]
     chosen = [make(node) for name, node in config["callback"].items() if name == "ema"]
-    world_size = settings["devices"] * settings["num_nodes"]
     return pl.Trainer(
         **common_trainer_arguments(settings, Path()),
         benchmark="crop_size" in config["dataset"]["transform"] and not settings["deterministic"],
         max_steps=steps,
         gradient_clip_val=settings["gradient_clip_val"],
-        sync_batchnorm=world_size > 1 and uses_gpu(settings),
         limit_val_batches=0,
         enable_checkpointing=False,
         enable_progress_bar=False,
