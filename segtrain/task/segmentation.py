@@ -13,6 +13,7 @@ from segtrain.architecture.blocks import batch_norms
 from segtrain.contracts import LabelSet
 from segtrain.errors import UserError
 from segtrain.loss.segmentation import mean_over_processes
+from segtrain.task.unused import freeze_unused
 
 
 class Evaluation(Protocol):
@@ -140,6 +141,10 @@ class Segmentation(pl.LightningModule):
     def frozen_parts(self) -> list[nn.Module]:
         parts = [part_of(self.model, name) for name in self.frozen]
         return parts + batch_norms(self.model) if self.freeze_batch_norm else parts
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit":  # before the optimiser and data-parallel training see the parameters
+            freeze_unused(self.model, self.evaluation.task)
 
     def configure_optimizers(self) -> dict:
         optimizer, schedule = self.make_optimizer(self.model, self.trainer.max_steps)
