@@ -63,7 +63,8 @@ def batch_norms(model: nn.Module) -> list[_BatchNorm]:
 class FCNHead(nn.Module):
     """3x3 convolution to a quarter of the channels, batch norm, ReLU, dropout, 1x1 classifier.
 
-    The auxiliary head of PSPNet and EncNet, and the head of the dilated FCN.
+    The auxiliary head of PSPNet and EncNet, and the head of the dilated FCN. The classifier starts
+    from N(0, 0.01), as MMSegmentation's; torchvision's and EncNet's code leave PyTorch's own.
     """
 
     def __init__(self, in_channels: int, num_classes: int, dropout: float) -> None:
@@ -72,6 +73,7 @@ class FCNHead(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Conv2d(in_channels // 4, num_classes, 1)
         init_head(self)
+        init_classifier(self.classifier)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, h, w) -> (N, K, h, w)
         return self.classifier(self.dropout(self.conv(x)))
@@ -110,9 +112,25 @@ def concatenate(maps: list[Tensor]) -> Tensor:
 
 
 def init_head(head: nn.Module) -> None:
-    """He initialisation (He et al. 2015) of a head that starts untrained; norm layers stay 1, 0."""
+    """He initialisation (He et al. 2015) of convolutions that ReLUs follow; norms stay 1, 0.
+
+    By fan-out: how many values one input value goes into.
+    """
     for module in head.modules():
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            with torch.no_grad():
+                module.weight.mul_(module.groups**0.5)  # PyTorch counts the outputs of all groups
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+
+
+def init_classifier(layer: nn.Conv2d, std: float = 0.01) -> None:
+    """Weights from N(0, std), no bias: the first scores are near zero, however few the classes are.
+
+    After He initialisation, whose fan-out is the number of classes, they start large, and sure of
+    what is wrong.
+    """
+    nn.init.normal_(layer.weight, std=std)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)

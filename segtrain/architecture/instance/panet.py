@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
-from segtrain.architecture.blocks import at_least_float32
+from segtrain.architecture.blocks import at_least_float32, init_classifier, init_head
 from segtrain.architecture.instance.fpn import FeaturePyramid, conv, require_pyramid
 from segtrain.architecture.instance.roi import (
+    MASK_STD,
     SAMPLES_PER_BIN,
     box_classifier,
     classify_boxes,
@@ -121,8 +122,8 @@ class PathAggregation(nn.Module):
         self.outputs = nn.ModuleList(
             conv(self.channels, self.channels, 3, norm) for _ in range(steps)
         )
-        init_convs(self.downs)
-        init_convs(self.outputs)
+        init_head(self.downs)
+        init_head(self.outputs)
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         """C2..C5 (N, in_channels, h, w) -> N2..N5 (N, channels, h, w)."""
@@ -174,7 +175,7 @@ class AdaptiveBoxHead(nn.Module):
             conv(in_channels, in_channels, 3, norm) for _ in range(convs - 1)
         )
         self.fc = nn.Linear(cells if convs else width, width)
-        init_convs(self)
+        init_head(self)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.kaiming_uniform_(module.weight, a=1)
@@ -236,7 +237,8 @@ class FusedMaskHead(nn.Module):
                 nn.Flatten(),
                 nn.Linear(narrow * size**2, (2 * size) ** 2),
             )
-        init_convs(self)
+        init_head(self)
+        init_classifier(self.classifier, MASK_STD)
 
     def forward(self, maps: list[Tensor], boxes: list[Tensor], labels: Tensor) -> Tensor:
         """Boxes (q, 4) of each image and their labels (Q,), 1..K -> logits (Q, M, M), float32."""
@@ -267,12 +269,3 @@ def fuse(layers: nn.ModuleList, levels: list[Tensor]) -> Tensor:
     """Each level through a layer of its own, then the element-wise maximum and ReLU (3.2)."""
     seen = [layer(level) for layer, level in zip(layers, levels, strict=True)]
     return reduce(torch.maximum, seen).relu()
-
-
-def init_convs(module: nn.Module) -> None:
-    """He initialisation of the convolutions inside, for the ReLU behind them."""
-    for part in module.modules():
-        if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
-            if part.bias is not None:
-                nn.init.zeros_(part.bias)

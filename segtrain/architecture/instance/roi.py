@@ -9,13 +9,16 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
-from segtrain.architecture.blocks import at_least_float32
+from segtrain.architecture.blocks import at_least_float32, init_classifier, init_head
 from segtrain.architecture.instance.boxes import encode, match, sample
 from segtrain.contracts import TrainInstances
 
 BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of the head's regression targets (Fast R-CNN, 3.1)
 CANONICAL_SIDE, CANONICAL_LEVEL = 224, 4  # ImageNet's size is pooled from P4 (FPN, equation 1)
 SAMPLES_PER_BIN = 2  # squared: four, as Mask R-CNN averages (section 3)
+# Of a mask head's last weights at first, as in detectron2. Detectron and torchvision have He
+# initialisation there, with which the masks of few classes start far from zero.
+MASK_STD = 0.001
 
 
 class RoIExamples(NamedTuple):
@@ -200,10 +203,8 @@ class MaskHead(nn.Module):
         )
         self.deconv = nn.ConvTranspose2d(channels, channels, 2, stride=2)
         self.classifier = nn.Conv2d(channels, 1 + num_classes, 1)  # as scores, with background
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-                nn.init.zeros_(module.bias)
+        init_head(self)
+        init_classifier(self.classifier, MASK_STD)
 
     def forward(self, maps: list[Tensor], boxes: list[Tensor], labels: Tensor) -> Tensor:
         """Boxes (q, 4) of each image and their labels (Q,), 1..K -> logits (Q, M, M), float32."""

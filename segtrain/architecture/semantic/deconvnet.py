@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segtrain.architecture.blocks import BatchNorm, Normalize
+from segtrain.architecture.blocks import BatchNorm, Normalize, init_classifier
 from segtrain.architecture.vgg import (
     CONVOLUTIONS,
     IMAGENET_MEAN,
@@ -86,6 +86,7 @@ class DeconvNet(nn.Module):
 
     Trained on and made for crops of 224x224 pixels around objects; larger images of any size work
     as well, since fc6 is a convolution, and smaller ones are padded to 224 with the mean colour.
+    Deconvolutions and classifier start from N(0, 0.01), as in the authors' training nets.
 
     Args:
         backbone: the encoder.
@@ -115,8 +116,7 @@ class DeconvNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.ConvTranspose2d):
                 nn.init.normal_(module.weight, std=0.01)  # batch norm follows
-        nn.init.normal_(self.classifier.weight, std=0.01)
-        nn.init.zeros_(self.classifier.bias)
+        init_classifier(self.classifier)
 
     def forward(self, image: Tensor) -> Outputs:
         """(N, 3, H, W) RGB in 0..255 -> logits (N, K, H, W)."""

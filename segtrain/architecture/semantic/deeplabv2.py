@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segtrain.architecture.backbone import TimmBackbone
+from segtrain.architecture.blocks import init_classifier
 from segtrain.architecture.vgg import ReducedVGG16
 from segtrain.contracts import Outputs, resize
 from segtrain.errors import UserError
@@ -14,6 +15,8 @@ from segtrain.errors import UserError
 
 class SummedASPP(nn.Module):
     """Scores of parallel classifiers of several atrous rates, summed (section 3.2, figure 7).
+
+    They start from N(0, 0.01), as DeepLab's Caffe nets (`gaussian`, std 0.01, in every fc8).
 
     Args:
         channels: of the maps.
@@ -36,8 +39,7 @@ class SummedASPP(nn.Module):
             ]
         self.classifiers = nn.ModuleList(layers)
         for layer in layers:
-            nn.init.normal_(layer.weight, std=0.01)
-            nn.init.zeros_(layer.bias)
+            init_classifier(layer)
 
     def forward(self, maps: list[Tensor]) -> Tensor:  # (N, C, h, w) each -> (N, K, h, w)
         maps = maps if self.on_every_map else maps[-1:] * len(self.classifiers)

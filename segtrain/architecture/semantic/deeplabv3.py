@@ -9,6 +9,7 @@ from segtrain.architecture.blocks import (
     FCNHead,
     concatenate,
     conv_norm_act,
+    init_classifier,
     init_head,
     separable_conv_norm_act,
 )
@@ -52,7 +53,8 @@ class DeepLabv3Head(nn.Module):
     """ASPP and classifier.
 
     `refine` adds what torchvision's and many other ports have and the paper has not: dropout 0.5
-    after the ASPP and a 3x3 convolution with batch norm and ReLU before the classifier.
+    after the ASPP and a 3x3 convolution with batch norm and ReLU before the classifier. The
+    classifier starts as in the authors' TensorFlow code (a normal distribution of deviation 0.01).
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class DeepLabv3Head(nn.Module):
         self.refine = conv_norm_act(channels, channels, kernel_size=3) if refine else nn.Identity()
         self.classifier = nn.Conv2d(channels, num_classes, 1)
         init_head(self)
+        init_classifier(self.classifier)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, h, w) -> (N, K, h, w)
         return self.classifier(self.refine(self.dropout(self.aspp(x))))
@@ -113,6 +116,8 @@ class DeepLabv3(nn.Module):
 class DeepLabv3Cascade(nn.Module):
     """The paper's other design (section 3.2): copies of the last ResNet block, ever more dilated.
 
+    The classifier starts as that of `DeepLabv3Head`.
+
     Args:
         backbone: a ResNet; its last stage is "block4".
         extra_blocks: how many copies follow it; 3 for the paper's "block7".
@@ -140,7 +145,7 @@ class DeepLabv3Cascade(nn.Module):
             )
         )
         self.classifier = nn.Conv2d(backbone.channels[-1], num_classes, 1)
-        init_head(self.classifier)
+        init_classifier(self.classifier)
 
     def forward(self, image: Tensor) -> Outputs:
         """(N, 3, H, W) RGB in 0..255 -> logits (N, K, h, w) at the backbone's output stride."""

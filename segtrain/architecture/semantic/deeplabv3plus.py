@@ -7,6 +7,7 @@ from segtrain.architecture.backbone import TimmBackbone
 from segtrain.architecture.blocks import (
     concatenate,
     conv_norm_act,
+    init_classifier,
     init_head,
     separable_conv_norm_act,
 )
@@ -51,6 +52,8 @@ class Decoder(nn.Module):
 class DeepLabv3Plus(nn.Module):
     """DeepLabv3 as the encoder, and a decoder that brings back object boundaries.
 
+    The classifier starts as DeepLabv3's, and as in the authors' code.
+
     Args:
         backbone: four maps, the first at stride 4; ResNet-101 or Xception-65 in the paper.
         channels: of the ASPP and the decoder (256).
@@ -80,8 +83,9 @@ class DeepLabv3Plus(nn.Module):
             backbone.channels[0], low_level_channels, channels, separable, align_corners
         )
         self.classifier = nn.Conv2d(channels, num_classes, 1)
-        for part in (self.aspp, self.decoder, self.classifier):
-            init_head(part)
+        init_head(self.aspp)
+        init_head(self.decoder)
+        init_classifier(self.classifier)
 
     def forward(self, image: Tensor) -> Outputs:
         """(N, 3, H, W) RGB in 0..255 -> logits (N, K, h, w) at the low-level map's stride, 4."""

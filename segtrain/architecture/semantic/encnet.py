@@ -5,7 +5,13 @@ import torch
 from torch import Tensor, nn
 
 from segtrain.architecture.backbone import TimmBackbone
-from segtrain.architecture.blocks import FCNHead, concatenate, conv_norm_act, init_head
+from segtrain.architecture.blocks import (
+    FCNHead,
+    concatenate,
+    conv_norm_act,
+    init_classifier,
+    init_head,
+)
 from segtrain.contracts import Outputs, resize
 
 
@@ -66,6 +72,9 @@ class ContextEncoding(nn.Module):
 class EncNet(nn.Module):
     """Dilated backbone, context encoding with the SE-loss's presence output, auxiliary head.
 
+    The classifiers of pixels start from N(0, 0.01), as MMSegmentation's; that of presence as
+    PyTorch has it, and in the authors' code all of them.
+
     Args:
         backbone: gives four feature maps; deep-stem ResNet at output stride 8 in the paper.
         channels: of the head (512).
@@ -100,8 +109,9 @@ class EncNet(nn.Module):
         self.context = ContextEncoding(channels, num_codes, num_classes)
         self.dropout = nn.Dropout(0.1)
         self.classifier = nn.Conv2d(channels, num_classes, 1)
-        for part in (self.conv, self.laterals, self.fusion, self.context, self.classifier):
+        for part in (self.conv, self.laterals, self.fusion, self.context):
             init_head(part)
+        init_classifier(self.classifier)
         self.auxiliary = FCNHead(third, num_classes, dropout=0.1) if auxiliary else None
 
     def forward(self, image: Tensor) -> Outputs:

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segtrain.architecture.backbone import TimmBackbone
+from segtrain.architecture.blocks import init_classifier
 from segtrain.architecture.vgg import VGG16, ReducedVGG16
 from segtrain.contracts import Outputs, resize
 
@@ -29,7 +30,8 @@ class ParseNet(nn.Module):
 
     The paper concatenates the maps and classifies them by one 1x1 convolution. Here every map has
     its own, and the scores are summed, which is the same linear function; the global average's
-    score, equal in all cells, is added instead of being unpooled.
+    score, equal in all cells, is added instead of being unpooled. They start from N(0, 0.01), as
+    the classifiers of DeepLab's Caffe nets; the paper does not say.
 
     Args:
         backbone: gives the maps.
@@ -60,8 +62,7 @@ class ParseNet(nn.Module):
         self.classifiers.append(nn.Conv2d(channels[-1], num_classes, 1))
         self.global_classifier = nn.Conv2d(channels[-1], num_classes, 1, bias=False)
         for classifier in (*self.classifiers, self.global_classifier):
-            nn.init.normal_(classifier.weight, std=0.01)
-        nn.init.zeros_(self.classifiers[-1].bias)
+            init_classifier(classifier)
 
     def forward(self, image: Tensor) -> Outputs:
         """(N, 3, H, W) RGB in 0..255 -> logits (N, K, h, w) at the finest used map's stride."""

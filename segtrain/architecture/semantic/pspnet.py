@@ -9,6 +9,7 @@ from segtrain.architecture.blocks import (
     at_least_float32,
     concatenate,
     conv_norm_act,
+    init_classifier,
     init_head,
 )
 from segtrain.contracts import Outputs, resize
@@ -68,7 +69,11 @@ def bin_shares(length: int, count: int, device: torch.device) -> Tensor:
 
 
 class PSPHead(nn.Module):
-    """Pyramid pooling, 3x3 convolution to a quarter of the input's channels, classifier."""
+    """Pyramid pooling, 3x3 convolution to a quarter of the input's channels, classifier.
+
+    The classifier starts from N(0, 0.01), as MMSegmentation's; in the authors' Caffe nets it has He
+    initialisation by fan-in ("msra"), in their PyTorch code that framework's own.
+    """
 
     def __init__(
         self, in_channels: int, bins: list[int], align_corners: bool, num_classes: int
@@ -79,6 +84,7 @@ class PSPHead(nn.Module):
         self.dropout = nn.Dropout(0.1)
         self.classifier = nn.Conv2d(in_channels // 4, num_classes, 1)
         init_head(self)
+        init_classifier(self.classifier)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, h, w) -> (N, K, h, w)
         return self.classifier(self.dropout(self.conv(self.pyramid(x))))
