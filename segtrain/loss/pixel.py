@@ -37,14 +37,15 @@ class CrossEntropy(nn.Module):
         Both are 0 where every pixel is void.
         """
         target = target.long()
+        # The operation's own sum is one of atomic additions on a GPU, in no fixed order.
         total = F.cross_entropy(
             logits,
             target,
             weight=self.class_weights,
             ignore_index=self.ignore_index,
-            reduction="sum",
+            reduction="none",
             label_smoothing=self.label_smoothing,
-        )
+        ).sum()
         return total, self.weight(target)
 
     def weight(self, target: Tensor) -> Tensor:
