@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import torch
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -27,7 +28,7 @@ def sgd_poly(
     groups = parameter_groups(
         model, lr, weight_decay, head_multiplier, bias_multiplier, decay_norm_and_bias
     )
-    optimizer = SGD(groups, lr=lr, momentum=momentum, fused=_fused(model))
+    optimizer = _sgd(model, groups, lr, momentum)
     return optimizer, _poly_lr(optimizer, max_steps, power, warmup_steps)
 
 
@@ -49,7 +50,7 @@ def sgd_step(
     groups = parameter_groups(
         model, lr, weight_decay, head_multiplier, bias_multiplier, decay_norm_and_bias
     )
-    optimizer = SGD(groups, lr=lr, momentum=momentum, fused=_fused(model))
+    optimizer = _sgd(model, groups, lr, momentum)
     factor = partial(step_decay, gamma=gamma, milestones=milestones, warmup_steps=warmup_steps)
     return optimizer, LambdaLR(optimizer, factor)
 
@@ -70,6 +71,19 @@ def adamw_poly(
     groups = parameter_groups(model, lr, weight_decay, head_multiplier, 1.0, decay_norm_and_bias)
     optimizer = AdamW(groups, lr=lr, betas=tuple(betas), fused=_fused(model))
     return optimizer, _poly_lr(optimizer, max_steps, power, warmup_steps)
+
+
+def _sgd(model: nn.Module, groups: list[dict], lr: float, momentum: float) -> SGD:
+    """SGD whose momentum starts at zero.
+
+    PyTorch's kernel would start it at the first gradient, but leaves it uninitialised where that
+    one overflows in float16 and the step is skipped.
+    """
+    optimizer = SGD(groups, lr=lr, momentum=momentum, fused=_fused(model))
+    if momentum:
+        for parameter in (p for group in groups for p in group["params"]):
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
 def _fused(model: nn.Module) -> bool:
