@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.profilers import Profiler
 
-from segtrain.callback.system import memory_and_load
+from segtrain.callback.system import SystemFigures
 from segtrain.sweep.ledger import TITLES
 
 logger = logging.getLogger("segtrain")
@@ -52,6 +52,7 @@ class Progress(Callback):
         self.lines = lines
         self.train_seconds = 0.0
         self.steps = 0
+        self._figures = SystemFigures()
         self._resumed_at = 0.0
         self._window = (0, 0.0, 0.0)  # steps, seconds, wait at the last log step
         self._first_step = 0  # the first window holds worker start-up and compilation
@@ -123,7 +124,7 @@ class Progress(Callback):
         pl_module.log("images_per_second", speed, prog_bar=True)
         pl_module.log("lr", max(rates.values()), prog_bar=True, logger=False)
         pl_module.log_dict({**rates, "data_wait_fraction": wait_fraction,
-                            **memory_and_load(pl_module.device)})  # fmt: skip
+                            **self._figures.read(pl_module.device)})  # fmt: skip
         if self.lines:
             logger.info(
                 "step %d/%d  loss %.4f  lr %.2e  %.1f images/s  data wait %.0f%%",

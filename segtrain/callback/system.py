@@ -1,31 +1,44 @@
 """Memory and load of this process and its device, for the log."""
 
-import contextlib
 import os
 import resource
 from pathlib import Path
 
 import torch
 
+from segtrain.figures import if_known
+
 GIB = 2**30
 
 
-def memory_and_load(device: torch.device) -> dict[str, float]:
+class SystemFigures:
     """What is cheap to ask for, by the name under which it is logged.
 
     Host memory is the resident memory of this process and of its loader workers, in GiB; what they
     share is counted in each. Device memory is what PyTorch reserved on the device, in GiB, and what
     was allocated of it at most. The share of time in which the device computed needs NVIDIA's
-    `nvidia-ml-py`, and is left out without it.
+    `nvidia-ml-py`. A figure that cannot be told is left out, and never asked for again.
     """
-    values = {"system/host_memory_gib": host_memory() / GIB}
-    if device.type != "cuda":
-        return values
-    values["system/device_memory_gib"] = torch.cuda.memory_reserved(device) / GIB
-    values["system/device_memory_peak_gib"] = torch.cuda.max_memory_allocated(device) / GIB
-    with contextlib.suppress(ImportError, RuntimeError):
-        values["system/device_utilisation"] = torch.cuda.utilization(device) / 100
-    return values
+
+    def __init__(self) -> None:
+        self._unknown: set[str] = set()
+
+    def read(self, device: torch.device) -> dict[str, float]:
+        """The figures of this process and its device."""
+        asked = {"system/host_memory_gib": lambda: host_memory() / GIB}
+        if device.type == "cuda":
+            asked |= {
+                "system/device_memory_gib": lambda: torch.cuda.memory_reserved(device) / GIB,
+                "system/device_memory_peak_gib": lambda: (
+                    torch.cuda.max_memory_allocated(device) / GIB
+                ),
+                "system/device_utilisation": lambda: torch.cuda.utilization(device) / 100,
+            }
+        found = {
+            name: if_known(name, ask) for name, ask in asked.items() if name not in self._unknown
+        }
+        self._unknown |= {name for name, value in found.items() if value is None}
+        return {name: value for name, value in found.items() if value is not None}
 
 
 def host_memory() -> int:

@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import torch
 import yaml
 from rich.console import Console
 from rich.table import Table
+
+from segtrain.figures import if_known
 
 SCHEMA = 1
 PACKAGES = (
@@ -36,10 +39,16 @@ TITLES = {  # of the table printed at the end; others as `results.json` has them
 
 
 def environment() -> dict:
-    """What the numbers were made with: versions, code revision, memory and the time."""
+    """What the numbers were made with: versions, code revision, memory and the time.
+
+    What cannot be found out is None, versions are left out.
+    """
     return {
-        "peak_memory_bytes": {"host": _host_peak(), "device": _device_peak()},
-        "git_revision": _git_revision(),
+        "peak_memory_bytes": {
+            "host": if_known("the peak memory of the host", _host_peak),
+            "device": if_known("the peak memory of the device", _device_peak),
+        },
+        "git_revision": if_known("the code revision", _git_revision),
         "versions": {"python": sys.version.split()[0], **_versions()},
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -124,10 +133,13 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    found = {package: if_known(f"the version of {package}", partial(_version, package))
+             for package in PACKAGES}  # fmt: skip
+    return {package: number for package, number in found.items() if number is not None}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -227,9 +227,10 @@ def training_facts(results: dict) -> dict[str, str]:
         found["waiting for data"] = f"{100 * timing['data_wait_fraction']:.1f} % of that time"
     seconds = timing["evaluate_seconds"]
     found["evaluation"] = f"{duration(seconds)}, {results['images'] / seconds:.1f} images/s"
-    found["peak memory"] = f"{size(memory['host'])} host" + (
-        "" if memory["device"] is None else f", {size(memory['device'])} device"
-    )
+    peaks = [f"{size(memory[where])} {where}"
+             for where in ("host", "device") if memory[where] is not None]  # fmt: skip
+    if peaks:
+        found["peak memory"] = ", ".join(peaks)
     return found
 
 

@@ -13,7 +13,7 @@ from segtrain.contracts import LabelSet
 from segtrain.report.curves import Curve
 from segtrain.report.examples import Example, Key, label_layers, semantic_keys
 from segtrain.report.panels import semantic_panels
-from segtrain.report.run_report import RunReport, duration, write_report
+from segtrain.report.run_report import RunReport, duration, training_facts, write_report
 
 K = 171
 NAMES = tuple(f"stuff-{number}" if number % 3 else f"a long thing {number}" for number in range(K))
@@ -181,6 +181,20 @@ def test_curves_are_read_with_the_keyboard_and_tables_sorted(chromium, large):
         pixels = chromium.execute_script(rows)
         assert pixels == sorted(pixels, reverse=order)
         assert len(pixels) >= 10
+
+
+@pytest.mark.parametrize(
+    ("memory", "said"),
+    [
+        ({"host": 2**30, "device": 2**31}, "1.0 GiB host, 2.0 GiB device"),
+        ({"host": 2**30, "device": None}, "1.0 GiB host"),
+        ({"host": None, "device": 2**31}, "2.0 GiB device"),
+        ({"host": None, "device": None}, None),
+    ],
+)
+def test_peak_memory_as_far_as_it_is_known(memory, said):
+    facts = training_facts(RESULTS | {"peak_memory_bytes": memory})
+    assert facts.get("peak memory") == said
 
 
 def test_a_run_of_which_little_is_known(chromium, tmp_path):
