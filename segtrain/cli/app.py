@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import warnings
+from itertools import count
 from pathlib import Path
 from types import ModuleType
 
@@ -88,7 +89,7 @@ def compose_and_run(command: str, overrides: list[str]) -> int:
                 raise SystemExit(code)
             return
         try:
-            codes.append(start(command, resolved(cfg), run_dir))
+            codes.append(start(command, resolved(cfg), run_dir, is_named))
         except BaseException as error:
             failures.append(error)
 
@@ -106,11 +107,12 @@ def compose_and_run(command: str, overrides: list[str]) -> int:
     if is_sweep(overrides):
         gc.enable()  # its own process runs long, and may import no command
         overrides = ["-m", *(o for o in overrides if o not in MULTIRUN)]
+    if command in collect.COMMANDS:
+        overrides = collect.collected(command, overrides)
+    is_named = any(o.startswith("hydra.run.dir=") for o in overrides) or launch.is_worker()
     if command == "train":
         # What is composed is the user's own, whatever code it names.
         overrides = name_run(with_own_experiments(trusted(overrides)[1]))
-    if command in collect.COMMANDS:
-        overrides = collect.collected(command, overrides)
     if command == "predict":
         overrides = [quoted(override) for override in overrides]
     sys.argv = ["segtrain", *flags_first(overrides)]
@@ -156,6 +158,23 @@ def job_name() -> str | None:
             "--rdzv-id=<a name of this job>, or --standalone on one machine"
         )
     return job and re.sub(r"[^\w-]+", "+", job)
+
+
+def claim(run_dir: Path) -> Path:
+    """The folder, or one of that name with a number behind, that no other run has.
+
+    Two runs that start in the same second would otherwise write over each other. The one that
+    makes `config.yaml` has the folder.
+    """
+    for number in count(1):
+        folder = run_dir if number == 1 else run_dir.with_name(f"{run_dir.name}_{number}")
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            (folder / "config.yaml").touch(exist_ok=False)
+        except FileExistsError:
+            continue
+        return folder
+    raise AssertionError("endless")
 
 
 def quoted(override: str) -> str:
@@ -207,13 +226,22 @@ def trusted(overrides: list[str]) -> tuple[bool, list[str]]:
     return "trust_code=true" in overrides, others
 
 
-def start(command: str, config: dict, run_dir: Path) -> int:
-    """Writes the configuration and runs the command, in more processes where they are asked for."""
+def start(command: str, config: dict, run_dir: Path, is_named: bool = True) -> int:
+    """Writes the configuration and runs the command, in more processes where they are asked for.
+
+    Args:
+        command: its name.
+        config: resolved.
+        run_dir: of the run.
+        is_named: whether the folder's name was given; one after the time may be another run's too.
+    """
     settings = config.get("trainer")
     if settings:
         launch.count_processes(settings)
     if launch.restartable_job() and command == "train" and not config["resume"]:
         go_on(config, run_dir)
+    if not is_named:
+        run_dir = claim(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     partial = run_dir / "config.yaml.partial"  # renamed, so that no kill leaves half a file
     partial.write_text(yaml.safe_dump(config, sort_keys=False))

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import yaml
 from conftest import REPORTED, TINY, only_run, results_of, small_network
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from segtrain.cli import app
 from segtrain.report.record import read_confusion
 
 TESTS = Path(__file__).parents[1]
@@ -108,6 +110,32 @@ def test_run_folder_and_results(segtrain):
     log = (run / "run.log").read_text()
     assert "step 4/4" in log
     assert yaml.safe_load((run / "config.yaml").read_text())["experiment"] == "quickstart"
+
+
+def test_runs_of_one_second_have_folders_of_their_own():
+    """Ten processes at once: the time alone does not tell them apart."""
+    with ThreadPoolExecutor(10) as pool:
+        folders = list(pool.map(app.claim, [Path("outputs/quickstart/now")] * 10))
+    assert len(set(folders)) == 10
+    assert Path("outputs/quickstart/now") in folders
+    assert all((folder / "config.yaml").is_file() for folder in folders)
+
+
+def test_a_folder_of_the_same_second_is_left_alone(segtrain, monkeypatch):
+    taken = []
+
+    def claim(folder):
+        (folder / "config.yaml").write_text("of another run")
+        taken.append(folder)
+        return original(folder)
+
+    original = app.claim
+    monkeypatch.setattr(app, "claim", claim)
+    assert segtrain(*TINY, "trainer.max_steps=1")[0] == 0
+    assert (taken[0] / "config.yaml").read_text() == "of another run"
+    own = taken[0].with_name(f"{taken[0].name}_2")
+    assert {path.name for path in own.iterdir()} >= {"results.json", "checkpoints", "config.yaml"}
+    assert [path.name for path in taken[0].iterdir()] == ["config.yaml"]
 
 
 def test_tensorboard_holds_scalars_pictures_and_texts(segtrain):
