@@ -17,13 +17,11 @@ import yaml
 from segtrain.cli import collect, launch
 from segtrain.cli.main import conf_dir
 from segtrain.cli.own_experiment import with_own_experiments
+from segtrain.cli.resume import LAST, resume, trusted
 from segtrain.errors import PRUNED, UserError
-from segtrain.foreign import read_yaml
-from segtrain.sweep.ledger import TRIAL
 
 HANDLER = "segtrain"
 MULTIRUN = ("-m", "--multirun")
-LAST = Path("checkpoints", "last.ckpt")  # in a run folder
 PATHS = ("run", "checkpoint", "model", "weights_file", "input", "output")  # of predict
 NOISY = ("pytorch_lightning", "lightning_fabric", "torch.distributed", "timm", "tensorboard")
 FALSE_ALARMS = (
@@ -55,7 +53,8 @@ def run(command: str, overrides: list[str]) -> int:
             return execute(*launch.receive())
     resumed = [override for override in overrides if override.startswith("resume=")]
     if command == "train" and resumed and resumed[0] not in ("resume=", "resume=null"):
-        return resume(resumed[0].removeprefix("resume="), overrides)
+        config, run_dir = resume(resumed[0].removeprefix("resume="), overrides)
+        return 0 if config is None else start("train", config, run_dir)
     return compose_and_run(command, overrides)
 
 
@@ -192,38 +191,6 @@ def flags_first(arguments: list[str]) -> list[str]:
     """Hydra's flags (-m, --cfg job) before the overrides, since its parser takes no other order."""
     overrides = [a for a in arguments if a[0] != "-" and ("=" in a or a[0] == "~")]
     return [a for a in arguments if a not in overrides] + overrides
-
-
-def resume(folder: str, overrides: list[str]) -> int:
-    """Continues a run from its `last.ckpt` with its own configuration.
-
-    Raises:
-        UserError: the folder holds no run, or an override does not name a key of it.
-    """
-    from omegaconf import OmegaConf
-
-    run_dir = Path(folder)
-    for needed in (run_dir / "config.yaml", run_dir / LAST):
-        if not needed.is_file():
-            raise UserError(f"resume={folder}: {needed} does not exist; give a run folder")
-    changes = [override for override in overrides if not override.startswith("resume=")]
-    trust_code, changes = trusted(changes)
-    config = OmegaConf.create(read_yaml(run_dir / "config.yaml", trust_code))
-    if (run_dir / TRIAL).is_file():  # names a pruner
-        read_yaml(run_dir / TRIAL, trust_code)
-    OmegaConf.set_struct(config, True)
-    config.merge_with_dotlist([change.lstrip("+") for change in changes])
-    config.resume = str(run_dir)
-    return start("train", OmegaConf.to_container(config, resolve=True), run_dir)
-
-
-def trusted(overrides: list[str]) -> tuple[bool, list[str]]:
-    """Whether `trust_code=true` is among the overrides, and the others.
-
-    It is told here, not in the configuration, which comes from the file that it is about.
-    """
-    others = [override for override in overrides if not override.startswith("trust_code=")]
-    return "trust_code=true" in overrides, others
 
 
 def start(command: str, config: dict, run_dir: Path, is_named: bool = True) -> int:

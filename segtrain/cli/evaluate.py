@@ -158,6 +158,7 @@ def evaluate_task(
     settings = config["trainer"]
     trainer = pl.Trainer(
         **common_trainer_arguments(settings, run_dir),
+        benchmark=False,  # images have many sizes
         logger=False,
         enable_progress_bar=shows_bar(settings),
         enable_checkpointing=False,

@@ -7,8 +7,9 @@ from pathlib import Path
 import yaml
 
 from segtrain.cli import launch
-from segtrain.cli.app import LAST, execute
+from segtrain.cli.app import execute
 from segtrain.cli.main import report
+from segtrain.cli.resume import LAST
 
 
 def main(command: str, run_dir: Path) -> int:

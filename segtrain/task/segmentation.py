@@ -114,6 +114,7 @@ class Segmentation(pl.LightningModule):
         self.metrics: dict | None = None  # of the last evaluation
         self.image_scores: np.ndarray | None = None  # of the last test
         self.confusion: np.ndarray | None = None
+        self._chooses_kernels = False  # by trying them, which pays where sizes stay
         self.freeze_batch_norm = freeze_batch_norm
         self.frozen = frozen
         self.parts = parts
@@ -221,6 +222,14 @@ class Segmentation(pl.LightningModule):
         scaled = self.trainer.precision_plugin.pre_backward(loss, self)
         with torch.autocast(loss.device.type, enabled=False):
             scaled.backward()
+
+    def on_validation_start(self) -> None:
+        """Images of validation have many sizes, crops have one."""
+        self._chooses_kernels = torch.backends.cudnn.benchmark
+        torch.backends.cudnn.benchmark = False
+
+    def on_validation_end(self) -> None:
+        torch.backends.cudnn.benchmark = self._chooses_kernels
 
     def validation_step(self, batch: dict, batch_idx: int) -> None:
         self._evaluate(batch)

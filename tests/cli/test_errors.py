@@ -138,6 +138,31 @@ def test_wrong_checkpoint_for_the_architecture(segtrain):
     fails(segtrain("evaluate", f"checkpoint={run / 'results.json'}"), "results.json")
 
 
+@pytest.mark.parametrize(
+    "change", ["optimizer.lr=0.5", "batch_size=2", "seed=3", "loss.aux_weight=1", "weights=x.ckpt"]
+)
+def test_a_resumed_run_keeps_what_it_was_started_with(segtrain, change):
+    """Some of it would be ignored, as the checkpoint has it, and yet be recorded."""
+    assert segtrain(*TINY, "trainer.max_steps=1")[0] == 0
+    run = only_run()
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    key = change.partition("=")[0].partition(".")[0]
+    fails(segtrain(f"resume={run}", change, "trainer.max_steps=2"), change, f"keeps its {key}")
+    assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+
+def test_a_run_that_is_done_and_one_that_never_saved(segtrain):
+    assert segtrain(*TINY, "trainer.max_steps=1")[0] == 0
+    run = only_run()
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    code, out, _ = segtrain(f"resume={run}")
+    assert code == 0
+    assert "is done" in out
+    assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    (run / "checkpoints/last.ckpt").unlink()
+    fails(segtrain(f"resume={run}"), "ended before it was first saved")
+
+
 def test_more_processes_than_images(segtrain):
     fails(
         segtrain(*TINY, "dataset.source.num_images.val=1", "trainer.devices=2"),

@@ -1,0 +1,62 @@
+"""`train resume=<run folder>`: what goes on, and with which settings."""
+
+import re
+from pathlib import Path
+
+from segtrain.errors import UserError
+from segtrain.foreign import read_yaml
+from segtrain.sweep.ledger import TRIAL
+
+LAST = Path("checkpoints", "last.ckpt")  # in a run folder
+# What the checkpoint has, or what the steps done so far were counted and drawn by.
+KEPT = (
+    "architecture", "batch_norm", "batch_size", "frozen", "loss", "optimizer", "seed", "weights",
+)  # fmt: skip
+
+
+def resume(folder: str, overrides: list[str]) -> tuple[dict | None, Path]:
+    """Configuration and folder of a run that goes on from its `last.ckpt`; None if it is done.
+
+    Raises:
+        UserError: the folder holds no run, or nothing was saved; or an override does not name a key
+            of it, or one that a run keeps from its start.
+    """
+    from omegaconf import OmegaConf
+
+    run_dir = Path(folder)
+    if not (run_dir / "config.yaml").is_file():
+        raise UserError(f"resume={folder}: {run_dir / 'config.yaml'} does not exist; give a run "
+                        "folder")  # fmt: skip
+    if not (run_dir / LAST).is_file():
+        raise UserError(f"resume={folder}: {run_dir / LAST} does not exist, the run ended before "
+                        "it was first saved; start it anew")  # fmt: skip
+    trust_code, changes = trusted([o for o in overrides if not o.startswith("resume=")])
+    if not changes and (run_dir / "results.json").is_file():
+        print(f"segtrain: {run_dir} is done, its results are in {run_dir / 'results.json'}; to "
+              f"train on: segtrain resume={run_dir} trainer.max_steps=<more>")  # fmt: skip
+        return None, run_dir
+    stored = read_yaml(run_dir / "config.yaml", trust_code)
+    if (run_dir / TRIAL).is_file():  # names a pruner
+        read_yaml(run_dir / TRIAL, trust_code)
+    config = OmegaConf.create(stored)
+    OmegaConf.set_struct(config, True)
+    config.merge_with_dotlist([change.lstrip("+") for change in changes])
+    config.resume = str(run_dir)
+    result = OmegaConf.to_container(config, resolve=True)
+    for key in KEPT:
+        if result.get(key) != stored.get(key):
+            named = ", ".join(c for c in changes if re.match(rf"\+*{key}[.=]", c))
+            raise UserError(
+                f"resume={folder}: {named} would be another training; a resumed run keeps its "
+                f"{key}. Start one from its weights: weights={run_dir / LAST}"
+            )
+    return result, run_dir
+
+
+def trusted(overrides: list[str]) -> tuple[bool, list[str]]:
+    """Whether `trust_code=true` is among the overrides, and the others.
+
+    It is told here, not in the configuration, which comes from the file that it is about.
+    """
+    others = [override for override in overrides if not override.startswith("trust_code=")]
+    return "trust_code=true" in overrides, others
