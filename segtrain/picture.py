@@ -1,6 +1,5 @@
 """Any picture a user may have -> upright 8-bit RGB."""
 
-import threading
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -8,14 +7,12 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from segtrain.dataset.files import read_image
+from segtrain.dataset.files import decode_image, read_image
+from segtrain.dataset.orientation import TAG, open_image, read_orientation, valid_orientation
 from segtrain.errors import UserError
 
-ORIENTATION = 0x0112  # EXIF tag
 WHITE = (255, 255, 255)
 LARGEST = 2**30  # pixels, 3 GiB of RGB; OpenCV decodes no more, and a bomb would claim more
-
-_opening = threading.Lock()
 
 
 class Picture(NamedTuple):
@@ -65,7 +62,7 @@ def read_picture(image: AnyImage) -> Picture:
 def picture_pixels(path: Path) -> int:
     """How many pixels a file's header says that it has; 0 where Pillow cannot read it."""
     try:
-        with _open(path) as header:
+        with open_image(path) as header:
             return header.width * header.height
     except (OSError, SyntaxError, ValueError):
         return 0
@@ -74,18 +71,16 @@ def picture_pixels(path: Path) -> int:
 def _read_file(path: Path) -> Picture:
     """OpenCV decodes, as for training; Pillow what has transparency, or what only it knows."""
     try:
-        with _open(path) as header:
+        with open_image(path) as header:
             if header.width * header.height > LARGEST:
                 raise UserError(f"{path}: {header.width}x{header.height} pixels; at most {LARGEST} "
                                 "are read")  # fmt: skip
             if _has_alpha(header):
                 return _from_pillow(header)
-            # Pillow decodes a whole PNG to look for EXIF at its end, where OpenCV sees none.
-            has_exif = header.format != "PNG" or "exif" in header.info
-            orientation = header.getexif().get(ORIENTATION, 1) if has_exif else 1
+            data = path.read_bytes()
             try:
-                return Picture(read_image(path), orientation)
-            except (UserError, Image.DecompressionBombError):
+                return Picture(decode_image(data, path), read_orientation(data))
+            except UserError:
                 return _from_pillow(header)
     except UnidentifiedImageError:
         return Picture(read_image(path), 1)
@@ -94,26 +89,12 @@ def _read_file(path: Path) -> Picture:
         raise UserError(f"{path}: {reason}") from None
 
 
-def _open(path: Path) -> Image.Image:
-    """Pillow's view of a file, without its limit of pixels, in whose place LARGEST is.
-
-    The limit keeps servers from decoding gigabytes that a few kilobytes claim to be; a user's own
-    picture of 20,000 x 20,000 pixels exceeds it too.
-    """
-    with _opening:
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            return Image.open(path)
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
-
-
 def _has_alpha(image: Image.Image) -> bool:
     return "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info
 
 
 def _from_pillow(image: Image.Image) -> Picture:
-    orientation = image.getexif().get(ORIENTATION, 1)
+    orientation = valid_orientation(image.getexif().get(TAG))
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
         return Picture(_from_array(np.asarray(image).astype(np.uint16)), orientation)

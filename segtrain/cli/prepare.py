@@ -10,7 +10,7 @@ from pathlib import Path
 from segtrain.assembly import build_data
 from segtrain.dataset.cache import cached_folder, fingerprint
 from segtrain.dataset.datamodule import SegmentationData
-from segtrain.dataset.preflight import evenly_spaced
+from segtrain.dataset.preflight import describe_turned, evenly_spaced
 from segtrain.dataset.progress import track
 from segtrain.dataset.shard_index import describe_shards
 from segtrain.dataset.stream import TrainStream
@@ -116,6 +116,10 @@ def verify_once(
         reports = verify(data, counts, optional, data.num_workers)
         print_summary(reports, data.labels, data.name)
         write_summary(run_dir / "verify.json", reports, data.labels)
+        for report in reports:
+            if report.turned:
+                told = describe_turned(report.turned, report.images, report.split)
+                logger.info("orientation %s", told)
         logger.info("report      %s", run_dir / "verify.json")
         faults = [fault for report in reports for fault in report.faults]
         if faults:

@@ -11,6 +11,7 @@ from segtrain.contracts import Listing
 from segtrain.errors import UserError
 
 KEY_FILE = "key"
+READING = "2"  # how files are decoded; another way makes what was computed from them anew
 
 
 def cache_root() -> Path:
@@ -59,8 +60,8 @@ def files_fingerprint(paths: Iterable[str | Path]) -> str:
 
 
 def fingerprint(listing: Listing) -> str:
-    """Changes when a file of the split or the meaning of its labels does."""
-    return f"{files_fingerprint(listing.files)} {listing.key}"
+    """Changes when a file of the split, the way to read it or the meaning of its labels does."""
+    return f"{READING} {files_fingerprint(listing.files)} {listing.key}"
 
 
 def _is_current(folder: Path, key: str) -> bool:

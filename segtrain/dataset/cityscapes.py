@@ -6,7 +6,7 @@ import numpy as np
 
 from segtrain.contracts import InstanceTarget, LabelSet, Listing
 from segtrain.dataset.counts import count_labels
-from segtrain.dataset.files import find_base, read_image, read_mask, require_folder
+from segtrain.dataset.files import check_sizes, find_base, read_image, read_mask, require_folder
 from segtrain.dataset.instances import target_from_masks
 from segtrain.dataset.pairs import ImageMaskPairs, Pair
 from segtrain.errors import UserError
@@ -71,11 +71,7 @@ class CityscapesInstances:
         pair = self.pairs.pairs[index]
         image = read_image(pair.image)
         ids = read_mask(pair.mask) if pair.mask else np.zeros(image.shape[:2], np.uint16)
-        if ids.shape != image.shape[:2]:
-            raise UserError(
-                f"{pair.mask}: the instance map is {ids.shape[1]}x{ids.shape[0]} but its image is "
-                f"{image.shape[1]}x{image.shape[0]} (width x height)"
-            )
+        check_sizes(pair.mask, ids.shape, pair.image, image.shape[:2])
         return image, self._target(ids, index)
 
     def image_file(self, index: int) -> str:

@@ -10,6 +10,7 @@ from segtrain.contracts import InstanceTarget, LabelSet, Listing
 from segtrain.dataset.coco_annotations import CocoAnnotations
 from segtrain.dataset.counts import count_labels
 from segtrain.dataset.files import find_base, read_image
+from segtrain.dataset.orientation import explain_turn
 from segtrain.errors import UserError
 
 HINT = "train2017/, val2017/ and annotations/ are expected there; segtrain prepare dataset=coco2017"
@@ -213,11 +214,12 @@ def choose_images(annotations: CocoAnnotations, split: str) -> np.ndarray:
 def _read_annotated(folder: Path, annotations: CocoAnnotations, number: int) -> np.ndarray:
     path = folder / annotations.file_names[number]
     image = read_image(path)
-    if image.shape[:2] != tuple(annotations.sizes[number]):
-        height, width = annotations.sizes[number]
+    height, width = annotations.sizes[number].tolist()
+    if image.shape[:2] != (height, width):
         raise UserError(
             f"{path}: the image is {image.shape[1]}x{image.shape[0]} but {annotations.path} says "
             f"{width}x{height} (width x height)"
+            + explain_turn(path, image.shape[:2], (height, width))
         )
     return image
 

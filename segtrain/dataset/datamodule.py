@@ -13,7 +13,7 @@ from segtrain.contracts import LabelSet, Source
 from segtrain.dataset.colours import recolour
 from segtrain.dataset.joined import Joined
 from segtrain.dataset.pixels import cached_pixels
-from segtrain.dataset.preflight import check_labels
+from segtrain.dataset.preflight import check_labels, report_turned
 from segtrain.dataset.preparation import Preparation
 from segtrain.dataset.shard_index import ShardReading, open_shards
 from segtrain.dataset.shards import ShardSource
@@ -138,12 +138,13 @@ class SegmentationData(pl.LightningDataModule):
         return cached_pixels(source, f"{self.name}-{split}", self.num_workers)
 
     def check(self) -> None:
-        """The pre-flight check of the splits that training reads (see `check_labels`)."""
+        """The pre-flight check of the splits that training reads (see `dataset.preflight`)."""
         self.labelled_source(self.splits["test"])  # is there, before hours of training
         for source, split in ((self.train_source, "train"), (self.val_source, "val")):
             if isinstance(source, ShardSource) and source.store.remote:
                 source = source.head()  # not every shard shall be fetched for it
             check_labels(source, self.labels, self.splits[split], self.preflight_masks)
+            report_turned(source, self.splits[split], self.preflight_masks)
 
     def train_dataloader(self) -> DataLoader:
         trainer = self.trainer

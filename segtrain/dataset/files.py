@@ -5,18 +5,17 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 
+from segtrain.dataset.orientation import PNG_START, explain_turn, open_image, turn_upright
 from segtrain.errors import UserError
 
 JPEG_END = b"\xff\xd9"
-PNG_START = b"\x89PNG\r\n"
 PNG_END = b"IEND\xaeB`\x82"
 MAT_VARIABLES = ("LabelMap", "S", "GTcls")  # PASCAL-Context, COCO-Stuff 10k, SBD
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """RGB (H, W, 3) uint8 of any file OpenCV reads; whole or not at all.
+    """Upright RGB (H, W, 3) uint8 of any file OpenCV reads; whole or not at all.
 
     Raises:
         UserError: the file is missing, truncated or not an image.
@@ -29,14 +28,18 @@ def decode_image(data: bytes, path: str | Path) -> np.ndarray:
     if data[:2] == b"\xff\xd8" and data[-2:] != JPEG_END:
         _check_whole(path, data)
     _check_png_end(path, data)
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
+    # OpenCV would turn files of some kinds, which ones depends on its version.
+    mode = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), mode) if data else None
     if image is None:
         raise UserError(f"{path}: not a readable image ({len(data)} bytes)")
-    return image
+    return turn_upright(image, data)
 
 
 def read_mask(path: str | Path) -> np.ndarray:
     """Raw label values (H, W) of an image file, palette indices included, or of a MATLAB file.
+
+    An image file is turned upright by its own EXIF orientation.
 
     Raises:
         UserError: the file is missing, truncated, or has more than one channel.
@@ -46,16 +49,33 @@ def read_mask(path: str | Path) -> np.ndarray:
     data = _read_bytes(path)
     _check_png_end(path, data)
     try:  # with Pillow, since OpenCV would expand a palette to colours
-        with Image.open(BytesIO(data)) as image:
+        with open_image(BytesIO(data)) as image:
             if image.mode not in ("L", "P", "1", "I;16", "I"):
                 raise UserError(
                     f"{path}: a mask needs one channel of label values, found mode {image.mode}; "
                     "write class numbers, not colours"
                 )
-            raw = np.asarray(image)
+            raw = turn_upright(np.asarray(image), data)
             return raw.astype(np.uint8) if image.mode == "1" else raw
     except (OSError, SyntaxError) as error:
         raise UserError(f"{path}: not a readable mask ({error})") from None
+
+
+def check_sizes(
+    mask: str, mask_size: tuple[int, int], image: str, image_size: tuple[int, int]
+) -> None:
+    """Compares the sizes (H, W) of a mask and its image as they were read.
+
+    Raises:
+        UserError: they differ; names both files, their sizes, and the tag by which one was turned.
+    """
+    if mask_size != image_size:
+        raise UserError(
+            f"{mask}: the mask is {mask_size[1]}x{mask_size[0]} but its image {image} is "
+            f"{image_size[1]}x{image_size[0]} (width x height)"
+            + explain_turn(image, image_size, mask_size)
+            + explain_turn(mask, mask_size, image_size)
+        )
 
 
 def read_mat(path: str | Path) -> np.ndarray:
@@ -94,7 +114,7 @@ def _check_png_end(path: str | Path, data: bytes) -> None:
 def _check_whole(path: str | Path, data: bytes) -> None:
     """OpenCV fills what a truncated file lacks with grey and says nothing; Pillow refuses."""
     try:
-        with Image.open(BytesIO(data)) as image:
+        with open_image(BytesIO(data)) as image:
             image.load()
     except OSError as error:
         raise UserError(f"{path}: truncated or damaged image ({error})") from None

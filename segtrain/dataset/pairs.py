@@ -9,7 +9,7 @@ import numpy as np
 
 from segtrain.contracts import LabelSet, Listing
 from segtrain.dataset.counts import count_labels
-from segtrain.dataset.files import read_image, read_mask
+from segtrain.dataset.files import check_sizes, read_image, read_mask
 from segtrain.dataset.packed import PackedStrings
 from segtrain.errors import UserError
 
@@ -77,11 +77,7 @@ class ImageMaskPairs:
         if not pair.mask:
             return image, np.full(image.shape[:2], self.labels.ignore_index, np.uint8)
         mask = self._read_mask(pair.mask)
-        if mask.shape != image.shape[:2]:
-            raise UserError(
-                f"{pair.mask}: the mask is {mask.shape[1]}x{mask.shape[0]} but its image "
-                f"{pair.image} is {image.shape[1]}x{image.shape[0]} (width x height)"
-            )
+        check_sizes(pair.mask, mask.shape, pair.image, image.shape[:2])
         return image, mask
 
     def image_file(self, index: int) -> str:

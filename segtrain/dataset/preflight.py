@@ -1,10 +1,17 @@
-"""A look at a sample of the labels before the first step."""
+"""A look at a sample of the images and labels before the first step."""
+
+import logging
+from pathlib import Path
 
 import numpy as np
 
 from segtrain.contracts import LabelSet, Source
 from segtrain.dataset.counts import count_labels
+from segtrain.dataset.orientation import read_orientation
+from segtrain.dataset.shards import ShardSource
 from segtrain.errors import UserError
+
+logger = logging.getLogger("segtrain")
 
 
 def check_labels(source: Source, labels: LabelSet, split: str, sample_size: int) -> np.ndarray:
@@ -31,6 +38,39 @@ def check_labels(source: Source, labels: LabelSet, split: str, sample_size: int)
             "both values a class (for a folder: '0 background' and '255 object' in classes.txt)"
         )
     return per_class
+
+
+def report_turned(source: Source, split: str, sample_size: int) -> None:
+    """Says so if any of `sample_size` evenly spaced images has an EXIF orientation."""
+    indices = evenly_spaced(len(source), sample_size)
+    found = {source.name(index): image_orientation(source, index) for index in indices}
+    turned = {name: orientation for name, orientation in found.items() if orientation > 1}
+    if turned:
+        logger.info("orientation %s", describe_turned(turned, len(indices), split))
+
+
+def image_orientation(source: Source, index: int) -> int:
+    """EXIF's orientation, by which an image was turned upright; 1 where it was not."""
+    file = source.image_file(index)
+    if file is not None:
+        return read_orientation(Path(file).read_bytes())
+    return read_orientation(source.content(index)[0]) if isinstance(source, ShardSource) else 1
+
+
+def describe_turned(turned: dict[str, int], looked_at: int, split: str) -> str:
+    """What was done with images that have an orientation, on one line.
+
+    Args:
+        turned: name and orientation of at least one image.
+        looked_at: how many there are with those that have none.
+        split: its name.
+    """
+    name, orientation = next(iter(turned.items()))
+    return (
+        f"{len(turned)} of {looked_at} images of '{split}' are turned upright by an EXIF tag, as "
+        f"{name} by orientation {orientation}; masks are turned by their own tag alone, other "
+        "labels never: they have to be drawn on the upright image"
+    )
 
 
 def evenly_spaced(length: int, count: int) -> list[int]:

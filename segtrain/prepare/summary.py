@@ -49,6 +49,7 @@ def write_summary(path: Path, reports: list[SplitReport], labels: LabelSet) -> N
             "absent": report.absent,
             "smallest": report.smallest,
             "largest": report.largest,
+            "turned_upright": report.turned,
             "pixels_or_instances": dict(
                 zip(labels.names, report.counts[:-1].tolist(), strict=True)
             ),

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 from segtrain.contracts import LabelSet, Listing, Source
 from segtrain.dataset.counts import count_labels
 from segtrain.dataset.datamodule import SegmentationData
+from segtrain.dataset.preflight import image_orientation
 from segtrain.dataset.progress import track
 from segtrain.dataset.stream import one_thread
 from segtrain.errors import UserError
@@ -26,6 +27,7 @@ class SplitReport:
         smallest, largest: (height, width) of the images with the fewest and most pixels.
         counts: (K + 1,) pixels, or instances, per class; last, void pixels, or crowds.
         images_with: (K,) images that show the class.
+        turned: EXIF orientations of the images that were turned upright, by name.
         faults: one message each, naming the file.
         absent: why an optional split was passed over.
     """
@@ -37,12 +39,13 @@ class SplitReport:
     images: int = 0
     smallest: tuple[int, int] = (0, 0)
     largest: tuple[int, int] = (0, 0)
+    turned: dict[str, int] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
     absent: str | None = None
 
 
 class _Checked(Dataset):
-    """Samples -> what is wrong with them, their size and their label counts."""
+    """Samples -> what is wrong with them, size, EXIF orientation and label counts."""
 
     def __init__(self, source: Source, labels: LabelSet) -> None:
         self.source = source
@@ -51,14 +54,15 @@ class _Checked(Dataset):
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, index: int) -> tuple[str | None, tuple[int, int], np.ndarray]:
+    def __getitem__(self, index: int) -> tuple[str | None, tuple[int, int], int, np.ndarray]:
         try:
             image, label = self.source.read(index)
         except Exception as error:  # whatever a damaged file raises is what is looked for
             known = isinstance(error, UserError)
             fault = str(error) if known else f"{self.source.name(index)}: {error!r}"
-            return fault, (0, 0), np.zeros(self.labels.num_classes + 1, np.int64)
-        return None, image.shape[:2], count_labels(label, self.labels)
+            return fault, (0, 0), 1, np.zeros(self.labels.num_classes + 1, np.int64)
+        orientation = image_orientation(self.source, index)
+        return None, image.shape[:2], orientation, count_labels(label, self.labels)
 
 
 def verify(
@@ -113,7 +117,7 @@ def check_listing(report: SplitReport, images: int, listing: Listing) -> None:
 
 
 def check_samples(report: SplitReport, source: Source, labels: LabelSet, num_workers: int) -> None:
-    """Reads every sample; adds faults, sizes and label counts."""
+    """Reads every sample; adds faults, sizes, orientations and label counts."""
     loader = DataLoader(
         _Checked(source, labels),
         batch_size=None,
@@ -121,10 +125,13 @@ def check_samples(report: SplitReport, source: Source, labels: LabelSet, num_wor
         worker_init_fn=one_thread,
     )
     sizes = []
-    for fault, size, counts in track(loader, len(source), report.split):
+    found = track(loader, len(source), report.split)
+    for index, (fault, size, orientation, counts) in enumerate(found):
         if fault:
             report.faults.append(fault)
             continue
+        if orientation > 1:
+            report.turned[source.name(index)] = orientation
         sizes.append(tuple(size))
         counts = np.asarray(counts)
         report.counts += counts
