@@ -99,4 +99,8 @@ class SemanticInference:
         """Logits (N, K, *size) of pictures of one scale."""
         if self.window is None:
             return look_once(model, batch, adjustment, size, self.pad)
-        return resize(self.window(model, batch, adjustment), size, align_corners=False)
+        scores = self.window(model, batch, adjustment)
+        if self.window.average == "logits" or tuple(scores.shape[2:]) == size:
+            return resize(scores, size, align_corners=False)
+        # What was averaged is what is resized, as in PSPNet's code.
+        return resize(scores.exp(), size, align_corners=False).log()

@@ -135,8 +135,7 @@ class SlidingWindow:
         crop = picture[:, row : row + self.crop_size[0], column : column + self.crop_size[1]]
         if crop.shape[1:] == self.crop_size:
             return crop
-        mean = model.backbone.normalize.mean.to(crop.dtype)[0]
-        padded = mean.expand(3, *self.crop_size).clone()
+        padded = mean_colour(model, crop.dtype)[0].expand(3, *self.crop_size).clone()
         padded[:, : crop.shape[1], : crop.shape[2]] = crop
         return padded
 
@@ -176,12 +175,16 @@ def adjusted_logits(model: nn.Module, batch: Tensor, adjustment: Tensor | None) 
     return logits if adjustment is None else logits + adjustment.to(logits.device)
 
 
+def mean_colour(model: nn.Module, dtype: torch.dtype) -> Tensor:
+    """(1, 3, 1, 1) what pictures are padded with: in whole steps of 255, as crops in training."""
+    return model.backbone.normalize.mean.round().to(dtype)
+
+
 def pad_to_cells(batch: Tensor, model: nn.Module) -> Tensor:
     """Pads right and bottom with the mean colour to sizes of the form k * output stride + 1."""
     stride = model.backbone.output_stride
     height, width = (-(-(length - 1) // stride) * stride + 1 for length in batch.shape[2:])
-    mean = model.backbone.normalize.mean.to(batch.dtype)
-    padded = mean.expand(len(batch), 3, height, width)
+    padded = mean_colour(model, batch.dtype).expand(len(batch), 3, height, width)
     padded = padded.contiguous(memory_format=torch.channels_last)
     padded[:, :, : batch.shape[2], : batch.shape[3]] = batch
     return padded

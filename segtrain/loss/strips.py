@@ -57,7 +57,8 @@ class SumOverStrips(torch.autograd.Function):
                 gradient[index] += found[0]
                 sums[0] += total.detach()
                 sums[1] += share.detach()
-        ctx.save_for_backward(gradient.to(scores.dtype))
+        ctx.save_for_backward(gradient)  # a sum over pixels, which float16 may not hold
+        ctx.dtype = scores.dtype
         total, share = sums[0].float(), sums[1].float()
         ctx.mark_non_differentiable(share)
         return total, share
@@ -67,7 +68,7 @@ class SumOverStrips(torch.autograd.Function):
         ctx: torch.autograd.function.FunctionCtx, total: Tensor, _: Tensor
     ) -> tuple[Tensor, None, None, None, None]:
         (gradient,) = ctx.saved_tensors
-        return gradient * total.to(gradient.dtype), None, None, None, None
+        return (gradient * total).to(ctx.dtype), None, None, None, None
 
 
 def pixel_losses(

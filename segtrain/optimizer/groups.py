@@ -3,7 +3,9 @@
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
+from segtrain.architecture.semantic.parsenet import L2Norm
+
+NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, L2Norm)
 
 
 def parameter_groups(
@@ -23,7 +25,7 @@ def parameter_groups(
         head_multiplier: the head learns at lr times this.
         bias_multiplier: biases of convolutions and linear layers learn at this times their part's
             rate (2 in Caffe's recipes); those of norm layers do not.
-        decay_norm_and_bias: if false, vectors (biases, norm scales) are not decayed.
+        decay_norm_and_bias: if false, vectors (biases) and what norm layers learn are not decayed.
 
     Returns:
         Non-empty groups; every trainable parameter is in exactly one.
@@ -34,8 +36,9 @@ def parameter_groups(
         if not parameter.requires_grad:
             continue
         part = "backbone" if name.startswith("backbone.") else "head"
-        decays = decay_norm_and_bias or parameter.ndim > 1
-        is_bias = name.endswith("bias") and id(parameter) not in norms and bias_multiplier != 1
+        is_norm = id(parameter) in norms
+        decays = decay_norm_and_bias or (parameter.ndim > 1 and not is_norm)
+        is_bias = name.endswith("bias") and not is_norm and bias_multiplier != 1
         title = part + ("_bias" if is_bias else "" if decays else "_no_decay")
         group = groups.setdefault(
             title,

@@ -4,9 +4,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from segtrain.architecture.blocks import Normalize
+from segtrain.dataset.transforms import MEAN_RGB
 from segtrain.errors import UserError
 from segtrain.inference.semantic import SemanticInference
-from segtrain.inference.window import SlidingWindow, coverage, window_starts
+from segtrain.inference.window import SlidingWindow, coverage, look_once, window_starts
 
 
 class Net(nn.Module):
@@ -144,7 +145,7 @@ class Aligned(Net):
 def slow_sliding(net, one, crop_size, stride, average):
     """One crop after another into full-size sums, each pixel counted."""
     height, width = one.shape[1:]
-    mean = net.backbone.normalize.mean[0].to(torch.uint8)
+    mean = net.backbone.normalize.mean[0].round().to(torch.uint8)
     large = [max(side, crop) for side, crop in zip((height, width), crop_size, strict=True)]
     padded = mean.expand(3, *large).clone()
     padded[:, :height, :width] = one
@@ -256,3 +257,39 @@ def test_a_crf_has_the_last_word():
     assert torch.equal(result, seen[0][1].flip(0))
     assert inference.protocol["crf"] is True
     assert inference.protocol["crf_iterations"] == 3
+
+
+@pytest.mark.parametrize("average", ["logits", "probabilities"])
+def test_what_windows_average_is_what_is_resized(average):
+    """At another scale probabilities come back as probabilities, logits as logits."""
+    one, net = image(40, 30), Aligned()
+    window = SlidingWindow((16, 16), (8, 8), average, 4, "device")
+    half = F.interpolate(one[None].float(), (20, 15), mode="bilinear", antialias=True)
+    with torch.no_grad():
+        (result,) = whole(scales=[0.5], window=window)(net, [one])
+        scores = window(net, half, None)
+    if average == "probabilities":
+        expected = F.interpolate(scores.exp(), (40, 30), mode="bilinear")[0]
+        torch.testing.assert_close(result.softmax(0), expected, atol=1e-5, rtol=1e-5)
+    else:
+        expected = F.interpolate(scores, (40, 30), mode="bilinear")[0]
+        torch.testing.assert_close(result, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_padding_has_the_colour_that_training_pads_with(dtype):
+    net = Aligned()
+    net.backbone = nn.Module()
+    net.backbone.normalize = Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    net.backbone.output_stride = 8
+    net.align_corners = True
+    seen = []
+    net.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    picture = torch.full((1, 3, 5, 5), 7).to(dtype)
+    window = SlidingWindow((9, 9), (9, 9), "logits", 1, "device")
+    with torch.no_grad():
+        window(net, picture, None)
+        look_once(net, picture, None, (5, 5), pad=True)
+    for padded in seen:
+        assert padded.shape == (1, 3, 9, 9)
+        assert padded[0, :, -1, -1].tolist() == list(MEAN_RGB)

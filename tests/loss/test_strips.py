@@ -63,6 +63,27 @@ def test_void_alone_is_zero_with_zero_gradient():
     assert not logits.grad.any()
 
 
+@pytest.mark.parametrize("form", ["whole", "strips", "fused"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("void", ["all", "one image", "nothing"])
+def test_scaled_gradients_of_narrow_scores_are_finite(form, dtype, void):
+    """As float16 training multiplies the loss; a sum over many pixels is more than it holds."""
+    torch.manual_seed(0)
+    target = torch.randint(0, 3, (2, 300, 300), dtype=torch.uint8)
+    target[: {"all": 2, "one image": 1, "nothing": 0}[void]] = 255
+    scores = torch.randn(2, 3, 4, 4)
+    gradients = []
+    for kind, other in ((dtype, form), (torch.float32, "whole")):
+        loss = make(composed("loss=cross_entropy")["loss"] | {"form": other}, ignore_index=255)
+        logits = scores.to(dtype).to(kind).requires_grad_()
+        term = loss({"logits": logits, "align_corners": False}, target)["main"]
+        (65536.0 * term).backward()
+        gradients.append(logits.grad.float() / 65536)
+    assert gradients[0].isfinite().all()
+    tolerance = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 1e-3}[dtype]
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=tolerance, atol=tolerance / 100)
+
+
 def test_large_scores_go_by_strips_unasked(monkeypatch):
     seen = []
 

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from conftest import composed
+from conftest import architectures, composed, small_network
 from torch import nn
 
 from segtrain.assembly import make
@@ -72,6 +72,29 @@ def test_groups_hold_every_parameter_once(decay_all):
     for group in groups:
         for parameter in group["params"]:
             assert group["weight_decay"] == (1e-4 if decay_all or parameter.ndim > 1 else 0)
+
+
+# Learned factors of channels or codewords that are no weights of a product; see `parameter_groups`.
+SCALES = {
+    "parsenet": {"norms.0.scale": False, "norms.1.scale": False, "global_norm.scale": False},
+    "encnet": {"context.encoding.codewords": True},
+}
+
+
+@pytest.mark.parametrize("name", architectures("semantic") + architectures("instance"))
+def test_every_architecture_decays_weights_alone(name):
+    """Matrices and kernels, and what else has several dimensions as it is listed above."""
+    architecture = composed(f"architecture={name}", *small_network(f"architecture={name}"))
+    model = make(architecture["architecture"], num_classes=3)
+    groups = parameter_groups(model, 0.1, 1e-4, 1.0, 1.0, decay_norm_and_bias=False)
+    decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
+    layers = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+    weights = {id(m.weight) for m in model.modules() if isinstance(m, layers)}
+    for key, parameter in model.named_parameters():
+        if id(parameter) in weights or parameter.ndim == 1:
+            assert (id(parameter) in decayed) == (id(parameter) in weights), key
+        else:
+            assert (id(parameter) in decayed) == SCALES[name][key], key
 
 
 def test_biases_of_convolutions_learn_faster_than_their_weights():
