@@ -53,6 +53,7 @@ def build_trainer(
         callbacks=build_callbacks(config, run_dir, progress, headline, val_every_n_steps),
         profiler=wait,
     )
+    leave_signals(trainer)
     return trainer, progress
 
 
@@ -82,6 +83,18 @@ def common_trainer_arguments(settings: dict, run_dir: Path) -> dict[str, Any]:
         "default_root_dir": run_dir,
         "plugins": plugins,
     }
+
+
+def leave_signals(trainer: pl.Trainer) -> None:
+    """Ends Lightning's handling of SIGTERM, for which it has no switch.
+
+    On several processes it broadcasts in every step whether a signal has come, and makes the host
+    wait for the device's answer; and it broadcasts from within the handler, where a process that
+    gets a signal alone waits for ever. `Checkpoints` asks the host, and answers signals while a
+    training steps. Before and after that there is nothing to save, and they end the process.
+    """
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
+    trainer._signal_connector.register_signal_handlers = lambda: None
 
 
 def build_callbacks(

@@ -27,7 +27,7 @@ from segtrain.plan.speed import (
 )
 from segtrain.task.segmentation import Segmentation
 from segtrain.trained import without_pretraining
-from segtrain.trainer import common_trainer_arguments, uses_gpu
+from segtrain.trainer import common_trainer_arguments, leave_signals, uses_gpu
 
 logger = logging.getLogger("segtrain")
 
@@ -108,7 +108,7 @@ def build_loop(config: dict, clock: "Clock", parts: "PartTimes", steps: int) -> 
     """The trainer of a run, but for what it does beside training."""
     settings = config["trainer"]
     chosen = [make(node) for name, node in config["callback"].items() if name == "ema"]
-    return pl.Trainer(
+    trainer = pl.Trainer(
         **common_trainer_arguments(settings, Path()),
         benchmark="crop_size" in config["dataset"]["transform"] and not settings["deterministic"],
         max_steps=steps,
@@ -120,6 +120,8 @@ def build_loop(config: dict, clock: "Clock", parts: "PartTimes", steps: int) -> 
         callbacks=[*chosen, clock],
         profiler=parts,
     )
+    leave_signals(trainer)
+    return trainer
 
 
 def count_operations(task: Segmentation, config: dict, classes: int, device: torch.device) -> float:

@@ -24,7 +24,7 @@ from segtrain.submit.servers import prepare_submission
 from segtrain.submit.submission import Submission
 from segtrain.task.segmentation import Segmentation
 from segtrain.trained import find_checkpoint, stored_config, without_pretraining
-from segtrain.trainer import common_trainer_arguments, shows_bar
+from segtrain.trainer import common_trainer_arguments, leave_signals, shows_bar
 
 logger = logging.getLogger("segtrain")
 
@@ -163,6 +163,7 @@ def evaluate_task(
         enable_progress_bar=shows_bar(settings),
         enable_checkpointing=False,
     )
+    leave_signals(trainer)
     started = time.perf_counter()
     trainer.test(task, data, verbose=False)
     seconds = time.perf_counter() - started
