@@ -97,8 +97,16 @@ def serve(
         pipe.send(f"{type(error).__name__}: {error}")
 
 
-def build(loss: dict | None, device: torch.device) -> Callable:
-    """The loss of a configuration and its gradient, or where that is None the plain ones."""
+def build(
+    loss: dict | None, device: torch.device, see: Callable[[torch.Tensor], object] | None = None
+) -> Callable:
+    """The loss of a configuration and its gradient, or where that is None the plain ones.
+
+    Args:
+        loss: configuration.
+        device: on which both are worked out.
+        see: takes the loss of each call.
+    """
     ours = None if loss is None else make(loss, ignore_index=255).to(device)
 
     def step(given: tuple[torch.Tensor, torch.Tensor]) -> None:
@@ -110,6 +118,8 @@ def build(loss: dict | None, device: torch.device) -> Callable:
         else:
             total = ours({"logits": scores, "align_corners": False}, target)["main"]
         total.backward()
+        if see is not None:
+            see(total.detach())
 
     return step
 
