@@ -11,15 +11,13 @@ from benchmarks.gpu.cell import Setting
 from benchmarks.gpu.machine import query
 from segtrain.benchmark.timing import synchronise
 
-PRECISIONS = ("bf16", "tf32", "float32")
-
 
 def seconds_per_call(call: Callable[[], object], at_least: float, most: int = 50) -> float:
     """Mean over calls that are queued one after the other, after one that is not timed.
 
     Args:
         call: starts work on the device.
-        at_least: seconds that they are to take together.
+        at_least: seconds that they are to take together; 0 for one call.
         most: calls.
     """
     call()
@@ -28,6 +26,8 @@ def seconds_per_call(call: Callable[[], object], at_least: float, most: int = 50
     call()
     synchronise()
     once = time.perf_counter() - started
+    if not at_least:
+        return once
     count = max(2, min(most, round(at_least / max(once, 1e-6))))
     started = time.perf_counter()
     for _ in range(count):
@@ -37,15 +37,14 @@ def seconds_per_call(call: Callable[[], object], at_least: float, most: int = 50
 
 
 @contextlib.contextmanager
-def precision(name: str, device: str) -> Iterator[None]:
-    """Autocast in bfloat16, or float32 products with or without TF32; flags are put back."""
+def tf32(allowed: bool) -> Iterator[None]:
+    """Whether float32 products and convolutions may be rounded to TF32; put back at the end."""
     flags = torch.backends.cuda.matmul, torch.backends.cudnn
     before = [flag.allow_tf32 for flag in flags]
     for flag in flags:
-        flag.allow_tf32 = name != "float32"
+        flag.allow_tf32 = allowed
     try:
-        with torch.autocast(device, torch.bfloat16, enabled=name == "bf16"):
-            yield
+        yield
     finally:
         for flag, value in zip(flags, before, strict=True):
             flag.allow_tf32 = value

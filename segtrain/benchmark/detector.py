@@ -92,32 +92,42 @@ def start_sides(
 def our_side(
     pipe: Connection, config: dict, size: tuple[int, int], objects: int, what: str
 ) -> None:
-    """Network, loss, optimiser and test as training and evaluation build them."""
+    """See `ours`."""
+    precision = resolve_precision(config["trainer"])
+    serve(pipe, config, partial(ours, config, size, objects, what, precision))
 
-    def build(device: torch.device, classes: int) -> tuple[nn.Module, Callable[[], None]]:
-        model = build_model(config, classes)
-        state = peer(config, classes, size).state_dict()
-        load_weights(model, from_published(state, model.state_dict()), "torchvision")
-        model = model.to(device)
-        images, samples = scenes(config["batch_size"], size, objects, classes)
-        images = [image.to(device) for image in images]
-        if what == "test":
-            return model.eval(), partial(our_test, config, device, model, images[0])
-        targets = [training_objects(sample, size[::-1], flip=False) for sample in samples]
-        targets = [{key: value.to(device) for key, value in t.items()} for t in targets]
-        loss = make(config["loss"])
-        optimizer, _ = make(config["optimizer"] | {"lr": STILL})(model, max_steps=1000)
 
-        def call() -> None:
-            with autocast(resolve_precision(config["trainer"]), device):
-                outputs = model(images, targets)
-            sum(loss(outputs).values()).backward()
-            optimizer.step()
-            optimizer.zero_grad()
+def ours(
+    config: dict,
+    size: tuple[int, int],
+    objects: int,
+    what: str,
+    precision: str,
+    device: torch.device,
+    classes: int,
+) -> tuple[nn.Module, Callable[[], None]]:
+    """Network, and its training step or test as training and evaluation build them."""
+    model = build_model(config, classes)
+    state = peer(config, classes, size).state_dict()
+    load_weights(model, from_published(state, model.state_dict()), "torchvision")
+    model = model.to(device)
+    images, samples = scenes(config["batch_size"], size, objects, classes)
+    images = [image.to(device) for image in images]
+    if what == "test":
+        return model.eval(), partial(our_test, config, device, model, images[0])
+    targets = [training_objects(sample, size[::-1], flip=False) for sample in samples]
+    targets = [{key: value.to(device) for key, value in t.items()} for t in targets]
+    loss = make(config["loss"])
+    optimizer, _ = make(config["optimizer"] | {"lr": STILL})(model, max_steps=1000)
 
-        return model.train(), call
+    def call() -> None:
+        with autocast(precision, device):
+            outputs = model(images, targets)
+        sum(loss(outputs).values()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
 
-    serve(pipe, config, build)
+    return model.train(), call
 
 
 def our_test(config: dict, device: torch.device, model: nn.Module, image: Tensor) -> None:
@@ -133,40 +143,50 @@ def our_test(config: dict, device: torch.device, model: nn.Module, image: Tensor
 def peer_side(
     pipe: Connection, config: dict, size: tuple[int, int], objects: int, what: str
 ) -> None:
-    """torchvision's network with its own losses and plain SGD."""
+    """See `theirs`."""
+    precision = resolve_precision(config["trainer"])
+    serve(pipe, config, partial(theirs, config, size, objects, what, precision))
 
-    def build(device: torch.device, classes: int) -> tuple[nn.Module, Callable[[], None]]:
-        model = peer(config, classes, size).to(device)
-        images, samples = scenes(config["batch_size"], size, objects, classes)
-        images = [image.to(device).float() / 255 for image in images]
-        if what == "test":
 
-            def test() -> None:
-                with torch.no_grad(), autocast(resolve_precision(config["trainer"]), device):
-                    (found,) = model(images[:1])
-                (found["masks"] > MASK_THRESHOLD).cpu()
+def theirs(
+    config: dict,
+    size: tuple[int, int],
+    objects: int,
+    what: str,
+    precision: str,
+    device: torch.device,
+    classes: int,
+) -> tuple[nn.Module, Callable[[], None]]:
+    """torchvision's network, and its training step with its own losses and plain SGD, or test."""
+    model = peer(config, classes, size).to(device)
+    images, samples = scenes(config["batch_size"], size, objects, classes)
+    images = [image.to(device).float() / 255 for image in images]
+    if what == "test":
 
-            return model.eval(), test
-        targets = [
-            {
-                "boxes": torch.from_numpy(sample["boxes"]).to(device),
-                "labels": torch.from_numpy(sample["labels"] + 1).to(device),
-                "masks": torch.from_numpy(sample["masks"]).to(device),
-            }
-            for sample in samples
-        ]
-        optimizer = SGD(model.parameters(), lr=STILL, momentum=0.9, weight_decay=1e-4)
+        def test() -> None:
+            with torch.no_grad(), autocast(precision, device):
+                (found,) = model(images[:1])
+            (found["masks"] > MASK_THRESHOLD).cpu()
 
-        def call() -> None:
-            with autocast(resolve_precision(config["trainer"]), device):
-                losses = model(images, targets)
-            sum(losses.values()).backward()
-            optimizer.step()
-            optimizer.zero_grad()
+        return model.eval(), test
+    targets = [
+        {
+            "boxes": torch.from_numpy(sample["boxes"]).to(device),
+            "labels": torch.from_numpy(sample["labels"] + 1).to(device),
+            "masks": torch.from_numpy(sample["masks"]).to(device),
+        }
+        for sample in samples
+    ]
+    optimizer = SGD(model.parameters(), lr=STILL, momentum=0.9, weight_decay=1e-4)
 
-        return model.train(), call
+    def call() -> None:
+        with autocast(precision, device):
+            losses = model(images, targets)
+        sum(losses.values()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
 
-    serve(pipe, config, build)
+    return model.train(), call
 
 
 def peer(config: dict, classes: int, size: tuple[int, int]) -> nn.Module:

@@ -14,7 +14,7 @@ class Peer:
 
     Args:
         library: its name.
-        build: (ResNet's name, classes) -> untrained network at output stride 8.
+        build: (ResNet's name, classes) -> untrained network.
         same: the choices with which the network here is the same.
     """
 
@@ -67,10 +67,25 @@ class SmpPSPNet(nn.Module):
         return self.head(self.dropout(features))
 
 
+def smp_deeplabv3plus(backbone: str, classes: int) -> nn.Module:
+    """DeepLabv3+ of segmentation_models.pytorch at output stride 16; its scores have a quarter of
+    the image's side, as its users' have before the last layer, which resizes them.
+    """
+    try:
+        from segmentation_models_pytorch import DeepLabV3Plus
+    except ImportError:
+        raise UserError("the peer is segmentation_models.pytorch: "
+                        "pip install segmentation-models-pytorch") from None  # fmt: skip
+    return DeepLabV3Plus(
+        backbone, encoder_weights=None, encoder_output_stride=16, classes=classes, upsampling=1
+    )
+
+
 PEERS = {
     "DeepLabv3": Peer(
         "torchvision", torchvision_deeplabv3, "choose architecture=deeplabv3_torchvision"
     ),
+    "DeepLabv3Plus": Peer("smp", smp_deeplabv3plus, "choose architecture.separable=true"),
     "DilatedFCN": Peer("torchvision", torchvision_fcn, "choose architecture=fcn_torchvision"),
     "PSPNet": Peer(
         "smp",

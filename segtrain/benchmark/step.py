@@ -99,59 +99,70 @@ def ask(pipe: Connection, what: str, side: str) -> int:
 
 
 def our_side(pipe: Connection, config: dict, size: tuple[int, int], precision: str) -> None:
-    """Model, loss and optimiser as training builds them."""
+    """See `our_step`."""
+    serve(pipe, config, partial(our_step, config, size, precision))
 
-    def build(device: torch.device, classes: int) -> tuple[nn.Module, Callable[[], None]]:
-        model = build_model(config, classes).to(device).train()
-        if config["trainer"]["compile"]:
-            model.compile()
-        loss = make(config["loss"], ignore_index=255).to(device)
-        optimizer, _ = make(config["optimizer"])(model, max_steps=1000)
-        image, target = random_batch(config["batch_size"], size, classes, device)
+
+def our_step(
+    config: dict, size: tuple[int, int], precision: str, device: torch.device, classes: int
+) -> tuple[nn.Module, Callable[[], None]]:
+    """Model and training step with loss and optimiser as training builds them."""
+    model = build_model(config, classes).to(device).train()
+    if config["trainer"]["compile"]:
+        model.compile()
+    loss = make(config["loss"], ignore_index=255).to(device)
+    optimizer, _ = make(config["optimizer"])(model, max_steps=1000)
+    image, target = random_batch(config["batch_size"], size, classes, device)
+    if config["trainer"]["channels_last"]:
         image = image.contiguous(memory_format=torch.channels_last)
 
-        def call() -> None:
-            with autocast(precision, device):
-                outputs = model(image)
-            sum(loss(outputs, target).values()).backward()
-            optimizer.step()
-            optimizer.zero_grad()
+    def call() -> None:
+        with autocast(precision, device):
+            outputs = model(image)
+        sum(loss(outputs, target).values()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
 
-        return model, call
-
-    serve(pipe, config, build)
+    return model, call
 
 
 def peer_side(pipe: Connection, config: dict, size: tuple[int, int], precision: str) -> None:
-    """The library's model with plain interpolation, cross-entropy and SGD."""
+    """See `peer_step`."""
+    serve(pipe, config, partial(peer_step, config, size, precision, torch.contiguous_format))
 
-    def build(device: torch.device, classes: int) -> tuple[nn.Module, Callable[[], None]]:
-        peer = PEERS[config["architecture"]["_target_"].rpartition(".")[2]]
-        model: nn.Module = peer.build(
-            config["architecture"]["backbone"]["name"].partition(".")[0], classes
-        )
-        model = model.to(device).train()
-        optimizer = SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
-        image, target = random_batch(config["batch_size"], size, classes, device)
-        image, target = (image.float() / 255 - 0.45) / 0.225, target.long()
-        scaler = torch.amp.GradScaler(device.type, enabled=precision == "16-mixed")
 
-        def call() -> None:
-            with autocast(precision, device):
-                outputs = model(image)
-                outputs = outputs.values() if isinstance(outputs, dict) else (outputs,)
-                total = 0
-                for scores, weight in zip(outputs, (1.0, 0.4), strict=False):
-                    resized = F.interpolate(scores, target.shape[1:], mode="bilinear")
-                    total = total + weight * F.cross_entropy(resized, target, ignore_index=255)
-            scaler.scale(total).backward()
-            scaler.step(optimizer)
-            scaler.update()
-            optimizer.zero_grad()
+def peer_step(
+    config: dict,
+    size: tuple[int, int],
+    precision: str,
+    memory_format: torch.memory_format,
+    device: torch.device,
+    classes: int,
+) -> tuple[nn.Module, Callable[[], None]]:
+    """The library's model and its step with plain interpolation, cross-entropy and SGD."""
+    peer = PEERS[config["architecture"]["_target_"].rpartition(".")[2]]
+    backbone = config["architecture"]["backbone"]["name"].partition(".")[0]
+    model = peer.build(backbone, classes).to(device, memory_format=memory_format).train()
+    optimizer = SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
+    image, target = random_batch(config["batch_size"], size, classes, device)
+    image, target = (image.float() / 255 - 0.45) / 0.225, target.long()
+    image = image.contiguous(memory_format=memory_format)
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == "16-mixed")
 
-        return model, call
+    def call() -> None:
+        with autocast(precision, device):
+            outputs = model(image)
+            outputs = outputs.values() if isinstance(outputs, dict) else (outputs,)
+            total = 0
+            for scores, weight in zip(outputs, (1.0, 0.4), strict=False):
+                resized = F.interpolate(scores, target.shape[1:], mode="bilinear")
+                total = total + weight * F.cross_entropy(resized, target, ignore_index=255)
+        scaler.scale(total).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
 
-    serve(pipe, config, build)
+    return model, call
 
 
 def serve(

@@ -19,7 +19,8 @@ from segtrain.benchmark.loss import build, random_scores
 # Classes, images, side of the labels and stride of the scores, as recipes have them.
 SHAPES = {19: (4, 769, 8), 21: (16, 513, 8), 171: (8, 513, 8)}
 FEW = 2  # images, of which every gradient is compared
-TINY = (1, 33, 8)
+TINY_CLASSES = 18  # more than the kernels take at once
+TINY = (1, 5, 2)
 ROUNDS = 3
 PLAIN = "plain"  # F.interpolate and F.cross_entropy
 
@@ -37,9 +38,9 @@ def equality(classes: int, setting: Setting) -> Figures:
 
     Those of gradients are relative to the largest of the whole form.
     """
-    _, side, stride = TINY if setting.tiny else SHAPES[classes]
+    images, classes, side, stride = shape_of(classes, setting)
     device = torch.device(setting.device)
-    scores, target = random_scores((FEW, classes, side, side), stride, device)
+    scores, target = random_scores((min(images, FEW), classes, side, side), stride, device)
     target[:, : side // 8] = 255
     figures: Figures = {}
     found = {}
@@ -74,7 +75,7 @@ def speeds(classes: int, kind: str, setting: Setting) -> Figures:
 
     Forms take turns, and each is timed several times. Memory is what a call adds at its highest.
     """
-    images, side, stride = TINY if setting.tiny else SHAPES[classes]
+    images, classes, side, stride = shape_of(classes, setting)
     device = torch.device(setting.device)
     scores, target = random_scores((images, classes, side, side), stride, device)
     if kind == "bf16":
@@ -101,6 +102,12 @@ def speeds(classes: int, kind: str, setting: Setting) -> Figures:
     for form in calls:
         figures |= {f"{form} ms": 1e3 * median(seconds[form]), f"{form} MB": memory[form]}
     return figures
+
+
+def shape_of(classes: int, setting: Setting) -> tuple[int, int, int, int]:
+    """Images, classes, side of the labels and stride of the scores."""
+    images, side, stride = TINY if setting.tiny else SHAPES[classes]
+    return images, min(classes, TINY_CLASSES) if setting.tiny else classes, side, stride
 
 
 def node(setting: Setting, form: str) -> dict:

@@ -22,7 +22,7 @@ from benchmarks.gpu.commands import (
     small_run,
     start,
 )
-from benchmarks.gpu.timing import clocks_under, precision, seconds_per_call
+from benchmarks.gpu.timing import clocks_under, seconds_per_call, tf32
 from segtrain.benchmark.training import product_speed
 from segtrain.callback.system import memory_and_load
 
@@ -168,7 +168,7 @@ def card(setting: Setting) -> Figures:
     device = torch.device(setting.device)
     kinds = {"bf16": "bf16-mixed", "float16": "16-mixed", "tf32": "32-true", "float32": "32-true"}
     for name, trained in [("bf16", "bf16-mixed")] if setting.tiny else kinds.items():
-        with precision("float32" if name == "float32" else "tf32", setting.device):
+        with tf32(name != "float32"):
             figures[f"{name} TFLOP/s"] = product_speed(trained, device) / 1e12
     if not setting.has_gpu:
         return figures
