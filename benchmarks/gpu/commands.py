@@ -7,13 +7,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from benchmarks.gpu.cell import Setting
-from segtrain.assembly import make
+from benchmarks.gpu.cell import Setting, Skipped
+from segtrain.assembly import build_data, build_task, make
 from segtrain.cli import app, launch
 from segtrain.cli.main import conf_dir
+from segtrain.errors import UserError
 
 # The quickstart's network, data and budget, small enough for a test of the command on a CPU.
 TINY = (
@@ -33,7 +35,7 @@ LAST_LINES = 6  # of a command's complaints
 def config_of(setting: Setting, command: str, overrides: Sequence[str]) -> dict:
     """The resolved configuration of a command on the cell's device."""
     given = [*overrides]
-    if not setting.has_gpu:
+    if not setting.has_gpu and command != "export":  # which has no trainer
         given.append("trainer.accelerator=cpu")
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         composed = compose(command, given, return_hydra_config=True)
@@ -50,17 +52,53 @@ def config_of(setting: Setting, command: str, overrides: Sequence[str]) -> dict:
     return config
 
 
-def start(setting: Setting, command: str, overrides: Sequence[str], run_dir: Path) -> dict:
-    """Runs a command in this process; the content of its `results.json`, where it writes one."""
-    app.start(command, config_of(setting, command, overrides), run_dir)
+def start(
+    setting: Setting,
+    command: str,
+    overrides: Sequence[str],
+    run_dir: Path,
+    values: dict | None = None,
+) -> dict:
+    """Runs a command in this process; the content of its `results.json`, where it writes one.
+
+    Args:
+        setting: of the cell.
+        command: its name.
+        overrides: of its configuration.
+        run_dir: where it writes.
+        values: by key, put into the configuration as they are, such as paths.
+    """
+    app.start(command, config_of(setting, command, overrides) | (values or {}), run_dir)
     results = run_dir / "results.json"
     return json.loads(results.read_text()) if results.is_file() else {}
 
 
-def rows(setting: Setting, overrides: Sequence[str]) -> list[dict]:
-    """The rows of `segtrain benchmark measure=...`, measured in this process."""
+def rows(setting: Setting, overrides: Sequence[str], measure: dict | None = None) -> list[dict]:
+    """The rows of `segtrain benchmark measure=...`, measured in this process.
+
+    Args:
+        setting: of the cell.
+        overrides: of the configuration.
+        measure: more settings of the measurement.
+    """
     config = config_of(setting, "benchmark", overrides)
-    return make(config["measure"])(config)
+    return make(config["measure"] | (measure or {}))(config)
+
+
+def data_or_skip(setting: Setting, overrides: Sequence[str]) -> str:
+    """A split of a data set that is there: what it trains on, or else what it validates on.
+
+    Raises:
+        Skipped: neither is.
+    """
+    data = build_data(config_of(setting, "train", [*overrides, "trainer.max_steps=1"]))
+    for split in (data.splits["train"], data.splits["val"]):
+        try:
+            data.labelled_source(split)
+            return split
+        except UserError as error:
+            reason = str(error).partition("\n")[0]
+    raise Skipped(f"the data set is not there: {reason}")
 
 
 def begin(arguments: Sequence[str], folder: Path) -> subprocess.Popen:
@@ -124,10 +162,6 @@ def quickstart(setting: Setting) -> Path:
 
 def untrained(setting: Setting, name: str, overrides: Sequence[str]) -> Path:
     """A checkpoint of a network with random weights, as a training writes it."""
-    import torch
-
-    from segtrain.assembly import build_task
-
     path = setting.scratch / f"{name}.ckpt"
     if not path.exists():
         config = config_of(setting, "train", overrides)

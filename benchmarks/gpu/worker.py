@@ -18,6 +18,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from benchmarks.gpu.cell import Figures, Setting, Skipped
 
@@ -36,6 +37,10 @@ def main() -> int:
     options = parser.parse_args()
     channel = os.fdopen(os.dup(1), "w")  # what libraries print goes to the log
     os.dup2(2, 1)
+    # Not sys.stdin, whose lock the listening thread would hold while a loader's process is forked,
+    # which closes its sys.stdin first thing.
+    words = os.fdopen(os.dup(0))
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
 
     def say(message: dict) -> None:
         channel.write(json.dumps(message) + "\n")
@@ -45,7 +50,7 @@ def main() -> int:
         say({"figures": figures})
 
     names: queue.Queue[str] = queue.Queue()
-    threading.Thread(target=listen, args=(names,), daemon=True).start()
+    threading.Thread(target=listen, args=(words, names), daemon=True).start()
     if options.device == "cpu":
         os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported
     setting = Setting(options.device, options.tiny, options.scratch, report)
@@ -102,9 +107,9 @@ def clean_state() -> Iterator[None]:
     gc.collect()
 
 
-def listen(names: queue.Queue[str]) -> None:
+def listen(words: IO[str], names: queue.Queue[str]) -> None:
     """Hands on what the parent says; the end of its words is the end of this process group."""
-    for line in sys.stdin:
+    for line in words:
         names.put(line.rstrip("\n"))
     os.killpg(0, signal.SIGKILL)
 
