@@ -85,8 +85,8 @@ def rows(setting: Setting, overrides: Sequence[str], measure: dict | None = None
     return make(config["measure"] | (measure or {}))(config)
 
 
-def data_or_skip(setting: Setting, overrides: Sequence[str]) -> str:
-    """A split of a data set that is there: what it trains on, or else what it validates on.
+def data_or_skip(setting: Setting, overrides: Sequence[str]) -> tuple[str, int]:
+    """A split of a data set that is there, what it trains on or else validates on, and its images.
 
     Raises:
         Skipped: neither is.
@@ -94,8 +94,7 @@ def data_or_skip(setting: Setting, overrides: Sequence[str]) -> str:
     data = build_data(config_of(setting, "train", [*overrides, "trainer.max_steps=1"]))
     for split in (data.splits["train"], data.splits["val"]):
         try:
-            data.labelled_source(split)
-            return split
+            return split, len(data.labelled_source(split))
         except UserError as error:
             reason = str(error).partition("\n")[0]
     raise Skipped(f"the data set is not there: {reason}")

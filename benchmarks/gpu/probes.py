@@ -15,6 +15,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from torch import nn
 
+SAID = "called a synchronizing"  # PyTorch, of each wait
 WARM_UP = 4  # steps in which kernels are chosen and workers start
 
 
@@ -71,7 +72,7 @@ class Waits(Probe):
         torch.cuda.set_sync_debug_mode("default")
         self.catcher.__exit__(None, None, None)
         self.catcher = None
-        waits = [w for w in self.caught if "synchroniz" in str(w.message)]
+        waits = [w for w in self.caught if SAID in str(w.message)]
         self.where.update(f"{Path(w.filename).name}:{w.lineno}" for w in waits)
         self.found["steps"] += 1
         self.found["waits"] += len(waits)

@@ -24,7 +24,7 @@ from benchmarks.gpu.cell import Figures, Setting, Skipped
 
 # Messages of lack of memory, on the device or the host, that come in errors of other kinds.
 MEMORY = ("out of memory", "OutOfMemoryError", "can't allocate memory", "for lack of memory",
-          "bad_alloc")  # fmt: skip
+          "bad_alloc", "STATUS_ALLOC_FAILED")  # fmt: skip
 LONGEST = 300  # characters of a reason
 
 

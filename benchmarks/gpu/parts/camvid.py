@@ -6,13 +6,13 @@ from pathlib import Path
 
 from benchmarks.gpu import probes
 from benchmarks.gpu.cell import Cell, Figures, Setting, Skipped
-from benchmarks.gpu.commands import TINY, data_or_skip, start
+from benchmarks.gpu.commands import TINY, config_of, data_or_skip, start
 
 GOALS = (55, 60, 65, 70)  # % of mIoU on the validation split
 WEIGHTS = "weights"  # folder beside the data sets
 # A ResNet-50 that ImageNet has taught, in the place of the narrow untrained one.
-LARGE = ("architecture=deeplabv3_torchvision", "architecture/backbone=resnet50_torchvision",
-         "architecture.atrous_rates=[6,12,18]")  # fmt: skip
+LARGE = "architecture=deeplabv3_torchvision"
+LARGE_LR = "optimizer.lr=3.0e-4"
 
 
 def cells(setting: Setting) -> list[Cell]:
@@ -27,10 +27,11 @@ def train(pretrained: bool, setting: Setting) -> Figures:
     """The recipe, validated often; `minutes` count from the first step, validations included."""
     tiny = setting.tiny
     chosen = ["experiment=quickstart" if tiny else "experiment=deeplabv3_camvid", "report=null"]
+    values = {}
     if pretrained:
-        chosen += [*LARGE, f"architecture.backbone.weights='{weights()}'",
-                   "architecture.backbone.name=resnet50.tv_in1k",
-                   "architecture.backbone.timm_arguments={}", "optimizer.lr=3.0e-4"]  # fmt: skip
+        chosen.append(LARGE_LR)
+        own = [LARGE, f"architecture.backbone.weights='{weights()}'", "trainer.max_steps=1"]
+        values["architecture"] = config_of(setting, "train", own)["architecture"]
     if tiny:
         chosen += TINY
     else:
@@ -39,7 +40,8 @@ def train(pretrained: bool, setting: Setting) -> Figures:
     file = setting.scratch / f"milestones-{pretrained}.json"
     probe = f"+callback.probe={{_target_: benchmarks.gpu.probes.Milestones, file: {file}}}"
     probes.Milestones.tell = lambda found: setting.report(summary(found))
-    results = start(setting, "train", [*chosen, probe], setting.scratch / f"camvid-{pretrained}")
+    run_dir = setting.scratch / f"camvid-{pretrained}"
+    results = start(setting, "train", [*chosen, probe], run_dir, values)
     timing = results["timing"]
     return {
         **summary(probes.read(file)),

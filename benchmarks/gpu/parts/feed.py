@@ -22,6 +22,7 @@ GENERATED = ("dataset=shapes", "dataset.transform.crop_size=[512,512]",
              "dataset.transform.contrast=0.25", "dataset.transform.saturation=0.25",
              "dataset.transform.hue=0.02")  # fmt: skip
 TRAININGS = ("deeplabv3_voc", "deeplabv3_cityscapes", "mask_rcnn_coco2017", "deeplabv3_camvid")
+MANY = 2000  # images, which are not written to a cache and shards for this
 BATCH = 16, 3, 513, 513
 
 
@@ -45,16 +46,20 @@ def cells(setting: Setting) -> list[Cell]:
 
 def loader(overrides: tuple[str, ...], name: str | None, setting: Setting) -> Figures:
     """Images/s with a worker on each core, as read, cached, from shards, and torchvision's way."""
-    given = [*overrides]
+    given, ways = [*overrides], None
     if name is not None:
-        given.append(f"dataset.splits.train={data_or_skip(setting, given)}")
+        split, count = data_or_skip(setting, given)
+        given.append(f"dataset.splits.train={split}")
+        if count > MANY:
+            ways = ["segtrain"]
     workers = 1 if setting.tiny else cores()
     samples, rounds, batch = (4, 1, 2) if setting.tiny else (40 * workers, 2, 8)
     found = rows(
         setting,
         ["measure=loader", *given],
-        {"samples": samples, "rounds": rounds, "num_workers": [workers], "batch_size": batch},
-    )
+        {"samples": samples, "rounds": rounds, "num_workers": [workers], "batch_size": batch,
+         "ways": ways},
+    )  # fmt: skip
     figures: Figures = {"workers": workers}
     speeds = {row["way"]: row["samples/s"] for row in found}
     return figures | {title: speeds[way] for way, title in WAYS.items() if way in speeds}
@@ -82,7 +87,7 @@ def copy(setting: Setting) -> Figures:
 def training(experiment: str, setting: Setting) -> Figures:
     """A recipe's training with its loader, and the share of a step that waits for data."""
     chosen = [f"experiment={experiment}", "report=null"]
-    chosen += TINY if setting.tiny else [f"dataset.splits.train={data_or_skip(setting, chosen)}"]
+    chosen += TINY if setting.tiny else [f"dataset.splits.train={data_or_skip(setting, chosen)[0]}"]
     config = config_of(setting, "train", chosen)
     steps, warm_up = (1, 1) if setting.tiny else (20, 10)
     (row,) = training_speed(config, steps, warm_up, random_data=False)

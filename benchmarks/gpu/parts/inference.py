@@ -125,6 +125,7 @@ def crf(setting: Setting) -> Figures:
     (row,) = rows(setting, chosen, {"size": list(size), "classes": classes, "rounds": 1})
     figures: Figures = {key: row.get(key) for key in
                         ("threads", "segtrain ms", "pydensecrf2 ms", "times faster")}  # fmt: skip
+    setting.report(figures)
     refine = make(config_of(setting, "benchmark", chosen)["measure"]["crf"])
     rng = np.random.default_rng(0)
     picture, truth = generate(rng, list(size), classes)
