@@ -29,7 +29,7 @@ def loss_verdict(found: Found) -> list[str]:
         advice = "fused is equal and wins everywhere: loss.form=null should take it on a GPU"
     elif wins and is_equal:
         advice = (
-            f"fused wins at {', '.join(wins)} and is equal: loss.form=null should take it there"
+            f"fused is equal and wins at {', '.join(wins)}: loss.form=null should take it there"
         )
     elif wins:
         advice = f"fused wins at {', '.join(wins)}, but is not shown to be equal to {EQUAL:g}"
