@@ -66,7 +66,7 @@ def described(machines: Sequence[dict]) -> list[str]:
     packages = ", ".join(f"{name} {value}" for name, value in last["packages"].items())
     lines.append(f"Python {last['python']}; {packages}; revision {last['revision'] or 'unknown'}.")
     commands = dict.fromkeys(machine["command"] for machine in machines)
-    lines.append("```bash\n" + "\n".join(commands) + "\n```")
+    lines.append("Measured with " + ", ".join(f"`{command}`" for command in commands) + ".")
     return lines
 
 
