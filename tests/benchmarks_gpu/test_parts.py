@@ -68,7 +68,7 @@ NEEDS_A_GPU = {
 OPEN = ("kernels are not tried", "no waiting", "waiting in a detector")
 QUICK = {
     "smoke": "averaged weights on the device", "loss": "equal, 19 classes",
-    "step": "DeepLabv3+-R101 769 bf16", "feed": "training quickstart", "all": "DeepLabv3",
+    "step": "EncNet-R101 481 bf16", "feed": "training quickstart", "all": "DeepLabv3",
     "inference": "sliding window, 1024x2048", "evaluate": "mIoU, quickstart on shapes",
     "camvid": "narrow ResNet, from scratch",
 }  # fmt: skip

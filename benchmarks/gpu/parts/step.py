@@ -42,6 +42,7 @@ class Network:
         batch: images a step.
         size: height and width of an image.
         peer_size: the same, of a peer that does not take such images.
+        tiny: overrides of the tiny form, with a backbone that is built sooner.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Network:
     batch: int
     size: tuple[int, int]
     peer_size: tuple[int, int] | None = None
+    tiny: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,16 +88,20 @@ class Side:
 
 Build = Callable[[torch.device, int], tuple[nn.Module, Callable[[], None]]]
 
+R18 = ("architecture.backbone.name=resnet18.tv_in1k", "architecture.backbone.multi_grid=null",
+       "architecture.backbone.uniform_dilation=false")  # fmt: skip
+SMALLEST = ("architecture.backbone.name=test_resnet", "architecture.backbone.multi_grid=null")
 NETWORKS = (
     Network("DeepLabv3-R50 513", ("architecture=deeplabv3_torchvision", "dataset=voc"), 8,
             (513, 513)),
     Network("PSPNet-R101 473", ("architecture=pspnet", "architecture.auxiliary=false",
-            "architecture/backbone=resnet101", "dataset=voc"), 8, (473, 473)),
+            "architecture/backbone=resnet101", "dataset=voc"), 8, (473, 473), tiny=R18),
     Network("DeepLabv3+-R101 769", ("architecture=deeplabv3plus", "architecture.separable=true",
-            "dataset=cityscapes"), 8, (769, 769), (768, 768)),
+            "dataset=cityscapes"), 8, (769, 769), (768, 768), tiny=R18),
     Network("Mask R-CNN-R50 800", ("architecture=mask_rcnn", "dataset=coco2017"), 4, (800, 1088)),
     Network("FCN-R50 513", ("architecture=fcn_torchvision", "dataset=voc"), 8, (513, 513)),
-    Network("EncNet-R101 481", ("architecture=encnet", "dataset=context59"), 8, (481, 481)),
+    Network("EncNet-R101 481", ("architecture=encnet", "dataset=context59"), 8, (481, 481),
+            tiny=SMALLEST),
 )  # fmt: skip
 VARIANTS = (
     Variant("bf16"), Variant("bf16", compiled=True), Variant("tf32"), Variant("float32"),
@@ -214,7 +220,7 @@ def prepare(build: Build, classes: int, variant: Variant, setting: Setting) -> t
 
 def overrides(network: Network, variant: Variant, setting: Setting) -> list[str]:
     """Of the configuration."""
-    return [*network.overrides, "architecture.backbone.weights=none", STILL, "report=null",
-            "callback=[]", "trainer.max_steps=1000",
-            f"batch_size={2 if setting.tiny else network.batch}",
+    return [*network.overrides, *(network.tiny if setting.tiny else ()),
+            "architecture.backbone.weights=none", STILL, "report=null", "callback=[]",
+            "trainer.max_steps=1000", f"batch_size={2 if setting.tiny else network.batch}",
             f"trainer.channels_last={str(variant.channels_last).lower()}"]  # fmt: skip
