@@ -71,7 +71,7 @@ COMMANDS = {
     "evaluate": ["evaluate", "run=run"],
     "evaluate with another protocol": ["evaluate", "run=run", "dataset=shapes", "inference=whole"],
     "ensemble": ["evaluate", "run=GOOD", "ensemble=[run]"],
-    "resume": ["resume=run"],
+    "resume": ["resume=run", "trainer.max_steps=2"],  # is done otherwise
     "report": ["report", "run=run"],
 }
 
@@ -138,7 +138,7 @@ def test_pruner_of_a_resumed_trial(segtrain, trained):
     shutil.copytree(trained, "run")
     trial = {"storage": "sqlite:///x.db", "study": "x", "trial": 0, "pruner": HOSTILE}
     Path("run/trial.json").write_text(json.dumps(trial))
-    code, _, err = segtrain("resume=run")
+    code, _, err = segtrain("resume=run", "trainer.max_steps=2")
     assert code == 2
     assert "names os.mkdir" in err
     assert not Path("SEEN").exists()
@@ -148,7 +148,7 @@ def test_trusted_files_may(segtrain, trained):
     spoilt(trained, "unknown")
     assert segtrain("evaluate", "run=run", "trust_code=true")[0] == 0
     assert segtrain("report", "run=run", "trust_code=true", "examples=0")[0] == 0
-    assert segtrain("resume=run", "trust_code=true")[0] == 0
+    assert segtrain("resume=run", "trainer.max_steps=2", "trust_code=true")[0] == 0
 
 
 def test_what_conf_names_is_admitted():
@@ -187,7 +187,7 @@ def test_a_checkpoint_that_inflates(tmp_path, segtrain, trained):
     shutil.copytree(trained, run)
     shutil.copy(file, run / "checkpoints/last.ckpt")
     for arguments in (["evaluate", f"checkpoint={file}"], [*TINY, f"weights={file}"],
-                      ["resume=run"]):  # fmt: skip
+                      ["resume=run", "trainer.max_steps=2"]):  # fmt: skip
         code, _, err = segtrain(*arguments)
         assert code == 2
         assert "20,971,520" in err

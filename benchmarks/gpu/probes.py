@@ -13,7 +13,8 @@ from typing import ClassVar
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
-from torch import nn
+
+from segtrain.callback.ema import EMA
 
 SAID = "called a synchronizing"  # PyTorch, of each wait
 WARM_UP = 4  # steps in which kernels are chosen and workers start
@@ -86,7 +87,7 @@ class Waits(Probe):
 
 
 class AverageDevice(Probe):
-    """Where averaged weights lie: on which devices, of those networks that callbacks hold."""
+    """On which devices averaged weights lie, and the weights."""
 
     def on_train_batch_end(
         self,
@@ -96,11 +97,10 @@ class AverageDevice(Probe):
         batch: object,
         batch_idx: int,
     ) -> None:
-        held = [value for callback in trainer.callbacks for value in vars(callback).values()
-                if isinstance(value, nn.Module)]  # fmt: skip
-        places = {str(tensor.device) for network in held for tensor in network.state_dict().values()
-                  if tensor.dim()}  # fmt: skip
-        self.found = {"networks": len(held), "device": ", ".join(sorted(places)),
+        averages = [tensor for callback in trainer.callbacks if isinstance(callback, EMA)
+                    for tensor in callback.averages.values()]  # fmt: skip
+        places = {str(tensor.device) for tensor in averages}
+        self.found = {"tensors": len(averages), "device": ", ".join(sorted(places)),
                       "own": str(pl_module.device)}  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from segtrain.contracts import resize
 from segtrain.errors import UserError
 from segtrain.inference.semantic import SemanticInference
+from segtrain.inference.window import mean_colour
 
 RESULTS = ("logits", "labels")
 
@@ -48,8 +49,7 @@ class Deployed(nn.Module):
         self.model = model.to(memory_format=torch.contiguous_format)
         self.returns = (returns,)
         self.pads = inference.pad and model.align_corners
-        # In whole numbers, as pictures in uint8 are padded by `look_once`.
-        self.mean_colour = model.backbone.normalize.mean.flatten().to(torch.uint8).tolist()
+        self.mean_colour = mean_colour(model, torch.uint8).flatten().tolist()
         adjustment = inference.logit_adjustment
         terms = None if adjustment is None else torch.tensor(adjustment).view(-1, 1, 1)
         self.register_buffer("adjustment", terms)

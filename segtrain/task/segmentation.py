@@ -1,7 +1,6 @@
 """The LightningModule of every network; what differs between tasks is its `Evaluation`."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,6 +12,7 @@ from segtrain.architecture.blocks import batch_norms
 from segtrain.contracts import LabelSet
 from segtrain.errors import UserError
 from segtrain.loss.segmentation import mean_over_processes
+from segtrain.task.parts import split, statistics_kept
 from segtrain.task.unused import freeze_unused
 
 
@@ -271,28 +271,6 @@ class Segmentation(pl.LightningModule):
                 continue
             shown = split == "val" and name == self.evaluation.headline
             self.log(f"{split}/{name}", float("nan") if value is None else value, prog_bar=shown)
-
-
-def split(batch: dict, count: int) -> list[dict]:
-    """A batch in parts of equal size; tensors and lists are over its images."""
-    size = len(batch["name"]) // count
-    return [
-        {key: value[start : start + size] for key, value in batch.items()}
-        for start in range(0, count * size, size)
-    ]
-
-
-@contextmanager
-def statistics_kept(model: nn.Module) -> Iterator[None]:
-    """Lets batch norm normalise by the batch in training mode, but remember nothing of it."""
-    norms = [norm for norm in batch_norms(model) if norm.training and norm.track_running_stats]
-    for norm in norms:
-        norm.track_running_stats = False
-    try:
-        yield
-    finally:
-        for norm in norms:
-            norm.track_running_stats = True
 
 
 def part_of(model: nn.Module, name: str) -> nn.Module:

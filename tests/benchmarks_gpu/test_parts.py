@@ -64,8 +64,8 @@ NEEDS_A_GPU = {
     ("nccl", "gloo, two processes, SyncBN"), ("nccl", "nccl, one process, SyncBN"),
     ("camvid", "ResNet-50, pretrained"),
 }  # fmt: skip
-# Whose `passes` waits for a mend, or has nothing to count on a CPU.
-OPEN = ("kernels are not tried", "no waiting", "waiting in a detector")
+# Whose `passes` has nothing to count on a CPU.
+OPEN = ("no waiting", "waiting in a detector")
 QUICK = {
     "smoke": "averaged weights on the device", "loss": "equal, 19 classes",
     "step": "EncNet-R101 481 bf16", "feed": "training quickstart", "all": "DeepLabv3",

@@ -47,6 +47,19 @@ def batches(count: int) -> list[dict]:
     ]
 
 
+def joined(parts: int) -> list[dict]:
+    """The batches of a training whose steps are computed in so many parts."""
+    found = batches(STEPS * parts)
+    return [
+        {
+            "image": torch.cat([part["image"] for part in step]),
+            "mask": torch.cat([part["mask"] for part in step]),
+            "name": [name for part in step for name in part["name"]],
+        }
+        for step in (found[i : i + parts] for i in range(0, len(found), parts))
+    ]
+
+
 class GradientNorms(pl.Callback):
     """Of what the optimiser was given, step by step."""
 
@@ -80,7 +93,6 @@ def train(
         deterministic=True,  # uninitialised memory is NaN
         max_steps=STEPS,
         gradient_clip_val=limit,
-        accumulate_grad_batches=accumulate,
         callbacks=norms,
         logger=False,
         enable_checkpointing=False,
@@ -99,8 +111,9 @@ def train(
         compile_model=False,
         freeze_batch_norm=False,
         frozen=[],
+        parts=accumulate,
     )
-    trainer.fit(task, DataLoader(batches(STEPS * accumulate), batch_size=None))
+    trainer.fit(task, DataLoader(joined(accumulate), batch_size=None))
     return norms.found, scaler.get_scale()
 
 

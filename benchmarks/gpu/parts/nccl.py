@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from benchmarks.gpu.cell import Cell, Figures, Setting
 from segtrain.metric.confusion import ConfusionMatrix, confusion_matrix, scores
+from segtrain.sync_batch_norm import synchronise
 
 CLASSES = 19
 SIZE = 64
@@ -90,7 +91,9 @@ def synced_norm(device: torch.device) -> dict[str, Tensor]:
     rank, count = place()
     norm = nn.BatchNorm2d(8).to(device)
     if count > 1 or dist.is_initialized():
-        norm = nn.SyncBatchNorm.convert_sync_batchnorm(norm)
+        layers = nn.Sequential(norm)
+        synchronise(layers)
+        norm = layers[0]
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(4, 8, 16, 16, generator=generator).to(device)
     output = norm(images[rank::count])

@@ -24,7 +24,7 @@ from benchmarks.gpu.commands import (
 )
 from benchmarks.gpu.timing import clocks_under, seconds_per_call, tf32
 from segtrain.benchmark.training import product_speed
-from segtrain.callback.system import memory_and_load
+from segtrain.callback.system import SystemFigures
 
 CLOSE = 2e-3  # of mIoU, between a GPU with TF32 and a CPU
 PROBES = "benchmarks.gpu.probes"
@@ -79,7 +79,7 @@ def resume(setting: Setting) -> Figures:
     cut = begin([*run, kill, "hydra.run.dir=cut"], folder)
     finish(whole)
     finish(cut, codes=(-9,))
-    finish(begin(["resume=cut"], folder))
+    finish(begin(["resume=cut", "trust_code=true"], folder))
     states = [torch.load(folder / name / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
               for name in ("whole", "cut")]  # fmt: skip
     unequal = [key for key in states[0] if not torch.equal(states[0][key], states[1][key])]
@@ -113,9 +113,9 @@ def waits(
 
 
 def average_device(setting: Setting) -> Figures:
-    """Whether EMA's network lies beside the one that is trained."""
+    """Whether averages lie beside the weights."""
     found = probed(setting, "AverageDevice", small_run(setting))
-    return {"passes": found["networks"] > 0 and found["device"] == found["own"],
+    return {"passes": found["tensors"] > 0 and found["device"] == found["own"],
             "where": found["device"] or "-", "trained on": found["own"]}  # fmt: skip
 
 
@@ -156,7 +156,7 @@ def failing_nvml(setting: Setting) -> Figures:
 
     before, torch.cuda.utilization = torch.cuda.utilization, fail
     try:
-        found = memory_and_load(torch.device("cuda", 0))
+        found = SystemFigures().read(torch.device("cuda", 0))
     finally:
         torch.cuda.utilization = before
     return {"passes": "system/device_memory_gib" in found}
