@@ -159,6 +159,16 @@ def small_network(*selection: str) -> list[str]:
     return overrides
 
 
+def enliven(model) -> None:
+    """Lets the scores of a network with random weights differ from place to place, as trained."""
+    import torch
+
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "classifier" in name and parameter.ndim == 4:
+                parameter.normal_(0, 0.5)
+
+
 def untrained(path: Path, *overrides: str) -> Path:
     """A checkpoint as a run with these overrides writes it, of a network with random weights."""
     import torch
@@ -168,6 +178,7 @@ def untrained(path: Path, *overrides: str) -> Path:
     config = composed(*overrides)
     torch.manual_seed(0)
     task = build_task(config, make(config["dataset"]["labels"]))
+    enliven(task.model)
     entry = {"config": config, "epochs": 0.0, "labels": task.labels.to_plain()}
     state = {f"model.{name}": value for name, value in task.model.state_dict().items()}
     torch.save({"state_dict": state, "global_step": 0, "segtrain": entry}, path)

@@ -1,9 +1,12 @@
 """Every architecture for instances, on the hardest images; a new one is tested unasked."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
 from conftest import architectures, composed, small_network
+from torch import nn
 
 from segtrain.assembly import build_data, build_task
 from segtrain.dataset.instances import target_from_masks, training_objects
@@ -41,9 +44,26 @@ def task(request):
     return build_task(config, build_data(config).labels)
 
 
+@functools.cache
+def processor_convolves_narrow_maps() -> bool:
+    """Whether PyTorch's own bfloat16 convolution of two columns is finite, as its input is.
+
+    On some processors it takes numbers from memory beside the map, whatever lies there.
+    """
+    conv = nn.Conv2d(192, 192, 3, stride=2, padding=1)
+    for _ in range(20):
+        torch.full((2**20,), float("nan"))  # what lies there
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            if not conv(torch.randn(1, 192, 32, 2)).isfinite().all():
+                return False
+    return True
+
+
 @pytest.mark.parametrize("bfloat16", [False, True])
 @pytest.mark.parametrize("case", CASES)
 def test_learns_and_finds_without_nan(task, case, bfloat16):
+    if bfloat16 and case == "tall" and not processor_convolves_narrow_maps():
+        pytest.skip("PyTorch's bfloat16 convolution of a narrow map is not finite on this processor")
     image, target = scene(case)
     model = task.model
     model.train(), model.zero_grad()
