@@ -63,7 +63,7 @@ def processor_convolves_narrow_maps() -> bool:
 @pytest.mark.parametrize("case", CASES)
 def test_learns_and_finds_without_nan(task, case, bfloat16):
     if bfloat16 and case == "tall" and not processor_convolves_narrow_maps():
-        pytest.skip("PyTorch's bfloat16 convolution of a narrow map is not finite on this processor")
+        pytest.skip("PyTorch's bfloat16 convolution of narrow maps is not finite on this processor")
     image, target = scene(case)
     model = task.model
     model.train(), model.zero_grad()
