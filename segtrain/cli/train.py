@@ -16,7 +16,6 @@ from segtrain.foreign import read_checkpoint
 from segtrain.report.results import config_sha256, print_scores, write_results
 from segtrain.sweep.ledger import swept_values
 from segtrain.task.segmentation import Segmentation
-from segtrain.trained import best_score
 from segtrain.trainer import build_trainer
 
 logger = logging.getLogger("segtrain")
@@ -104,7 +103,7 @@ def finish(
         for name, value in results["metrics"].items()
         if isinstance(value, float)
     }
-    score = best_score(run_dir / "checkpoints" / "best.ckpt")
+    score = trainer.checkpoint_callback.best_score
     if score is not None:
         headline = {f"val/best_{task.evaluation.headline}": score, **headline}
     trainer.logger.log_metrics(headline, step=trainer.global_step)
