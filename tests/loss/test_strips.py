@@ -76,7 +76,7 @@ def test_scaled_gradients_of_narrow_scores_are_finite(form, dtype, void):
     gradients = []
     for kind, other in ((dtype, form), (torch.float32, "whole")):
         loss = make(composed("loss=cross_entropy")["loss"] | {"form": other}, ignore_index=255)
-        logits = scores.to(dtype).to(kind).requires_grad_()
+        logits = scores.to(dtype).to(kind).clone().requires_grad_()
         term = loss({"logits": logits, "align_corners": False}, target)["main"]
         (65536.0 * term).backward()
         gradients.append(logits.grad.float() / 65536)
