@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 from pathlib import Path
+from shlex import quote
 from types import FrameType
 
 import pytorch_lightning as pl
@@ -192,7 +193,7 @@ class Checkpoints(Checkpoint):
     def _stop(self, number: int, step: int) -> None:
         raise RunStopped(
             f"stopped by {signal.Signals(number).name} after step {step}; saved {self.last}. "
-            f"Go on with: segtrain resume={self.last.parent.parent}",
+            f"Go on with: segtrain {quote(f'resume={self.last.parent.parent}')}",
             exit_code=128 + number,
         )
 

@@ -10,6 +10,7 @@ import sys
 import warnings
 from itertools import count
 from pathlib import Path
+from shlex import quote
 from types import ModuleType
 
 import yaml
@@ -17,12 +18,12 @@ import yaml
 from segtrain.cli import collect, launch
 from segtrain.cli.main import conf_dir
 from segtrain.cli.own_experiment import with_own_experiments
+from segtrain.cli.paths import with_literal_paths
 from segtrain.cli.resume import LAST, resume, trusted
 from segtrain.errors import PRUNED, UserError
 
 HANDLER = "segtrain"
 MULTIRUN = ("-m", "--multirun")
-PATHS = ("run", "checkpoint", "model", "weights_file", "input", "output")  # of predict
 NOISY = ("pytorch_lightning", "lightning_fabric", "torch.distributed", "timm", "tensorboard")
 FALSE_ALARMS = (
     ".*LeafSpec.* is deprecated",  # of Lightning's own code
@@ -112,8 +113,7 @@ def compose_and_run(command: str, overrides: list[str]) -> int:
     if command == "train":
         # What is composed is the user's own, whatever code it names.
         overrides = name_run(with_own_experiments(trusted(overrides)[1]))
-    if command == "predict":
-        overrides = [quoted(override) for override in overrides]
+    overrides = with_literal_paths(overrides, is_sweep(overrides))
     sys.argv = ["segtrain", *flags_first(overrides)]
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(job)()
     if failures and not codes:
@@ -176,17 +176,6 @@ def claim(run_dir: Path) -> Path:
     raise AssertionError("endless")
 
 
-def quoted(override: str) -> str:
-    """A path in quotes, so that Hydra takes spaces, commas, brackets and the like as they are."""
-    key, _, value = override.partition("=")
-    if key not in PATHS or value in ("", "null") or value[0] in "'\"":
-        return override
-    if key == "input" and value[0] + value[-1] == "[]" and not os.path.exists(value):
-        return override  # several inputs
-    value = value.replace("'", "\\'")
-    return f"{key}='{value}'"
-
-
 def flags_first(arguments: list[str]) -> list[str]:
     """Hydra's flags (-m, --cfg job) before the overrides, since its parser takes no other order."""
     overrides = [a for a in arguments if a[0] != "-" and ("=" in a or a[0] == "~")]
@@ -236,7 +225,8 @@ def go_on(config: dict, run_dir: Path) -> None:
     if groups:
         raise UserError(
             f"{run_dir} holds a run with other settings of {', '.join(sorted(groups))}; give "
-            f"torchrun another --rdzv-id, or go on with those: segtrain resume={run_dir}"
+            "torchrun another --rdzv-id, or go on with those: "
+            f"segtrain {quote(f'resume={run_dir}')}"
         )
     config["resume"] = str(run_dir)
 

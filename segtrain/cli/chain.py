@@ -6,6 +6,7 @@ import shutil
 import sys
 from datetime import datetime
 from pathlib import Path
+from shlex import quote
 
 import yaml
 
@@ -91,7 +92,8 @@ def new_folder(experiment: str, chosen: str | None) -> Path:
     time = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     folder = Path(chosen or f"outputs/{experiment}/{time}")
     if folder.exists() and any(folder.iterdir()):
-        raise UserError(f"{folder} is not empty; to go on: segtrain chain resume={folder}")
+        raise UserError(f"{folder} is not empty; to go on: "
+                        f"segtrain chain {quote(f'resume={folder}')}")  # fmt: skip
     return folder
 
 
@@ -133,19 +135,19 @@ def train(plan: dict, added: list[str], folder: Path) -> None:
             else:
                 arguments = [
                     f"experiment={stage}", *general(plan["overrides"], first), *weights,
-                    *own(plan["overrides"], stage), f"hydra.run.dir={quoted(run_dir)}",
+                    *own(plan["overrides"], stage), f"hydra.run.dir={run_dir}",
                 ]  # fmt: skip
             place = f"stage {names.index(stage) + 1} of {len(names)}, {stage}"
             print(f"chain       {place}", flush=True)
             command = [sys.executable, "-m", "segtrain", *arguments]
             if code := run_process(command).code:
                 raise RunStopped(
-                    f"{place}, ended with exit code {code}. "
-                    f"Go on with: segtrain chain resume={folder} (overrides: {PLAN} there)",
+                    f"{place}, ended with exit code {code}. Go on with: segtrain chain "
+                    f"{quote(f'resume={folder}')} (overrides: {PLAN} there)",
                     exit_code=code,
                 )
         name = Path(results(run_dir)["checkpoint"]).name  # beside it, wherever the folder is now
-        weights = [f"weights={quoted((run_dir / 'checkpoints' / name).resolve())}"]
+        weights = [f"weights={(run_dir / 'checkpoints' / name).resolve()}"]
 
 
 def general(overrides: list[str], first: bool) -> list[str]:
@@ -161,11 +163,6 @@ def own(overrides: list[str], stage: str) -> list[str]:
     """The overrides `<stage>:key=value`, without the stage."""
     start = f"{stage}:"
     return [override.removeprefix(start) for override in overrides if override.startswith(start)]
-
-
-def quoted(path: Path) -> str:
-    """A path as Hydra's grammar reads it, whatever characters it has."""
-    return "'" + str(path).replace("'", "\\'") + "'"
 
 
 def finish(stages: list[str], folder: Path) -> None:

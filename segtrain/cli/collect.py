@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import yaml
 
 from segtrain.cli.main import conf_dir
+from segtrain.cli.paths import literal
 from segtrain.errors import UserError
 
 COMMANDS = ("plan", "reproduce")
@@ -32,7 +33,7 @@ def collected(command: str, arguments: Sequence[str]) -> list[str]:
     if resumed:  # its folder is gone on with, not one of today's
         own.append(f"hydra.run.dir={resumed[0].removeprefix('resume=')}")
     if others:
-        own.append(f"overrides=[{','.join(map(_quoted, others))}]")
+        own.append(f"overrides=[{','.join(map(literal, others))}]")
     return own
 
 
@@ -47,7 +48,3 @@ def check_names(overrides: Sequence[str], experiments: Sequence[str]) -> None:
         if named and named[1] not in experiments:
             raise UserError(f"{override}: {named[1]} is not among the trainings, which are "
                             + ", ".join(experiments))  # fmt: skip
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "\\'") + "'"

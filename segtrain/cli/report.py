@@ -3,6 +3,7 @@
 import json
 import logging
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 import torch
@@ -78,8 +79,8 @@ def report(
         path = write_report(run_dir / "report.html", collect(config, results, examples, run_dir))
         logger.info("report      %s", path)
     except Exception as error:  # hours of training must not end as a failure here
-        logger.warning("report.html was not made (%s: %s); try segtrain report run=%s",
-                       type(error).__name__, error, run_dir)  # fmt: skip
+        logger.warning("report.html was not made (%s: %s); try segtrain report %s",
+                       type(error).__name__, error, quote(f"run={run_dir}"))  # fmt: skip
 
 
 def reopened(

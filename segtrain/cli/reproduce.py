@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from shlex import quote
 
 import yaml
 
@@ -60,7 +61,7 @@ def run(config: dict, run_dir: Path) -> None:
     if failed:
         raise RunStopped(
             f"{len(failed)} of {len(order)} failed: {', '.join(failed)}. Try them again with: "
-            f"segtrain reproduce resume={run_dir} (overrides: {STATE} there)",
+            f"segtrain reproduce {quote(f'resume={run_dir}')} (overrides: {STATE} there)",
             exit_code=1,
         )
 
@@ -143,7 +144,7 @@ def run_job(job: Job, state: dict, added: list[str], folder: Path) -> None:
             write_state(folder, state)
             raise RunStopped(
                 f"{job.name} ended with exit code {outcome.code}. "
-                f"Go on with: segtrain reproduce resume={folder}",
+                f"Go on with: segtrain reproduce {quote(f'resume={folder}')}",
                 exit_code=128 + outcome.signal,
             )
     write_state(folder, state)
@@ -159,14 +160,13 @@ def arguments(job: Job, overrides: list[str], added: list[str], folder: Path) ->
         folder: of everything.
     """
     run_dir = folder / job.name
-    place = f"hydra.run.dir={chain.quoted(run_dir)}"
+    place = f"hydra.run.dir={run_dir}"
     if job.evaluate is not None:
         known = yaml.safe_load((conf_dir() / "trainer/evaluate.yaml").read_text())
         every = [*chain.general(overrides, first=True), *chain.own(overrides, job.experiment)]
         keys = {"trust_code", *(f"trainer.{key}" for key in known)}
         shared = [o for o in every if o.partition("=")[0] in keys]
-        trained = chain.quoted(folder / job.after)
-        return ["evaluate", f"run={trained}", *job.evaluate, *shared, place]
+        return ["evaluate", f"run={folder / job.after}", *job.evaluate, *shared, place]
     first = job.after is None
     if (run_dir / "checkpoints" / "last.ckpt").is_file():
         new = chain.general(added, first)
@@ -175,7 +175,7 @@ def arguments(job: Job, overrides: list[str], added: list[str], folder: Path) ->
     weights = []
     if not first:
         before = find_checkpoint({"run": folder / job.after, "checkpoint": None})
-        weights = [f"weights={chain.quoted(before.resolve())}"]
+        weights = [f"weights={before.resolve()}"]
     return [
         f"experiment={job.experiment}", *chain.general(overrides, first), *seed, *weights,
         *chain.own(overrides, job.experiment), place,

@@ -2,7 +2,9 @@
 
 import re
 from pathlib import Path
+from shlex import quote
 
+from segtrain.cli.paths import with_literal_paths
 from segtrain.errors import UserError
 from segtrain.foreign import read_yaml
 from segtrain.sweep.ledger import TRIAL
@@ -21,6 +23,7 @@ def resume(folder: str, overrides: list[str]) -> tuple[dict | None, Path]:
         UserError: the folder holds no run, or nothing was saved; or an override does not name a key
             of it, or one that a run keeps from its start.
     """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
     from omegaconf import OmegaConf
 
     run_dir = Path(folder)
@@ -32,15 +35,17 @@ def resume(folder: str, overrides: list[str]) -> tuple[dict | None, Path]:
                         "it was first saved; start it anew")  # fmt: skip
     trust_code, changes = trusted([o for o in overrides if not o.startswith("resume=")])
     if not changes and (run_dir / "results.json").is_file():
-        print(f"segtrain: {run_dir} is done, its results are in {run_dir / 'results.json'}; to "
-              f"train on: segtrain resume={run_dir} trainer.max_steps=<more>")  # fmt: skip
+        print(f"segtrain: {run_dir} is done, its results are in {run_dir / 'results.json'}; "
+              f"to train on: segtrain {quote(f'resume={run_dir}')} trainer.max_steps=<more>")  # fmt: skip
         return None, run_dir
     stored = read_yaml(run_dir / "config.yaml", trust_code)
     if (run_dir / TRIAL).is_file():  # names a pruner
         read_yaml(run_dir / TRIAL, trust_code)
     config = OmegaConf.create(stored)
     OmegaConf.set_struct(config, True)
-    config.merge_with_dotlist([change.lstrip("+") for change in changes])
+    for change in with_literal_paths(changes, is_sweep=False):
+        override = OverridesParser.create().parse_override(change.lstrip("+"))
+        OmegaConf.update(config, override.key_or_group, override.value())
     config.resume = str(run_dir)
     result = OmegaConf.to_container(config, resolve=True)
     for key in KEPT:

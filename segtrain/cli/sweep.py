@@ -41,8 +41,7 @@ def run(overrides: list[str]) -> int:
     refuse_new_jobs(ledger, changes)
     keys = {o.lstrip("+").partition("=")[0] for o in changes}
     kept = [o for o in ledger.overrides if o.lstrip("+").partition("=")[0] not in keys]
-    quoted = str(folder).replace("'", "\\'")
-    where = f"hydra.sweep.dir='{quoted}'"
+    where = f"hydra.sweep.dir={folder}"
     return app.compose_and_run(ledger.command, ["-m", *kept, *changes, where])
 
 

@@ -3,6 +3,7 @@
 import logging
 import textwrap
 from pathlib import Path
+from shlex import quote
 
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import TensorBoardLogger
@@ -121,7 +122,7 @@ def finish(
                 results["timing"]["train_images_per_second"])  # fmt: skip
     logger.info("checkpoint  %s", checkpoint)
     logger.info("results     %s", run_dir / "results.json")
-    logger.info("tensorboard segtrain tensorboard run=%s", run_dir)
+    logger.info("tensorboard segtrain tensorboard %s", quote(f"run={run_dir}"))
 
 
 def summary(results: dict, config: dict) -> dict[str, float | str]:

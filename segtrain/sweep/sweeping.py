@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 from types import FrameType
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -92,7 +93,7 @@ class Sweeping:
         except Exception as error:  # of joblib, submitit or SLURM
             raise RunStopped(
                 f"the launcher gave up ({type(error).__name__}: {error}). "
-                f"Go on with: segtrain sweep resume={self.folder}", exit_code=1,
+                f"Go on with: segtrain sweep {quote(f'resume={self.folder}')}", exit_code=1,
             ) from error  # fmt: skip
         code = max(read_record(self.ledger.job_folder(j.number))["exit_code"] or 0 for j in jobs)
         if code >= INTERRUPTED:
@@ -204,8 +205,8 @@ def conclude(run: Sweeping) -> None:
     if best is not None:
         print(f"best        segtrain experiment={best}")
     if run.left():
-        print(f"go on       segtrain sweep resume={run.folder}")
-    print(f"tensorboard segtrain tensorboard run={run.folder}", flush=True)
+        print(f"go on       segtrain sweep {quote(f'resume={run.folder}')}")
+    print(f"tensorboard segtrain tensorboard {quote(f'run={run.folder}')}", flush=True)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 import yaml
 
@@ -164,7 +165,7 @@ def unfinished_training(folder: Path) -> str:
     step = last_step(folder / "run.log")
     reached = f"ended or still running at step {step}" if step else "no step is logged"
     if (folder / "checkpoints" / "last.ckpt").is_file():
-        return f"{reached}; go on with: segtrain resume={folder}"
+        return f"{reached}; go on with: segtrain {quote(f'resume={folder}')}"
     return f"{reached}; nothing was saved"
 
 
@@ -178,7 +179,7 @@ def unfinished_chain(folder: Path) -> Fault | None:
     if any(not (path / "results.json").is_file() for path in begun):
         return None
     reason = f"{len(begun)} of {len(stages)} stages are done; go on with: segtrain chain "
-    return Fault(folder, "unfinished", f"{reason}resume={folder}")
+    return Fault(folder, "unfinished", f"{reason}{quote(f'resume={folder}')}")
 
 
 def last_step(log: Path) -> str | None:

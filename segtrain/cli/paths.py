@@ -1,0 +1,84 @@
+"""Paths on the command line, whatever characters they have: `run=it's (v2), a=b` needs no quotes.
+
+Hydra's grammar gives meaning to spaces, commas, brackets, quotes and the like; here they become
+text before it sees them.
+"""
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+# Last parts of the keys that take a path, or several.
+KEYS = (
+    "annotations", "checkpoint", "dir", "ensemble", "folder", "from", "images", "input", "masks",
+    "model", "output", "resume", "root", "run", "runs", "shard_cache", "shards", "to", "weights",
+    "weights_file",
+)  # fmt: skip
+ONE = r"""\s*(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")\s*"""
+QUOTED = re.compile(f"{ONE}(?:,{ONE})*", re.DOTALL)
+CHOICES = re.compile(r"(choice|glob|range|sort|shuffle|tag)\(.*\)")  # of a sweep
+
+
+def literal(text: str | Path) -> str:
+    """A text in quotes, which Hydra reads as it is; `${...}` in it stays an interpolation."""
+    escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + found[2].replace("'", r"\'"),
+                     str(text))  # fmt: skip
+    return f"'{escaped}'"
+
+
+def with_literal_paths(overrides: Iterable[str], is_sweep: bool) -> list[str]:
+    """The overrides, their paths as Hydra takes them.
+
+    Args:
+        overrides: `key=value`, flags and others, which are left.
+        is_sweep: whether commas between paths part the values of several runs.
+    """
+    return [_literal_path(override, is_sweep) for override in overrides]
+
+
+def _literal_path(override: str, is_sweep: bool) -> str:
+    key, equals, value = override.partition("=")
+    if key.rpartition(".")[2].lstrip("+") not in KEYS or not equals or value in ("", "null"):
+        return override
+    if os.path.lexists(value):
+        return f"{key}={literal(_without_interpolation(value))}"
+    if QUOTED.fullmatch(value):
+        return override
+    if value[0] + value[-1] == "[]":
+        return f"{key}=[{','.join(map(_item, _parted(value[1:-1])))}]"
+    if is_sweep and CHOICES.fullmatch(value):
+        return override
+    if is_sweep and "," in value:
+        return f"{key}={','.join(map(_item, _parted(value)))}"
+    return f"{key}={_item(value)}"
+
+
+def _parted(text: str) -> list[str]:
+    """The paths between commas; a comma inside what exists, or inside its folder, is its own."""
+    parts, paths = text.split(","), []
+    while parts:
+        joined = (",".join(parts[:size]) for size in range(len(parts), 1, -1))
+        path = next((p for p in map(str.strip, joined) if _exists(p)), parts[0])
+        paths.append(path)
+        parts = parts[path.count(",") + 1 :]
+    return paths
+
+
+def _exists(path: str) -> bool:
+    folder = os.path.dirname(path)
+    return os.path.lexists(path) or ("," in folder and os.path.isdir(folder))
+
+
+def _item(value: str) -> str:
+    """One path, which may stand in quotes already, or begin with the home folder."""
+    value = value.strip()
+    if not value or value == "null" or QUOTED.fullmatch(value):
+        return value
+    if os.path.lexists(value):
+        value = _without_interpolation(value)
+    return literal(os.path.expanduser(value))
+
+
+def _without_interpolation(path: str) -> str:
+    return re.sub(r"(\\*)\$\{", lambda found: 2 * found[1] + r"\${", path)
