@@ -35,8 +35,9 @@ def resume(folder: str, overrides: list[str]) -> tuple[dict | None, Path]:
                         "it was first saved; start it anew")  # fmt: skip
     trust_code, changes = trusted([o for o in overrides if not o.startswith("resume=")])
     if not changes and (run_dir / "results.json").is_file():
+        again = f"segtrain {quote(f'resume={run_dir}')} trainer.max_steps=<more>"
         print(f"segtrain: {run_dir} is done, its results are in {run_dir / 'results.json'}; "
-              f"to train on: segtrain {quote(f'resume={run_dir}')} trainer.max_steps=<more>")  # fmt: skip
+              f"to train on: {again}")  # fmt: skip
         return None, run_dir
     stored = read_yaml(run_dir / "config.yaml", trust_code)
     if (run_dir / TRIAL).is_file():  # names a pruner

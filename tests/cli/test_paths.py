@@ -14,8 +14,9 @@ from segtrain.cli.paths import with_literal_paths
 
 ODD = """it's "odd" (v2), [a]={b} #größe $x %s"""
 NAMES = [
-    ODD, "a b", "a,b", "a=b", "[a]", "{a}", "it's", "'", "a\\b", "a\\", "a\\'b", "#a", "$HOME", "1e3",
-    "true", "2024-01-01", "~a", "a:b", "*", "a\nb", "日本", "choice(a,b)", "-a", "a'", '"a', "@", "!",
+    ODD, "a b", "a,b", "a=b", "[a]", "{a}", "it's", "'", "a\\b", "a\\", "a\\'b", "#a", "$HOME",
+    "1e3", "true", "2024-01-01", "~a", "a:b", "*", "a\nb", "日本", "choice(a,b)", "-a", "a'", '"a',
+    "@", "!",
 ]  # fmt: skip
 
 
