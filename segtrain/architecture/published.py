@@ -85,9 +85,8 @@ def from_published(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str
         return from_torchvision(state)
     if any(key.startswith("roi_heads.mask_head.") for key in state):
         return of_used_categories(rename(state, TORCHVISION_MASK_RCNN_NAMES), own)
-    bare = {key.removeprefix("module."): value for key, value in state.items()}
-    if any(key.startswith("ppm.features.") for key in bare):
-        return rename(bare, SEMSEG_NAMES)
+    if any(key.startswith("ppm.features.") for key in state):
+        return rename(state, SEMSEG_NAMES)
     return state
 
 

@@ -1,6 +1,7 @@
 """torchvision's segmentation models: same names after renaming, same logits, same counts."""
 
 import pytest
+import timm
 import torch
 from conftest import composed, small_network
 from torchvision.models import segmentation
@@ -94,12 +95,83 @@ def test_torchvision_without_network(monkeypatch):
         load_initial_weights(torch.nn.Identity(), "torchvision/fcn_resnet50")
 
 
-def test_every_misfit_is_in_the_log(caplog):
-    """A message shows the first few keys, run.log all of them."""
+def test_the_log_has_more_of_the_misfits_but_no_endless_list(caplog):
     model = torch.nn.Sequential(*(torch.nn.Linear(1, 1) for _ in range(10)))
     with caplog.at_level("INFO", "segtrain"), pytest.raises(UserError, match="14 more"):
         load_weights(model, {"other": torch.zeros(1)}, "file.pth")
     assert all(f"{i}.{part}" in caplog.text for i in range(10) for part in ("weight", "bias"))
+    caplog.clear()
+    with caplog.at_level("INFO", "segtrain"), pytest.raises(UserError):
+        load_weights(model, {f"{i}.other": torch.zeros(1) for i in range(1000)}, "file.pth")
+    assert "1000 not in the model: 0.other, " in caplog.text
+    assert "... 960 more" in caplog.text
+
+
+@pytest.mark.parametrize("prefixes", [
+    ("module.",), ("_orig_mod.",), ("model.",), ("module.", "_orig_mod."),
+    ("_orig_mod.", "module."), ("model.", "_orig_mod."), ("state_dict.",), ("module.", "model.", "module."), ("net.",),
+])  # fmt: skip
+@pytest.mark.parametrize(
+    "entry", [None, "state_dict", "model", "model_state_dict", ("model", "net")]
+)
+def test_what_wrappers_put_before_the_names_is_taken_off_and_said_once(
+    prefixes, entry, tmp_path, caplog
+):
+    state = {"body.conv.weight": torch.ones(2), "body.bn.bias": torch.zeros(2)}
+    content = {"".join(prefixes) + key: value for key, value in state.items()}
+    for key in (entry,) if isinstance(entry, str) else reversed(entry or ()):
+        content = {key: content, "epoch": 3}
+    torch.save(content, tmp_path / "w.pth")
+    with caplog.at_level("INFO", "segtrain"):
+        read = read_state_dict(tmp_path / "w.pth")
+    assert read.keys() == state.keys()
+    assert all(torch.equal(read[key], value) for key, value in state.items())
+    said = [record for record in caplog.records if "taken off" in record.message]
+    assert len(said) == (prefixes != ("model.",))  # as in checkpoints of our own
+
+
+def test_a_part_that_was_compiled_alone_has_its_own_names(tmp_path):
+    network = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.Linear(1, 1))
+    network[0] = torch.compile(network[0])
+    assert "0._orig_mod.weight" in network.state_dict()
+    torch.save(network.state_dict(), tmp_path / "w.pth")
+    assert read_state_dict(tmp_path / "w.pth").keys() == {
+        "0.weight", "0.bias", "1.weight", "1.bias"
+    }  # fmt: skip
+
+
+def test_two_networks_in_one_file_are_refused(tmp_path):
+    torch.save({"a.weight": torch.ones(1), "module.a.weight": torch.ones(1)}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match="two of its tensors would have one name"):
+        read_state_dict(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [([torch.ones(1)], "but a list"), ({}, "its entries are none"), (torch.ones(1), "but a Tensor"),
+     ({"epoch": 3, "optimizer": {}}, "its entries are epoch, optimizer")],
+)  # fmt: skip
+def test_a_file_without_a_state_dict_says_what_it_holds(content, said, tmp_path):
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=f"holds no state dict of tensors.*{said}"):
+        read_state_dict(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet26", "resnet34", "resnet50", "resnet101"])
+def test_weights_of_another_depth_say_which_one_they_are(name):
+    state = timm.create_model(name).state_dict()
+    other = "resnet50" if name != "resnet50" else "resnet101"
+    title = {key: f"ResNet-{key.removeprefix('resnet')}" for key in (name, other)}
+    with torch.device("meta"):
+        model = timm.create_model(other)
+    with pytest.raises(
+        UserError, match=f"file is of a {title[name]}, the model is a {title[other]}"
+    ):
+        load_weights(model, state, "file.pth")
+    with torch.device("meta"):
+        model = timm.create_model("vgg11")
+    with pytest.raises(UserError, match=f"file is of a {title[name]}, the model is no ResNet"):
+        load_weights(model, state, "file.pth")
 
 
 def test_other_class_count_replaces_the_classifier_only_and_says_so(tmp_path, caplog):
