@@ -109,7 +109,8 @@ def test_the_log_has_more_of_the_misfits_but_no_endless_list(caplog):
 
 @pytest.mark.parametrize("prefixes", [
     ("module.",), ("_orig_mod.",), ("model.",), ("module.", "_orig_mod."),
-    ("_orig_mod.", "module."), ("model.", "_orig_mod."), ("state_dict.",), ("module.", "model.", "module."), ("net.",),
+    ("_orig_mod.", "module."), ("model.", "_orig_mod."), ("state_dict.",), ("net.",),
+    ("module.", "model.", "module."),
 ])  # fmt: skip
 @pytest.mark.parametrize(
     "entry", [None, "state_dict", "model", "model_state_dict", ("model", "net")]
