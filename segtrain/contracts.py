@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segtrain.errors import UserError
+from segtrain.text import visible
 
 VOID = 255  # the train id of pixels that count neither in loss nor in metric
 UNKNOWN = 254  # marks raw values without an entry in a label map; no data set has 255 classes
@@ -203,6 +204,7 @@ class LabelSet:
     ignore_index: ClassVar[int] = VOID
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "names", tuple(map(visible, self.names)))
         train_ids = {train for train in self.raw_to_train.values() if train is not None}
         if len(self.palette) != len(self.names) or train_ids != set(range(len(self.names))):
             raise ValueError(

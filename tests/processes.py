@@ -50,3 +50,19 @@ def children(parent: int) -> list[int]:
             pid = int(path.parent.name)
             found += [pid, *children(pid)]
     return found
+
+
+def listening(pid: int) -> set[str]:
+    """Addresses on which a process and its children wait for connections, in hexadecimal."""
+    own = set()
+    for process in [pid, *children(pid)]:
+        for link in Path(f"/proc/{process}/fd").glob("*"):
+            with contextlib.suppress(OSError):
+                own.add(os.readlink(link))
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path("/proc/net", table).read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in own:
+                found.add(fields[1].partition(":")[0])
+    return found

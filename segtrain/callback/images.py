@@ -11,6 +11,7 @@ from segtrain.contracts import Detections, InstanceTarget, LabelSet
 from segtrain.metric.image_scores import SURE_SCORE
 from segtrain.report.drawing import fit
 from segtrain.report.panels import SHOWN_PROPOSALS, draw_found, draw_truth
+from segtrain.text import markdown
 
 OVERLAY_STRENGTH = 0.6
 
@@ -93,7 +94,8 @@ def per_class_table(metrics: dict) -> str:
     rows = [["class", *columns], ["---"] + ["---:"] * len(columns)]
     for label in next(iter(columns.values())):
         shares = [values[label] for values in columns.values()]
-        rows.append([label, *("absent" if s is None else f"{100 * s:.2f}" for s in shares)])
+        cells = ["absent" if share is None else f"{100 * share:.2f}" for share in shares]
+        rows.append([markdown(label), *cells])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
@@ -169,8 +171,8 @@ def draw_confusion(matrix: torch.Tensor, names: tuple[str, ...]) -> np.ndarray:
     axes = figure.add_subplot()
     heat = axes.imshow(shares, cmap="cividis", vmin=0, vmax=1)
     figure.colorbar(heat, fraction=0.046, label="share of the true class")
-    axes.set_xticks(range(len(names)), names, rotation=90)
-    axes.set_yticks(range(len(names)), names)
+    axes.set_xticks(range(len(names)), names, rotation=90, parse_math=False)
+    axes.set_yticks(range(len(names)), names, parse_math=False)
     axes.set(xlabel="prediction", ylabel="truth")
     if len(names) <= 30:
         for (row, column), share in np.ndenumerate(shares):

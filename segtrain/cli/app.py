@@ -21,6 +21,7 @@ from segtrain.cli.own_experiment import with_own_experiments
 from segtrain.cli.paths import with_literal_paths
 from segtrain.cli.resume import LAST, resume, trusted
 from segtrain.errors import PRUNED, UserError
+from segtrain.text import visible
 
 HANDLER = "segtrain"
 MULTIRUN = ("-m", "--multirun")
@@ -249,6 +250,14 @@ def imported(command: str) -> ModuleType:
     return module
 
 
+class PlainFormatter(logging.Formatter):
+    """Spells out what a terminal would act on."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line of a log."""
+        return visible(super().format(record))
+
+
 def configure_logging(path: Path) -> None:
     """Messages to the console, and with their times to run.log; warnings only but for rank zero."""
     root = logging.getLogger()
@@ -262,7 +271,7 @@ def configure_logging(path: Path) -> None:
         handlers.append((logging.FileHandler(path), "%(asctime)s %(levelname)s %(message)s"))
     for handler, form in handlers:
         handler.name = HANDLER
-        handler.setFormatter(logging.Formatter(form))
+        handler.setFormatter(PlainFormatter(form))
         root.addHandler(handler)
     root.setLevel(logging.INFO if launch.rank() == 0 else logging.WARNING)
     for noisy in NOISY:

@@ -4,12 +4,12 @@ import json
 import logging
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from segtrain.assembly import make
 from segtrain.cli import launch
 from segtrain.report.results import environment
+from segtrain.text import console
 
 logger = logging.getLogger("segtrain")
 
@@ -26,7 +26,7 @@ def run(config: dict, run_dir: Path) -> None:
         table.add_column(name, justify="left" if upright and position == 0 else "right")
     for line in rows[0].items() if upright else (row.values() for row in rows):
         table.add_row(*(_format(value) for value in line))
-    Console(soft_wrap=True).print(table)
+    console(soft_wrap=True).print(table)
     content = {"rows": rows, "config": config, **environment()}
     (run_dir / "benchmark.json").write_text(json.dumps(content, indent=2) + "\n")
     logger.info("results     %s", run_dir / "benchmark.json")

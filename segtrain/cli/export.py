@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
@@ -35,6 +34,7 @@ from segtrain.export.torch_export import load_program, trace, write_program
 from segtrain.inference.detect import Detect
 from segtrain.inference.semantic import SemanticInference
 from segtrain.report.results import environment
+from segtrain.text import console
 from segtrain.trained import (
     Trained,
     find_checkpoint,
@@ -228,4 +228,4 @@ def print_comparisons(comparisons: list[AnyComparison]) -> None:
         table.add_column(title, justify="right")
     for comparison in comparisons:
         table.add_row(*comparison.row.values())
-    Console().print(table)
+    console().print(table)

@@ -3,6 +3,7 @@
 import atexit
 import logging
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from segtrain.errors import UserError
 if TYPE_CHECKING:
     import torch.distributed as dist
 
+LOCAL = "127.0.0.1"
 PATIENCE = timedelta(days=30)  # for processes whose share of the work takes longer
 
 
@@ -98,19 +100,29 @@ def spawn(command: str, run_dir: Path, count: int, max_restarts: int) -> int:
     """Runs the command in `count` processes of this machine and returns the first failure's code.
 
     A process that fails ends the others, and all start again up to `max_restarts` times. SIGTERM
-    and SIGUSR1 are handed on to all of them.
+    and SIGUSR1 are handed on to all of them. They find each other on this machine's own address,
+    which no other machine reaches.
     """
+    from torch.distributed import TCPStore
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    if sys.platform == "linux":
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    meeting = socket.create_server((LOCAL, 0))
+    port = meeting.getsockname()[1]
+    # torchrun's own would listen on all addresses; it takes one of this process that has its port.
+    store = TCPStore(LOCAL, port, is_master=True, wait_for_workers=False, multi_tenant=True,
+                     master_listen_fd=meeting.detach())  # fmt: skip
     launch_config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
         nproc_per_node=count,
         run_id=f"segtrain-{os.getpid()}",
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
+        rdzv_backend="static",
+        rdzv_endpoint=f"{LOCAL}:{port}",
+        rdzv_configs={"rank": 0},
         max_restarts=max_restarts,
         signals_to_handle="SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1",
     )
@@ -127,6 +139,8 @@ def spawn(command: str, run_dir: Path, count: int, max_restarts: int) -> int:
         return failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
     except SignalException as error:
         return 128 + error.sigval
+    finally:
+        del store  # closes its port
     return 0
 
 

@@ -83,6 +83,7 @@ def report(error: BaseException) -> int:
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 1
     from segtrain.cli.explain import explain, lost_process
+    from segtrain.text import visible
 
     # Where all processes fail alike, rank zero's message is the only one: the others are ended
     # before theirs. Where one fails, its exit comes before those that are its consequences.
@@ -97,7 +98,7 @@ def report(error: BaseException) -> int:
     prefix = "" if isinstance(error, RunStopped) else "error: "
     if code >= 128 and int(os.environ.get("RANK", "0")) > 0:
         return code  # a signal, which all processes have taken together; rank zero says so
-    print(f"segtrain: {prefix}{message}", file=sys.stderr, flush=True)
+    print(visible(f"segtrain: {prefix}{message}"), file=sys.stderr, flush=True)
     return code
 
 

@@ -36,7 +36,7 @@ from segtrain.plan.work import work
 from segtrain.table import wording
 from segtrain.table.published import read_published
 from segtrain.table.sheet import Sheet
-from segtrain.table.writing import comma_separated, markdown, print_sheet
+from segtrain.table.writing import comma_separated, markdown_page, print_sheet
 
 logger = logging.getLogger("segtrain")
 
@@ -230,7 +230,7 @@ def write(outputs: Sequence[Path], sheets: Sequence[Sheet], main: Sheet, total: 
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".md":
             lines = "".join(f"- {name}: {text}\n" for name, text in total.items())
-            path.write_text(f"{markdown(sheets)}\n{lines}")
+            path.write_text(f"{markdown_page(sheets)}\n{lines}")
         elif path.suffix == ".csv":
             path.write_text(comma_separated(main, None))
         else:

@@ -15,7 +15,7 @@ from segtrain.table.published import Published, fill, read_published
 from segtrain.table.runs import find_runs
 from segtrain.table.sheet import Sheet
 from segtrain.table.summary import all_cells, fault_sheet, left_over, overview
-from segtrain.table.writing import comma_separated, markdown, print_sheet
+from segtrain.table.writing import comma_separated, markdown_page, print_sheet
 
 logger = logging.getLogger("segtrain")
 
@@ -52,7 +52,7 @@ def show(roots: list[Path], layout: str, sort: str | None, outputs: list[Path]) 
     for path in outputs:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".md":
-            path.write_text(markdown(sheets))
+            path.write_text(markdown_page(sheets))
         elif path.suffix == ".csv":
             path.write_text(comma_separated(listed, unusable))
         else:

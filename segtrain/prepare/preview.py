@@ -5,7 +5,6 @@ label overlay, then all classes with their frequency, which is legend and histog
 """
 
 import base64
-import html
 import io
 import math
 from pathlib import Path
@@ -26,6 +25,7 @@ from segtrain.prepare.frequency import (
 )
 from segtrain.prepare.overlay import PICTURE_SIDE, Sample, draw_sample
 from segtrain.report.drawing import shorten, typeface
+from segtrain.text import escape
 
 GAP, MARGIN, COLUMNS = 8, 28, 3
 TILE_WIDTH = 2 * PICTURE_SIDE + GAP
@@ -223,8 +223,8 @@ def _page(
         "".join(_row(entry, low, high, unit) for entry in column) for column in _columns(classes)
     )
     return PAGE.format(
-        title=html.escape(title),
-        summary=html.escape(_summary(samples, classes, unit)),
+        title=escape(title),
+        summary=escape(_summary(samples, classes, unit)),
         figures="".join(_figure(sample, labels) for sample in samples),
         unit=unit, low=brief(10**low), high=brief(10**high),
         tables="".join(f"<table>{rows}</table>" for rows in tables),
@@ -233,9 +233,9 @@ def _page(
 
 def _figure(sample: Sample, labels: LabelSet) -> str:
     image, overlay = draw_sample(sample, labels)
-    name, (height, width) = html.escape(sample.name), sample.image.shape[:2]
+    name, (height, width) = escape(sample.name), sample.image.shape[:2]
     items = "".join(
-        f"<li>{_square(entry)}{html.escape(caption(sample, entry))}</li>"
+        f"<li>{_square(entry)}{escape(caption(sample, entry))}</li>"
         for entry in sample_entries(sample, labels)
     )
     return (
@@ -247,7 +247,7 @@ def _figure(sample: Sample, labels: LabelSet) -> str:
 
 
 def _row(entry: Entry, low: int, high: int, unit: str) -> str:
-    name, share = html.escape(entry.name), html.escape(percent_text(entry.share))
+    name, share = escape(entry.name), escape(percent_text(entry.share))
     number, bar = ("", "") if entry.train_id is None else (entry.train_id, "absent")
     if entry.count:
         bar = _square(entry, f"width:{100 * bar_length(entry.count, low, high):.1f}%;")

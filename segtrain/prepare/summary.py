@@ -5,18 +5,19 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from segtrain.contracts import LabelSet
 from segtrain.prepare.verify import SplitReport
+from segtrain.text import console
 
 MOST_CLASSES = 64  # in the printed table; the JSON has all
 
 
 def print_summary(reports: list[SplitReport], labels: LabelSet, name: str) -> None:
     """One row a split, then the share of each class in each split."""
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    terminal = console(width=None if sys.stdout.isatty() else 120)
     table = Table(title=f"{name}: {labels.num_classes} classes", title_justify="left")
     for column in ("split", "images", "expected", "width x height", "void %", "classes", "faults"):
         table.add_column(column, justify="left" if column == "split" else "right")
@@ -32,12 +33,12 @@ def print_summary(reports: list[SplitReport], labels: LabelSet, name: str) -> No
             _sizes(report),
             f"{100 * report.counts[-1] / total:.2f}",
             f"{np.count_nonzero(report.counts[:-1])} of {labels.num_classes}",
-            f"[red]{len(report.faults)}[/]" if report.faults else "0",
+            Text(str(len(report.faults)), "red") if report.faults else "0",
         )
-    console.print(table)
+    terminal.print(table)
     present = [report for report in reports if report.counts.any()]
     if present and labels.num_classes <= MOST_CLASSES:
-        console.print(_class_table(present, labels))
+        terminal.print(_class_table(present, labels))
 
 
 def write_summary(path: Path, reports: list[SplitReport], labels: LabelSet) -> None:
@@ -72,7 +73,7 @@ def _class_table(reports: list[SplitReport], labels: LabelSet) -> Table:
         for report in reports:
             share = report.counts[train_id] / max(1, report.counts[:-1].sum())
             images = report.images_with[train_id]
-            cells.append(f"{100 * share:.2f} ({images})" if images else "[yellow]absent[/]")
+            cells.append(f"{100 * share:.2f} ({images})" if images else Text("absent", "yellow"))
         table.add_row(f"{train_id} {name}", *cells)
     return table
 

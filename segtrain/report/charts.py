@@ -7,12 +7,12 @@ and by dash or shape. Exact values appear under the pointer, and with the arrow 
 
 import math
 from collections.abc import Callable, Sequence
-from html import escape
 from typing import NamedTuple
 
 import numpy as np
 
 from segtrain.report.page import json_data
+from segtrain.text import escape
 
 COLOURS = 6  # of the style sheet, one a series or group; more begin again
 DOTTED = 40  # lines of so many points or fewer have a dot at each,

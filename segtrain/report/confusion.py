@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Sequence
-from html import escape
 
 import numpy as np
 
 from segtrain.report.page import Cell, Column, json_data, table
+from segtrain.text import escape
 
 PAIRS = 10  # by share, and as many by pixels
 

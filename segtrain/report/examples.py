@@ -3,7 +3,6 @@
 import base64
 import io
 from collections.abc import Sequence
-from html import escape
 from typing import NamedTuple
 
 import cv2
@@ -12,6 +11,7 @@ from PIL import Image
 
 from segtrain.contracts import LabelSet
 from segtrain.report.page import json_data
+from segtrain.text import escape
 
 QUALITIES = (86, 75, 60, 45, 30, 15, 5)  # of WebP, until a picture is small enough
 PICTURE_BYTES = 56_000  # of one; 48 of them, as text, are 3.6 MB

@@ -7,9 +7,10 @@ are; all other texts are escaped. `page` makes the file; the others make what st
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from html import escape
 from importlib.resources import files
 from typing import NamedTuple
+
+from segtrain.text import escape
 
 STATIC = (
     "page.css",

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import torch
 import yaml
-from rich.console import Console
 from rich.table import Table
 
 from segtrain.figures import if_known
+from segtrain.text import console
 
 SCHEMA = 1
 PACKAGES = (
@@ -91,10 +91,10 @@ def print_scores(metrics: dict, title: str) -> None:
         values = [value, metrics[f"box_{name}"]] if len(columns) > 1 else [value]
         shares = [_percent(value, "-") for value in values]
         table.add_row(TITLES.get(name, name.upper().replace("_", " ")), *shares, style="bold")
-    Console().print(table)
+    console().print(table)
     absent = [n for n in classes if all(values[n] is None for values in per_class)]
     if absent:
-        Console().print(f"absent, left out of the means: {', '.join(absent)}")
+        console().print(f"absent, left out of the means: {', '.join(absent)}")
 
 
 def _percent(value: float | None, missing: str) -> str:

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from segtrain.errors import UserError
+from segtrain.text import console, visible
 
 LEDGER = "sweep.json"
 RECORD = "job.json"
@@ -138,12 +139,12 @@ class Ledger:
             cells += [percent(entry["validation"])] * trains
             cells += [percent(entry["value"])] * bool(metric)
             state = entry["state"]
-            shown = f"[{STYLES.get(state, 'cyan')}]{state}"
+            shown = Text(state, STYLES.get(state, "cyan"))
             table.add_row(str(entry["job"]), shown, *cells)
-        Console().print(table)
+        console().print(table)
         for entry in entries:
             if entry["state"] != "done" and entry["message"]:
-                print(f"job {entry['job']}: {entry['message']}")
+                print(visible(f"job {entry['job']}: {entry['message']}"))
 
 
 def swept_values(job_folder: Path) -> dict[str, float | str]:

@@ -7,11 +7,11 @@ import sys
 from collections.abc import Sequence
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from segtrain.table.sheet import Sheet
+from segtrain.text import console, markdown, visible
 
 PIPED_WIDTH = 120  # characters to which texts are wrapped where the output is no terminal
 NARROWEST = 13  # characters of a column whose texts are wrapped
@@ -26,15 +26,15 @@ def print_sheet(sheet: Sheet) -> None:
     widths = [column_width(sheet, position) for position in range(len(sheet.columns))]
     needed = sum(widths) + GAP * (len(widths) + 1)
     is_known = sys.stdout.isatty() or os.environ.get("COLUMNS")
-    console = Console(width=None if is_known else max(PIPED_WIDTH, needed), highlight=False)
-    parts = split_columns(widths, console.width)
+    terminal = console(width=None if is_known else max(PIPED_WIDTH, needed), highlight=False)
+    parts = split_columns(widths, terminal.width)
     for number, positions in enumerate(parts):
         title = sheet.title if number == 0 else f"{sheet.title}, further columns"
-        console.print(rich_table(sheet, positions, title, numbered=len(parts) > 1))
+        terminal.print(rich_table(sheet, positions, title, numbered=len(parts) > 1))
     for note in sheet.notes:
-        console.print(Text(note))
+        terminal.print(Text(visible(note)))
     if sheet.notes:
-        console.print()
+        terminal.print()
 
 
 def column_width(sheet: Sheet, position: int) -> int:
@@ -72,19 +72,19 @@ def rich_table(sheet: Sheet, positions: Sequence[int], title: str, numbered: boo
         side = "right" if column.numeric else "left"
         table.add_column(column.title, justify=side, no_wrap=not column.wraps, overflow="fold")
     for number, row in enumerate(sheet.rows, 1):
-        texts = [Text(row[position].text) for position in positions]
+        texts = [Text(visible(row[position].text)) for position in positions]
         table.add_row(*([Text(str(number))] if numbered else []), *texts)
     return table
 
 
-def markdown(sheets: Sequence[Sheet]) -> str:
+def markdown_page(sheets: Sequence[Sheet]) -> str:
     """Headings, tables and notes, for GitHub and its like."""
     parts = []
     for sheet in sheets:
         lines = [f"## {sheet.title}", "", _markdown_row(c.title for c in sheet.columns)]
         lines.append(_markdown_row("---:" if c.numeric else "---" for c in sheet.columns))
         lines += [_markdown_row(cell.text for cell in row) for row in sheet.rows]
-        lines += [line for note in sheet.notes for line in ("", _escaped(note))]
+        lines += [line for note in sheet.notes for line in ("", markdown(note))]
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
 
@@ -98,17 +98,11 @@ def comma_separated(sheet: Sheet, faults: Sheet | None) -> str:
     own = [column.key for column in sheet.columns]
     writer.writerow([*own, *extra])
     for row in sheet.rows:
-        writer.writerow([*(cell.text for cell in row), *finished])
+        writer.writerow([*(visible(cell.text) for cell in row), *finished])
     for row in faults.rows if faults else []:
-        writer.writerow([*[""] * len(own), *(cell.text for cell in row)])
+        writer.writerow([*[""] * len(own), *(visible(cell.text) for cell in row)])
     return text.getvalue()
 
 
 def _markdown_row(texts: Sequence[str]) -> str:
-    return f"| {' | '.join(_escaped(text) for text in texts)} |"
-
-
-def _escaped(text: str) -> str:
-    for character in "\\|*_<>`":
-        text = text.replace(character, f"\\{character}")
-    return text.replace("\n", "<br>")
+    return f"| {' | '.join(markdown(text) for text in texts)} |"

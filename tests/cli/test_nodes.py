@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import TINY, results_of
-from processes import end, kill, start
+from processes import end, kill, listening, start
 
 STEPS = 10
 TEN = [
@@ -81,8 +81,13 @@ def test_killed_process_without_torchrun():
 
 def test_a_failing_process_ends_all_and_its_own_error_comes_first():
     failing = start("-m", "segtrain", *TEN, "trainer.devices=2", fault("Fail", step=2, rank=1))
+    addresses = set()
+    while failing.poll() is None:
+        addresses |= listening(failing.pid)
+        time.sleep(0.2)
     code, _, err = end(failing)
     assert code == 2
+    assert addresses == {"0100007F"}, "other machines reach the processes of a training on this one"
     messages = [line for line in err.splitlines() if line.startswith("segtrain: ")]
     assert messages[0] == "segtrain: error: this disk of mine is broken"
     assert "Traceback" not in err
