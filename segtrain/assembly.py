@@ -1,5 +1,7 @@
 """Where the parts meet: a resolved configuration in, data, network and task out."""
 
+import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -46,9 +48,21 @@ def make(node: dict, **call_time: Any) -> Any:
         if isinstance(cause, UserError):
             raise cause from None
         if isinstance(cause, TypeError | ValueError | ImportError | AttributeError):
-            target = node.get("_target_")
-            raise UserError(f"{target} cannot be built from its settings: {cause}") from error
+            target, hint = node.get("_target_"), where_to_look(str(cause))
+            raise UserError(f"{target} cannot be built from its settings: {cause}{hint}") from error
         raise
+
+
+def where_to_look(message: str) -> str:
+    """How Python finds the user's own module that it has not found; empty for other messages."""
+    missing = re.search(r"No module named '(\w+)", message)
+    if missing is None or missing[1] in sys.modules:
+        return ""
+    name = missing[1]
+    if not (Path(f"{name}.py").is_file() or Path(name).is_dir()):
+        return f"\nPut the folder that holds {name} on PYTHONPATH, or install it"
+    return (f"\n{name} lies in this folder, where the command `segtrain` does not look: "
+            "python -m segtrain ... does, or PYTHONPATH=. segtrain ...")  # fmt: skip
 
 
 def build_data(config: dict) -> SegmentationData:

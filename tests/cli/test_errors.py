@@ -1,5 +1,9 @@
 """What a user can mend ends with exit code 2 and one message that names it."""
 
+import re
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -175,3 +179,16 @@ def test_traceback_on_request(segtrain, monkeypatch):
     code, _, err = segtrain("resume=nowhere")
     assert code == 1
     assert "Traceback" in err
+
+
+@pytest.mark.parametrize(
+    ("module", "expected"),
+    [("my_network_here", "lies in this folder.*python -m segtrain"), ("nowhere", "on PYTHONPATH")],
+)
+def test_own_code_that_is_not_found_says_how(segtrain, monkeypatch, module, expected):
+    """The console script does not look into the current folder, as python -m does."""
+    Path("my_network_here.py").write_text("class Loss: pass\n")
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
+    code, _, err = segtrain(*TINY, f"loss.pixel._target_={module}.Loss")
+    assert code == 2
+    assert re.search(expected, err, re.DOTALL)
