@@ -10,7 +10,7 @@ from pathlib import Path
 from segtrain.assembly import build_data
 from segtrain.dataset.cache import cached_folder, fingerprint
 from segtrain.dataset.datamodule import SegmentationData
-from segtrain.dataset.preflight import describe_turned, evenly_spaced
+from segtrain.dataset.preflight import describe_turned, evenly_spaced, report_left_out
 from segtrain.dataset.progress import track
 from segtrain.dataset.shard_index import describe_shards
 from segtrain.dataset.stream import TrainStream
@@ -117,6 +117,7 @@ def verify_once(
         print_summary(reports, data.labels, data.name)
         write_summary(run_dir / "verify.json", reports, data.labels)
         for report in reports:
+            report_left_out(report.notes, report.split)
             if report.turned:
                 told = describe_turned(report.turned, report.images, report.split)
                 logger.info("orientation %s", told)
