@@ -22,7 +22,9 @@ from segtrain.errors import PRUNED, UserError
 
 HANDLER = "segtrain"
 MULTIRUN = ("-m", "--multirun")
-PATHS = ("run", "checkpoint", "model", "weights_file", "input", "output")  # of predict
+PATHS = (  # of predict and prepare
+    "run", "checkpoint", "model", "weights_file", "input", "output", "from", "to", "images",
+)  # fmt: skip
 NOISY = ("pytorch_lightning", "lightning_fabric", "torch.distributed", "timm", "tensorboard")
 FALSE_ALARMS = (
     ".*LeafSpec.* is deprecated",  # of Lightning's own code
@@ -112,7 +114,7 @@ def compose_and_run(command: str, overrides: list[str]) -> int:
     if command == "train":
         # What is composed is the user's own, whatever code it names.
         overrides = name_run(with_own_experiments(trusted(overrides)[1]))
-    if command == "predict":
+    if command in ("predict", "prepare"):
         overrides = [quoted(override) for override in overrides]
     sys.argv = ["segtrain", *flags_first(overrides)]
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(job)()

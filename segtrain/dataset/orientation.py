@@ -99,16 +99,20 @@ def _png_has_exif(data: bytes) -> bool:
     return False
 
 
-def upright_size(path: str | Path) -> tuple[int, int]:
-    """Height and width of an image file as it is read, upright, without decoding its pixels.
+def upright_size(file: str | Path | bytes) -> tuple[int, int]:
+    """Height and width of an image, upright as it is read, without decoding its pixels.
+
+    Args:
+        file: the image, or its content.
 
     Raises:
         UserError: the file is missing or no image.
     """
     try:
-        data = Path(path).read_bytes()
+        data = file if isinstance(file, bytes) else Path(file).read_bytes()
         with open_image(BytesIO(data)) as image:
             width, height = image.size
     except (OSError, SyntaxError) as error:
-        raise UserError(f"{path}: its size cannot be read ({error})") from None
+        name = "the image" if isinstance(file, bytes) else file
+        raise UserError(f"{name}: its size cannot be read ({error})") from None
     return (width, height) if read_orientation(data) > 4 else (height, width)
