@@ -24,7 +24,7 @@ COMMANDS = {
     "predict": "label maps, overlays, cut-outs of input=<pictures, video>; run=<run folder>",
     "export": "run=<run folder> format=onnx|torch_export|safetensors; compares the numbers",
     "report": "report.html of run=<run folder> anew: scores, curves, confusion, images",
-    "prepare": "download, convert and verify dataset=<name>; preview=true draws samples",
+    "prepare": "download, verify dataset=<name>; preview=true; from=<tool's export> to=<folder>",
     "table": "results beside the papers', or layout=runs of any; output=table.md|.csv|.html",
     "plan": "what the whole table, or experiments=[...], costs in time, data and disk",
     "reproduce": "runs that plan, one training after the other; resume=<folder> goes on",
