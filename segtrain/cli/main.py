@@ -134,10 +134,10 @@ def help_text() -> str:
     lines += [f"  {name:<11} {text}" for name, text in COMMANDS.items()]
     lines += ["", "config groups (group=choice), every key inside is group.key=value:"]
     for group in GROUPS:
-        lines += textwrap.wrap(", ".join(options(group)), 110, initial_indent=f"  {group:<21} ",
+        lines += textwrap.wrap(", ".join(options(group)), 118, initial_indent=f"  {group:<21} ",
                                subsequent_indent=24 * " ")  # fmt: skip
     lines += ["", "experiments (experiment=NAME, {a,b} for one of them):"]
-    lines += textwrap.wrap(" ".join(experiments()), 110, initial_indent="  ",
+    lines += textwrap.wrap(" ".join(experiments()), 118, initial_indent="  ",
                            subsequent_indent="  ")  # fmt: skip
     lines += [
         "",

@@ -125,10 +125,12 @@ def open_split(root: str, split: str) -> tuple[CocoAnnotations, Path]:
     inside = base / "images" / folder
     images = inside if inside.is_dir() else base / folder
     if not images.is_dir():
-        raise UserError(f"{images}: no such folder; the images of COCO's '{folder}' belong there")
+        raise UserError(f"{images}: no such folder; the images of COCO's '{folder}' belong there. "
+                        "A COCO JSON of your own is read by dataset=coco_json_instances, for "
+                        "networks that label pixels by dataset=coco_json")  # fmt: skip
     annotations = CocoAnnotations(base / "annotations" / file)
     for number, name in annotations.names.items():
-        if COCO_CLASSES.get(number) != name:
+        if name not in (COCO_CLASSES.get(number), str(number)):  # an id where it has no name
             raise UserError(
                 f"{annotations.path}: category {number} is '{name}', COCO's is "
                 f"'{COCO_CLASSES.get(number, 'none')}'; annotations of your own are read by "

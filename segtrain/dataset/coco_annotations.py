@@ -29,6 +29,7 @@ logger = logging.getLogger("segtrain")
 PARALLEL_FROM = 2000  # images; for fewer, starting processes takes longer
 FORMAT = "3"  # of the arrays; another one makes them anew
 LARGEST_ID = 65535  # of a category; files with larger ones, or texts, have theirs numbered
+LARGEST_IMAGE = 2**29  # pixels; masks are decoded whole
 SHOWN = 20  # faults in one message
 
 
@@ -180,7 +181,7 @@ def pack(path: Path, folder: Path | None, target: Path) -> None:
 def read_content(path: Path) -> dict[str, Any]:
     """Lists of `images`, `categories` and `all` annotations, each entry with what it must have.
 
-    An annotation without an id has its place in the list for one.
+    An annotation without an id has its place in the list for one, a category without a name its id.
 
     Raises:
         UserError: the file is not in COCO's format.
@@ -192,6 +193,8 @@ def read_content(path: Path) -> dict[str, Any]:
             "categories": content.get("categories") or [],
             "all": content.get("annotations") or [],
         }
+        for entry in parts["categories"]:
+            entry.setdefault("name", str(entry.get("id")))
         for part, keys in (("images", ("id", "file_name")), ("categories", ("id", "name"))):
             for entry in parts[part]:
                 _require(entry, part, keys)
@@ -233,9 +236,11 @@ def _with_size(path: Path, folder: Path | None, image: dict) -> dict:
     sides = [image.get("height"), image.get("width")]
     if None in sides and folder is not None:
         sides = upright_size(folder / image["file_name"])
-    if not all(isinstance(side, int) and side > 0 for side in sides):
+    whole = all(isinstance(side, int) and side > 0 for side in sides)
+    if not whole or sides[0] * sides[1] > LARGEST_IMAGE:
         raise UserError(f"{path}: image {image['id']} ({image['file_name']}) has height {sides[0]} "
-                        f"and width {sides[1]}, expected numbers of pixels")  # fmt: skip
+                        f"and width {sides[1]}, expected those of an image of at most "
+                        f"{LARGEST_IMAGE:,} pixels")  # fmt: skip
     return {**image, "height": sides[0], "width": sides[1]}
 
 

@@ -200,6 +200,7 @@ REFUSED = {
     "no file": (lambda d: d["images"][0].update(file_name="gone.jpg"), "gone.jpg: no such image"),
     "no name": (lambda d: d["images"][2].pop("file_name"), "entry 3 has file_name None"),
     "odd size": (lambda d: d["images"][2].update(width=0), "image 3 .* width 0"),
+    "huge": (lambda d: d["images"][2].update(width=99_999, height=99_999), "3 .* width 99999"),
     "class twice": (lambda d: d["categories"][1].update(name="bolt"), "category name bolt stands"),
     "id of a class twice": (lambda d: d["categories"][1].update(id=1), "category id 1 stands 2"),
     "no categories": (lambda d: d.pop("categories"), "no list of annotations or of categories"),

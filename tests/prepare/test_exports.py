@@ -190,7 +190,7 @@ def test_labelme_splits_and_sizes(tmp_path):
     other = Converted(root, tmp_path / "other")
     assert other.splits == {"train": ["train/a.jpg"], "val": ["train/a.jpg"]}
     places = other.export.dropped["images of another size than the export says"]
-    assert places == ["valid/a.jpg (60x80, not 80x60)"]
+    assert places == ["valid/a.json (60x80, not 80x60)"]
 
 
 CVAT = """<?xml version="1.0" encoding="utf-8"?><annotations><version>1.1</version><meta><task>
@@ -275,6 +275,22 @@ def test_cvat_for_video(tmp_path):
     assert done.objects["frame_000001.png"]["boxes"].tolist() == [[10, 0, 20, 10]]
 
 
+def test_broken_tracks_are_told(tmp_path):
+    picture(tmp_path / "in/frame_000000.png")
+    box = '<box frame="{}" outside="0" xtl="{}" ytl="0" xbr="10" ybr="10"/>'
+    tracks = "".join(
+        f'<track id="{number}" label="bolt">{"".join(boxes)}</track>'
+        for number, boxes in enumerate((
+            [], [box.format("z", 0)], [box.format(0, "q")],
+            [box.format(0, 0), box.format(3_000_000_000, "q")],
+        ))
+    )  # fmt: skip
+    write(tmp_path / "in/annotations.xml", CVAT.format(tracks))
+    done = Converted(tmp_path / "in", tmp_path / "out")
+    assert done.found("frame_000000.png") == [("bolt", 100)]
+    assert done.export.dropped["shapes that cannot be read"] == ["annotations.xml: track 2 frame 0"]
+
+
 @pytest.mark.parametrize(
     "declaration",
     ['<!DOCTYPE a [<!ENTITY e "x">]>', '<!DOCTYPE annotations SYSTEM "file:///etc/hostname">'],
@@ -341,6 +357,15 @@ def test_coco_with_images_elsewhere(tmp_path):
     picture(tmp_path / "photos/deep/other/a.jpg")
     done = Converted(root, tmp_path / "out", tmp_path / "photos")
     assert list(done.masks) == ["down/a.jpg"]
+
+
+def test_sizes_that_no_image_has_are_not_drawn(tmp_path):
+    labelme(tmp_path / "labelme", imageHeight=99_999, imageWidth=99_999)
+    cvat(tmp_path / "cvat", width=99_999, height=99_999)
+    coco(tmp_path / "coco", width=99_999, height=99_999)
+    for tool in ("labelme", "cvat", "coco"):
+        with pytest.raises(UserError, match="images of another size .*80x60, not 99999x99999"):
+            Converted(tmp_path / tool, tmp_path / f"out-{tool}")
 
 
 def test_what_is_no_export_is_refused(tmp_path):

@@ -33,16 +33,18 @@ def read_coco(documents: dict[Path, dict], root: Path, images: ImageFinder) -> E
         for name in names.values():
             export.add_class(name)
         pictures = {}
-        for image in content["images"]:
+        for image in (entry for entry in content["images"] if isinstance(entry, dict)):
             name = str(image.get("file_name"))
             file = images.find(name, path.parent, root / "images" / path.stem)
             if file is None:
                 export.drop("images that are not there", f"{path.name}: {name}")
                 continue
-            picture = pictures[str(image.get("id"))] = export.picture(file, root)
-            picture.splits |= splits
-            if isinstance(image.get("height"), int) and isinstance(image.get("width"), int):
-                picture.size = image["height"], image["width"]
+            told = image.get("height"), image.get("width")
+            told = told if all(isinstance(side, int) for side in told) else None
+            picture = export.add_picture(file, root, told, f"{path.name}: {name}")
+            if picture is not None:
+                pictures[str(image.get("id"))] = picture
+                picture.splits |= splits
         for entry in entries:
             where = f"{path.name}: annotation {entry.get('id')}"
             picture = pictures.get(str(entry.get("image_id")))
@@ -63,6 +65,7 @@ def read_coco(documents: dict[Path, dict], root: Path, images: ImageFinder) -> E
 def _categories(categories: list[dict], entries: list[dict]) -> dict[str, str]:
     """Name by id. What only heads other categories, as Roboflow writes, or is the background of
     label maps, has no objects and is none."""
+    categories = [category for category in categories if isinstance(category, dict)]
     used = {str(entry.get("category_id")) for entry in entries}
     heads = {str(category.get("supercategory")) for category in categories}
     return {

@@ -2,7 +2,9 @@
 
 import math
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
@@ -97,15 +99,16 @@ def _add_image(
     if file is None or (subsets - {subset}) & set(file.relative_to(images.base_of(file)).parts):
         export.drop("images that are not there", where)
         return
-    picture = export.picture(file, root)
-    if picture.size is not None:
+    known = len(export.pictures)
+    picture = export.add_picture(
+        file, root, _told_size(entry.get("height"), entry.get("width")), where
+    )
+    if picture is None:
+        return
+    if len(export.pictures) == known:
         export.drop("further entries of one image file", where)
         return
     picture.splits |= split_of(subset or path.stem)
-    try:
-        picture.size = int(entry.get("height", "")), int(entry.get("width", ""))
-    except ValueError:
-        export.drop("images without width and height", where)
     shapes = sorted(enumerate(entry, 1), key=lambda item: _layer(item[1]))
     for number, shape in shapes:
         _add_shape(export, picture, shape, shape.get("label", ""), f"{where} shape {number}")
@@ -115,20 +118,19 @@ def _add_tracks(
     export: Export, document: Element, path: Path, root: Path, images: ImageFinder
 ) -> None:
     """Puts the shapes of all tracks onto the frames whose images are there."""
-    size = None
-    width, height = (document.findtext(f"meta//original_size/{key}") for key in ("width", "height"))
-    if width and height:
-        size = int(height), int(width)
+    sides = (document.findtext(f"meta//original_size/{key}") for key in ("height", "width"))
+    size = _told_size(*sides)
     frames: dict[int, Picture] = {}
     for file in images:
         number = re.fullmatch(r"frame_(\d+)", file.stem)
         if number:
-            frames[int(number[1])] = export.picture(file, root)
-            frames[int(number[1])].size = size
+            picture = export.add_picture(file, root, size, file.name)
+            if picture is not None:
+                frames[int(number[1])] = picture
     missing = set()
     layers = []
     for track in document.iterfind("track"):
-        for frame, shape in _shown(track):
+        for frame, shape in _shown(track, sorted(frames)):
             layers.append((_layer(shape), frame, shape, track))
     for _, frame, shape, track in sorted(layers, key=lambda item: item[0]):
         where = f"{path.name}: track {track.get('id')} frame {frame}"
@@ -139,17 +141,24 @@ def _add_tracks(
             export.drop("frames whose images (frame_000000.png, ...) are not there", where)
 
 
-def _shown(track: Element) -> Iterator[tuple[int, Element]]:
-    """Frame and shape wherever the object is seen; between key frames it moves evenly."""
-    shapes = sorted((s for s in track if s.get("frame")), key=lambda s: int(s.get("frame")))
-    for shape, following in zip(shapes, [*shapes[1:], None], strict=True):
+def _told_size(height: str | None, width: str | None) -> tuple[int, int] | None:
+    """Height and width; None where they are not told."""
+    return (int(height), int(width)) if f"{height}".isdigit() and f"{width}".isdigit() else None
+
+
+def _shown(track: Element, frames: list[int]) -> Iterator[tuple[int, Element]]:
+    """Frame and shape wherever the object is seen; on the frames between key frames that are there
+    it moves evenly."""
+    numbered = (shape for shape in track if shape.get("frame", "").isdigit())
+    shapes = sorted(numbered, key=lambda shape: int(shape.get("frame")))
+    for shape, following in pairwise([*shapes, None]):
         if shape.get("outside") == "1":
             continue
         first = int(shape.get("frame"))
         yield first, shape
         if following is not None:
             last = int(following.get("frame"))
-            for frame in range(first + 1, last):
+            for frame in frames[bisect_right(frames, first) : bisect_left(frames, last)]:
                 yield frame, _between(shape, following, (frame - first) / (last - first))
 
 
@@ -161,9 +170,8 @@ def _between(first: Element, second: Element, share: float) -> Element:
     for key in (*COORDINATES.get(first.tag, ()), "rotation", "points"):
         begin, end = (re.split(r"[,;]", shape.get(key, "")) for shape in (first, second))
         if begin != [""] and len(begin) == len(end):
-            values = [
-                float(a) + share * (float(b) - float(a)) for a, b in zip(begin, end, strict=True)
-            ]
+            pairs = zip(map(_number, begin), map(_number, end), strict=True)
+            values = [a + share * (b - a) for a, b in pairs]
             marks = re.findall(r"[,;]", first.get(key))
             text = [f"{value}{mark}" for value, mark in zip(values, [*marks, ""], strict=True)]
             moved.set(key, "".join(text))
@@ -187,7 +195,7 @@ def _add_shape(export: Export, picture: Picture, shape: Element, label: str, whe
     picture.shapes.append(Shape(label, segmentation, where, group=None if group == "0" else group))
 
 
-def _segmentation(shape: Element, size: tuple[int, int] | None) -> Segmentation:
+def _segmentation(shape: Element, size: tuple[int, int]) -> Segmentation:
     if shape.tag == "polygon":
         points = [float(v) for v in re.split(r"[,;]", shape.get("points", ""))]
         return [_finite(points)]
@@ -196,13 +204,21 @@ def _segmentation(shape: Element, size: tuple[int, int] | None) -> Segmentation:
     if shape.tag == "mask":
         left, top, width, height = (int(number) for number in numbers)
         runs = [int(run) for run in shape.get("rle", "").split(",")]
-        fits = size is not None and 0 <= width <= size[1] and 0 <= height <= size[0]
+        fits = 0 <= width <= size[1] and 0 <= height <= size[0]
         if not fits or min(runs) < 0 or sum(runs) != width * height:
             raise ValueError("the runs do not fill the box")
         values = np.arange(len(runs)) % 2  # row by row, the first run is outside
         mask = np.repeat(values, runs).reshape(height, width).astype(np.uint8)
         return placed(mask, left, top, size)
     return (rectangle if shape.tag == "box" else ellipse)(*numbers, turn)
+
+
+def _number(text: str) -> float:
+    """NaN, which is refused where shapes are made, of what is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def _finite(numbers: list[float]) -> list[float]:

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from segtrain.dataset.coco_entries import FARTHEST
-from segtrain.dataset.orientation import open_image, upright_size
+from segtrain.dataset.orientation import open_image
 from segtrain.errors import UserError
 from segtrain.prepare.exports.model import (
     Export,
@@ -26,7 +26,6 @@ from segtrain.prepare.exports.model import (
     split_of,
 )
 
-LARGEST_SIDE = 100_000  # pixels
 CLASS_FILES = ("labels.txt", "class_names.txt", "classes.txt")
 
 
@@ -56,16 +55,12 @@ def read_labelme(documents: dict[Path, dict], root: Path, images: ImageFinder) -
     for path, content in documents.items():
         picture = _picture(export, path, content, root, images)
         if picture is None:
-            export.drop("images that are not there", f"{path.name}: {content['imagePath']}")
             continue
         if picture.name in owners:
             raise UserError(f"{path} and {owners[picture.name]} are of one image, {picture.name}; "
                             "convert the folder of one of them")  # fmt: skip
         owners[picture.name] = path
         picture.splits = split_of(*path.relative_to(root).parent.parts)
-        picture.size = _size(content, picture)
-        if picture.size is None:
-            continue  # said where images are written
         for number, shape in enumerate(content["shapes"], 1):
             _add_shape(export, picture, shape, f"{path.name} shape {number}")
     return export
@@ -84,30 +79,22 @@ def _classes(documents: dict[Path, dict], root: Path) -> list[str]:
 def _picture(
     export: Export, path: Path, content: dict, root: Path, images: ImageFinder
 ) -> Picture | None:
-    """The image beside the file, elsewhere, or inside it; None where there is none."""
+    """The image beside the file, elsewhere, or inside it; None, and noted, where there is none."""
+    told = content.get("imageHeight"), content.get("imageWidth")
+    told = told if all(isinstance(side, int) for side in told) else None
     file = images.find(str(content["imagePath"]), path.parent)
     if file is not None:
-        return export.picture(file, root)
+        return export.add_picture(file, root, told, str(path.relative_to(root)))
     try:
         data = base64.b64decode(content.get("imageData") or "", validate=True)
     except (TypeError, binascii.Error):
         data = b""
     if not data:
+        export.drop("images that are not there", f"{path.name}: {content['imagePath']}")
         return None
     ending = Path(str(content["imagePath"])).suffix or ".png"
     name = path.relative_to(root).with_suffix(ending).as_posix()
-    return export.pictures.setdefault(name, Picture(name, data))
-
-
-def _size(content: dict, picture: Picture) -> tuple[int, int] | None:
-    """Height and width as the file says, or else those of the image; None where neither tells."""
-    sides = content.get("imageHeight"), content.get("imageWidth")
-    if all(isinstance(side, int) and 0 < side < LARGEST_SIDE for side in sides):
-        return sides
-    try:
-        return upright_size(picture.file)
-    except UserError:
-        return None
+    return export.add_content(name, data, told, path.name)
 
 
 def _add_shape(export: Export, picture: Picture, shape: dict, where: str) -> None:

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from segtrain.dataset.coco_annotations import LARGEST_IMAGE
+from segtrain.dataset.orientation import upright_size
+from segtrain.errors import UserError
 from segtrain.masks import encode
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -46,13 +49,13 @@ class Picture:
     Args:
         name: path relative to the folder of all images, unique.
         file: the image; or its content where the export holds it.
-        size: height and width as the export says; None where it does not.
+        size: height and width, upright.
         splits: that the export puts it into; none where it has no splits.
     """
 
     name: str
     file: Path | bytes
-    size: tuple[int, int] | None = None
+    size: tuple[int, int]
     splits: set[str] = field(default_factory=set)
     shapes: list[Shape] = field(default_factory=list)
 
@@ -82,22 +85,44 @@ class Export:
         if name not in self.classes:
             self.classes.append(name)
 
-    def picture(self, file: Path, base: Path) -> Picture:
-        """The picture of an image file, which is added where it is new.
+    def add_picture(
+        self, file: Path, base: Path, told: tuple[int, int] | None, where: str
+    ) -> Picture | None:
+        """The picture of an image file, which is added where it is new; None, and noted, where it
+        cannot be read or is not of the size that the export tells.
 
         Args:
             file: the image.
             base: folder that its name is relative to, if it lies there.
+            told: height and width as the export says; None where it does not.
+            where: it stands in the export.
         """
-        file = file.resolve()
-        inside = file.is_relative_to(base.resolve())
-        name = file.relative_to(base.resolve()) if inside else Path(file.parent.name, file.name)
-        text = name.as_posix().removeprefix("images/")
-        number = 1
-        while text in self.pictures and self.pictures[text].file != file:
+        file, base = file.resolve(), base.resolve()
+        inside = file.is_relative_to(base)
+        place = file.relative_to(base) if inside else Path(file.parent.name, file.name)
+        name, number = place.as_posix().removeprefix("images/"), 1
+        while name in self.pictures and self.pictures[name].file != file:
             number += 1
-            text = name.with_name(f"{name.stem}_{number}{name.suffix}").as_posix()
-        return self.pictures.setdefault(text, Picture(text, file))
+            name = place.with_name(f"{place.stem}_{number}{place.suffix}").as_posix()
+        return self.pictures.get(name) or self.add_content(name, file, told, where)
+
+    def add_content(
+        self, name: str, file: Path | bytes, told: tuple[int, int] | None, where: str
+    ) -> Picture | None:
+        """As `add_picture`, of a new picture whose name is known and which may be no file."""
+        try:
+            size = upright_size(file)
+        except UserError:
+            size = (0, 0)
+        if not 0 < size[0] * size[1] <= LARGEST_IMAGE:
+            self.drop("images that cannot be read", where)
+            return None
+        if told is not None and told != size:
+            self.drop("images of another size than the export says",
+                      f"{where} ({size[1]}x{size[0]}, not {told[1]}x{told[0]})")  # fmt: skip
+            return None
+        self.pictures[name] = Picture(name, file, size)
+        return self.pictures[name]
 
 
 class ImageFinder:

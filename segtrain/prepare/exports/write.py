@@ -10,7 +10,6 @@ from pycocotools import mask as rle
 
 from segtrain.dataset.coco_entries import encode_segmentation, read_instance
 from segtrain.dataset.coco_json import share_out
-from segtrain.dataset.orientation import upright_size
 from segtrain.errors import UserError
 from segtrain.prepare.exports.model import Export, Picture, Shape
 
@@ -39,18 +38,15 @@ def write_export(export: Export, target: Path, val_share: float, seed: int) -> N
     shutil.rmtree(partial, ignore_errors=True)
     (partial / "images").mkdir(parents=True)
     try:
-        entries = {name: _image_entry(export, picture, partial / "images" / name)
-                   for name, picture in sorted(export.pictures.items())}  # fmt: skip
-        kept = {name: entry for name, entry in entries.items() if entry is not None}
-        objects = {
-            name: _object_entries(export, export.pictures[name], entry)
-            for name, entry in kept.items()
-        }
+        pictures = dict(sorted(export.pictures.items()))
+        objects = {name: _object_entries(export, picture) for name, picture in pictures.items()}
         if not any(objects.values()):
             raise UserError(f"{export.kind}: no object is left to convert\n{describe(export)}")
+        for name, picture in pictures.items():
+            _place_image(picture, partial / "images" / name)
         counts = []
-        for split, names in _splits(export, list(kept), val_share, seed).items():
-            content = _content(export, names, kept, objects)
+        for split, names in _splits(export, list(pictures), val_share, seed).items():
+            content = _content(export, names, objects)
             (partial / f"{split}.json").write_text(json.dumps(content, ensure_ascii=False))
             counts.append(f"{split}.json {len(names)}")
         if target.exists():
@@ -59,7 +55,7 @@ def write_export(export: Export, target: Path, val_share: float, seed: int) -> N
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     total = sum(len(found) for found in objects.values())
-    logger.info("written     %d images and %d objects of %d classes: %s", len(kept), total,
+    logger.info("written     %d images and %d objects of %d classes: %s", len(pictures), total,
                 len(export.classes), ", ".join(counts))  # fmt: skip
 
 
@@ -72,34 +68,20 @@ def describe(export: Export) -> str:
     return "\n".join(lines) or "dropped     nothing"
 
 
-def _image_entry(export: Export, picture: Picture, place: Path) -> dict | None:
-    """Puts the image into its place; None where it is not what the export says."""
+def _place_image(picture: Picture, place: Path) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(picture.file, bytes):
         place.write_bytes(picture.file)
-    else:
-        try:
-            os.link(picture.file, place)
-        except OSError:  # another disk, or no permission
-            shutil.copyfile(picture.file, place)
+        return
     try:
-        size = upright_size(place)
-    except UserError:
-        export.drop("images that cannot be read", picture.name)
-        place.unlink()
-        return None
-    if picture.size not in (None, size):
-        height, width = picture.size
-        export.drop("images of another size than the export says",
-                    f"{picture.name} ({size[1]}x{size[0]}, not {width}x{height})")  # fmt: skip
-        place.unlink()
-        return None
-    return {"file_name": picture.name, "height": size[0], "width": size[1]}
+        os.link(picture.file, place)
+    except OSError:  # another disk, or no permission
+        shutil.copyfile(picture.file, place)
 
 
-def _object_entries(export: Export, picture: Picture, image: dict) -> list[dict]:
+def _object_entries(export: Export, picture: Picture) -> list[dict]:
     """COCO's entries of the objects, whose shapes are joined by their group."""
-    size = image["height"], image["width"]
+    size = picture.size
     objects: dict[tuple, list[Shape]] = {}
     for number, shape in enumerate(picture.shapes):
         key = (number,) if shape.group is None else (shape.label, str(shape.group))
@@ -159,14 +141,16 @@ def _splits(export: Export, names: list[str], val_share: float, seed: int) -> di
     return found
 
 
-def _content(
-    export: Export, names: list[str], images: dict[str, dict], objects: dict[str, list[dict]]
-) -> dict:
+def _content(export: Export, names: list[str], objects: dict[str, list[dict]]) -> dict:
     """COCO's file of one split; ids count from 1 in the order of the images."""
     numbered = list(enumerate(names, 1))
+    sizes = {name: export.pictures[name].size for name in names}
     entries = [(image, entry) for image, name in numbered for entry in objects[name]]
     return {
-        "images": [{"id": image, **images[name]} for image, name in numbered],
+        "images": [
+            {"id": image, "file_name": name, "height": sizes[name][0], "width": sizes[name][1]}
+            for image, name in numbered
+        ],
         "annotations": [
             {"id": number, "image_id": image, **entry}
             for number, (image, entry) in enumerate(entries, 1)

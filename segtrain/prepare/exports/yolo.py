@@ -5,7 +5,6 @@ from pathlib import Path
 
 import yaml
 
-from segtrain.dataset.orientation import upright_size
 from segtrain.errors import UserError
 from segtrain.prepare.exports.model import IMAGE_ENDINGS, Export, Picture, Shape
 
@@ -38,10 +37,10 @@ def read_yolo(path: Path) -> Export:
     names = [names_by_number[number] for number in numbers]
     export = Export(KIND, list(dict.fromkeys(names)))
     base = path.parent / str(content.get("path") or ".")
-    bases = [base, path.parent] if base.is_dir() else [path.parent]
+    bases = list(dict.fromkeys([base, path.parent] if base.is_dir() else [path.parent]))
     for split in ("train", "val", "test"):
         entries = content.get(split) or []
-        for entry in [entries] if isinstance(entries, str) else entries:
+        for entry in entries if isinstance(entries, list) else [entries]:
             place = _find(str(entry), bases)
             if place is None and split != "test":
                 raise UserError(f"{path}: {split} is {entry}, which is not in "
@@ -73,8 +72,11 @@ def _add_folder(
         files = sorted(p for p in place.rglob("*") if p.suffix.lower() in IMAGE_ENDINGS)
     for file in files:
         if file is not None:
-            picture = export.picture(file, base)
-            if not picture.splits:
+            known = len(export.pictures)
+            picture = export.add_picture(file, base, None, file.name)
+            if picture is None:
+                continue
+            if len(export.pictures) > known:  # else another split has it too
                 _add_shapes(export, picture, file, names)
             picture.splits |= splits
 
@@ -83,10 +85,6 @@ def _add_shapes(export: Export, picture: Picture, file: Path, names: list[str]) 
     labels = _label_file(file)
     if not labels.is_file():
         return  # an image without objects
-    try:
-        picture.size = upright_size(file)
-    except UserError:
-        return  # said where images are written
     for number, line in enumerate(labels.read_text("utf-8-sig").splitlines(), 1):
         where = f"{labels.name} line {number}"
         words = line.split()
@@ -94,8 +92,8 @@ def _add_shapes(export: Export, picture: Picture, file: Path, names: list[str]) 
             continue
         try:
             values = [float(word) for word in words[1:]]
-            label = int(words[0])
-        except ValueError:
+            label = int(float(words[0]))
+        except (ValueError, OverflowError):
             export.drop("lines that are no numbers", where)
             continue
         if not 0 <= label < len(names):
