@@ -165,6 +165,18 @@ def test_equals_the_plain_file(tmp_path, case):
                 assert (found[name][key] == label[key]).all(), key
 
 
+def test_missing_sizes_are_those_of_the_upright_image(tmp_path):
+    data = content()
+    without_sizes(data)
+    root = write(tmp_path / "own", data)
+    turned = Image.new("RGB", (HEIGHT, WIDTH))
+    exif = turned.getexif()
+    exif[0x0112] = 6
+    turned.save(root / "images/1.jpg", exif=exif)
+    for label in everything(root, "coco_json").values():
+        assert label.shape == (HEIGHT, WIDTH)
+
+
 def rle_of(**values):
     return lambda entry: {**as_runs(entry), **values}
 

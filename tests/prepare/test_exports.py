@@ -92,11 +92,13 @@ def test_yolo(tmp_path):
         "train: ../images/train\nval: ../images/val\nnc: 2\nnames: ['bolt', 'nut']\n",
         "path: ../elsewhere\ntrain: [images/train]\nval: images/val\nnames:\n  0: bolt\n  1: nut\n",
         "path: .\ntrain: train.txt\nval: images/val\ntest:\nnames: [bolt, nut]\n",
+        "path: .\ntrain: moved.txt\nval: images/val\nnames: {0: bolt, 1: nut}\n",
     ],
 )
 def test_yolo_in_other_spellings(tmp_path, yaml):
     root = yolo(tmp_path / "in", yaml)
     write(root / "train.txt", "./images/train/a.jpg\n")
+    write(root / "moved.txt", "data/images/train/a.jpg\n")
     done = Converted(root, tmp_path / "out")
     assert done.classes == ("bolt", "nut")
     assert [name for name, _ in done.found("train/a.jpg")] == ["bolt", "nut"]
@@ -344,6 +346,32 @@ def test_coco_of_roboflow(tmp_path):
         "objects of unknown categories": 3,
         "shapes that cannot be read": 3,
     }
+
+
+def test_coco_with_one_file_name_in_several_splits(tmp_path):
+    root = tmp_path / "in"
+    for split in ("train", "val"):
+        coco(root, f"annotations/instances_{split}.json")
+        picture(root / f"images/{split}/a.jpg")
+    coco(root, "annotations/person_keypoints_train.json")
+    (root / "annotations/a.jpg").unlink()
+    done = Converted(root, tmp_path / "out")
+    assert done.splits == {"train": ["train/a.jpg"], "val": ["val/a.jpg"]}
+    assert done.found("val/a.jpg") == [("bolt", 100), ("bolt", 60)]
+    assert done.export.dropped["files beside instances_*.json"] == ["person_keypoints_train.json"]
+    (root / "images/train/a.jpg").unlink()
+    other = Converted(root, tmp_path / "other")
+    assert list(other.masks) == ["val/a.jpg"]
+    assert other.export.dropped["images that are not there"] == ["instances_train.json: a.jpg"]
+
+
+def test_images_that_two_files_annotate_are_taken_once(tmp_path):
+    root = tmp_path / "in"
+    for name in ("first", "second"):
+        coco(root, f"{name}.json")
+    done = Converted(root, tmp_path / "out")
+    assert done.found("a.jpg") == [("bolt", 100), ("bolt", 60)]
+    assert done.export.dropped["images that another file has objects for"] == ["second.json: a.jpg"]
 
 
 def test_coco_with_images_elsewhere(tmp_path):

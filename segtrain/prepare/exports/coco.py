@@ -26,7 +26,11 @@ def read_coco(documents: dict[Path, dict], root: Path, images: ImageFinder) -> E
         images: where images are looked for.
     """
     export = Export(f"COCO JSON{_dialect(documents)} ({len(documents)} files)", [])
+    has_instances = any(path.stem.startswith("instances") for path in documents)
     for path, content in documents.items():
+        if has_instances and not path.stem.startswith("instances"):
+            export.drop("files beside instances_*.json", path.name)
+            continue
         splits = split_of(path.stem, path.parent.name if path.parent != root else "")
         entries = [entry for entry in content["annotations"] if isinstance(entry, dict)]
         names = _categories(content["categories"], entries)
@@ -35,14 +39,19 @@ def read_coco(documents: dict[Path, dict], root: Path, images: ImageFinder) -> E
         pictures = {}
         for image in (entry for entry in content["images"] if isinstance(entry, dict)):
             name = str(image.get("file_name"))
-            file = images.find(name, path.parent, root / "images" / path.stem)
-            if file is None:
+            short = path.stem.removeprefix("instances_")
+            nearest = [folder / short for folder in (root / "images", root) if short]
+            file = images.find(name, *nearest, path.parent)
+            if file is None or _of_another_split(file, splits, images):
                 export.drop("images that are not there", f"{path.name}: {name}")
                 continue
             told = image.get("height"), image.get("width")
             told = told if all(isinstance(side, int) for side in told) else None
+            known = set(export.pictures) - {picture.name for picture in pictures.values()}
             picture = export.add_picture(file, root, told, f"{path.name}: {name}")
-            if picture is not None:
+            if picture is not None and picture.name in known:
+                export.drop("images that another file has objects for", f"{path.name}: {name}")
+            elif picture is not None:
                 pictures[str(image.get("id"))] = picture
                 picture.splits |= splits
         for entry in entries:
@@ -60,6 +69,12 @@ def read_coco(documents: dict[Path, dict], root: Path, images: ImageFinder) -> E
                 crowd = entry.get("iscrowd") in (1, True)
                 picture.shapes.append(Shape(label, segmentation, where, crowd=crowd))
     return export
+
+
+def _of_another_split(file: Path, splits: set[str], images: ImageFinder) -> bool:
+    """Whether the image lies in the folder of a split that is not the annotations'."""
+    found = split_of(*file.relative_to(images.base_of(file)).parent.parts)
+    return bool(splits and found and not splits & found)
 
 
 def _categories(categories: list[dict], entries: list[dict]) -> dict[str, str]:

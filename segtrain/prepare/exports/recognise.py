@@ -43,7 +43,7 @@ def read_export(path: Path, images: Path | None) -> Export:
     yolo = [file for file in files if _is_yolo(file)]
     readers: dict[str, Callable[[], Export]] = {}
     if yolo:
-        readers["YOLO"] = lambda: read_yolo(yolo[0])
+        readers["YOLO"] = lambda: read_yolo(yolo[0], finder)
     if labelme:
         readers["LabelMe"] = lambda: read_labelme(labelme, root, finder)
     if cvat:

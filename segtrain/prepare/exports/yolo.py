@@ -6,15 +6,19 @@ from pathlib import Path
 import yaml
 
 from segtrain.errors import UserError
-from segtrain.prepare.exports.model import IMAGE_ENDINGS, Export, Picture, Shape
+from segtrain.prepare.exports.model import IMAGE_ENDINGS, Export, ImageFinder, Picture, Shape
 
 KIND = "YOLO segmentation"
 OUTSIDE = 0.1  # of the side that an outline may reach beyond the image
 
 
-def read_yolo(path: Path) -> Export:
+def read_yolo(path: Path, images: ImageFinder) -> Export:
     """The images of `train`, `val` and `test` of a `data.yaml`; or, of a `classes.txt`, those of
     `images/` beside it.
+
+    Args:
+        path: the file.
+        images: where images of lists are looked for that are not where their paths say.
 
     Raises:
         UserError: the file is not what it should be, or a folder it names is missing.
@@ -22,7 +26,8 @@ def read_yolo(path: Path) -> Export:
     if path.name == "classes.txt":
         names = [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
         export = Export(KIND, names)
-        _add_folder(export, path.parent / "images", path.parent, set(), names)
+        files = _listed(export, path.parent / "images", path.parent, images)
+        _add_images(export, files, path.parent, set(), names)
         return export
     try:
         content = yaml.safe_load(path.read_bytes())
@@ -46,7 +51,8 @@ def read_yolo(path: Path) -> Export:
                 raise UserError(f"{path}: {split} is {entry}, which is not in "
                                 f"{' or '.join(map(str, bases))}")  # fmt: skip
             if place is not None:
-                _add_folder(export, place, bases[0], {split}, names)
+                files = _listed(export, place, bases[0], images)
+                _add_images(export, files, bases[0], {split}, names)
     return export
 
 
@@ -59,26 +65,32 @@ def _find(entry: str, bases: list[Path]) -> Path | None:
     return next((place for place in places if place.exists()), None)
 
 
-def _add_folder(
-    export: Export, place: Path, base: Path, splits: set[str], names: list[str]
-) -> None:
-    if place.is_file() and place.suffix == ".txt":
-        lines = [line.strip() for line in place.read_text("utf-8-sig").splitlines()]
-        files = [_find(line.removeprefix("./"), [place.parent, base]) for line in lines if line]
-        for line, file in zip(filter(None, lines), files, strict=True):
+def _listed(export: Export, place: Path, base: Path, images: ImageFinder) -> list[Path]:
+    """The images of a folder or of a list."""
+    if place.is_dir():
+        return sorted(p for p in place.rglob("*") if p.suffix.lower() in IMAGE_ENDINGS)
+    found = []
+    for line in place.read_text("utf-8-sig").splitlines():
+        if line.strip():
+            file = _find(line.strip(), [place.parent, base]) or images.find(line.strip(), base)
             if file is None:
-                export.drop("images that are not there", f"{place.name}: {line}")
-    else:
-        files = sorted(p for p in place.rglob("*") if p.suffix.lower() in IMAGE_ENDINGS)
+                export.drop("images that are not there", f"{place.name}: {line.strip()}")
+            else:
+                found.append(file)
+    return found
+
+
+def _add_images(
+    export: Export, files: list[Path], base: Path, splits: set[str], names: list[str]
+) -> None:
     for file in files:
-        if file is not None:
-            known = len(export.pictures)
-            picture = export.add_picture(file, base, None, file.name)
-            if picture is None:
-                continue
-            if len(export.pictures) > known:  # else another split has it too
-                _add_shapes(export, picture, file, names)
-            picture.splits |= splits
+        known = len(export.pictures)
+        picture = export.add_picture(file, base, None, file.name)
+        if picture is None:
+            continue
+        if len(export.pictures) > known:  # else another split has it too
+            _add_shapes(export, picture, file, names)
+        picture.splits |= splits
 
 
 def _add_shapes(export: Export, picture: Picture, file: Path, names: list[str]) -> None:
