@@ -33,8 +33,9 @@ def preset_of(name, folder_set):
 
 
 @pytest.mark.parametrize("name", options("dataset"))
-def test_labels_survive_the_preset_of_every_set(name, folder_set):
+def test_labels_survive_the_preset_of_every_set(name, folder_set, monkeypatch):
     """No value that the labels did not have, nothing but void where there was nothing."""
+    monkeypatch.setenv("SEGTRAIN_CACHE", str(folder_set / "cache"))
     preset, labels = preset_of(name, folder_set)
     rng = np.random.default_rng(0)
     for seed in range(6):
