@@ -156,12 +156,14 @@ class Listing:
         files: every file, as often as it is listed.
         patterns: absolute patterns of files that some split of the set must list.
         faults: what is wrong with the annotations as a whole, such as an id that stands twice.
+        notes: what was left out of them though nothing is wrong, such as an object without a pixel.
     """
 
     key: str
     files: Sequence[str] = ()
     patterns: Sequence[str] = ()
     faults: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
 
 class Source(Protocol):

@@ -24,7 +24,7 @@ COMMANDS = {
     "predict": "label maps, overlays, cut-outs of input=<pictures, video>; run=<run folder>",
     "export": "run=<run folder> format=onnx|torch_export|safetensors; compares the numbers",
     "report": "report.html of run=<run folder> anew: scores, curves, confusion, images",
-    "prepare": "download, convert and verify dataset=<name>; preview=true draws samples",
+    "prepare": "download, verify dataset=<name>; preview=true; from=<tool's export> to=<folder>",
     "table": "results beside the papers', or layout=runs of any; output=table.md|.csv|.html",
     "plan": "what the whole table, or experiments=[...], costs in time, data and disk",
     "reproduce": "runs that plan, one training after the other; resume=<folder> goes on",
@@ -135,10 +135,10 @@ def help_text() -> str:
     lines += [f"  {name:<11} {text}" for name, text in COMMANDS.items()]
     lines += ["", "config groups (group=choice), every key inside is group.key=value:"]
     for group in GROUPS:
-        lines += textwrap.wrap(", ".join(options(group)), 110, initial_indent=f"  {group:<21} ",
+        lines += textwrap.wrap(", ".join(options(group)), 118, initial_indent=f"  {group:<21} ",
                                subsequent_indent=24 * " ")  # fmt: skip
     lines += ["", "experiments (experiment=NAME, {a,b} for one of them):"]
-    lines += textwrap.wrap(" ".join(experiments()), 110, initial_indent="  ",
+    lines += textwrap.wrap(" ".join(experiments()), 118, initial_indent="  ",
                            subsequent_indent="  ")  # fmt: skip
     lines += [
         "",

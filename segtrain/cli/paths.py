@@ -17,6 +17,7 @@ KEYS = (
 )  # fmt: skip
 ONE = r"""\s*(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")\s*"""
 QUOTED = re.compile(f"{ONE}(?:,{ONE})*", re.DOTALL)
+MAPPING = re.compile(r"\{\s*\w+:.*\}", re.DOTALL)
 CHOICES = re.compile(r"(choice|glob|range|sort|shuffle|tag)\(.*\)")  # of a sweep
 
 
@@ -43,7 +44,7 @@ def _literal_path(override: str, is_sweep: bool) -> str:
         return override
     if os.path.lexists(value):
         return f"{key}={literal(_without_interpolation(value))}"
-    if QUOTED.fullmatch(value):
+    if QUOTED.fullmatch(value) or MAPPING.fullmatch(value):
         return override
     if value[0] + value[-1] == "[]":
         return f"{key}=[{','.join(map(_item, _parted(value[1:-1])))}]"

@@ -1,4 +1,5 @@
-"""`prepare`: downloads, converts and verifies a data set, or draws a contact sheet of it."""
+"""`prepare`: downloads, converts and verifies a data set, draws a contact sheet of it, or converts
+what annotation tools export."""
 
 import glob
 import logging
@@ -9,13 +10,16 @@ from pathlib import Path
 
 from segtrain.assembly import build_data
 from segtrain.dataset.cache import cached_folder, fingerprint
+from segtrain.dataset.coco_annotations import CocoAnnotations
 from segtrain.dataset.datamodule import SegmentationData
-from segtrain.dataset.preflight import describe_turned, evenly_spaced
+from segtrain.dataset.preflight import describe_turned, evenly_spaced, report_left_out
 from segtrain.dataset.progress import track
 from segtrain.dataset.shard_index import describe_shards
 from segtrain.dataset.stream import TrainStream
 from segtrain.errors import UserError
 from segtrain.prepare.archives import obtain_all
+from segtrain.prepare.exports.recognise import read_export
+from segtrain.prepare.exports.write import describe, write_export
 from segtrain.prepare.preview import Sample, write_preview
 from segtrain.prepare.shards import check_hashes, write_shards
 from segtrain.prepare.summary import print_summary, write_summary
@@ -32,6 +36,9 @@ def run(config: dict, run_dir: Path) -> None:
     Raises:
         UserError: something has to be fetched by hand, cannot be fetched, or is faulty.
     """
+    if config["from"] is not None or config["to"] is not None:
+        convert_export(config)
+        return
     if config["preview"]:
         preview(build_data(config), config["preview_samples"], run_dir)
         return
@@ -53,6 +60,27 @@ def run(config: dict, run_dir: Path) -> None:
     verify_once(data, expected_counts(data, config["complete"]), config["verify"], run_dir)
     if config["shards"] is not None:
         shard(trained_on)
+
+
+def convert_export(config: dict) -> None:
+    """Writes the export of an annotation tool as a COCO JSON folder, and reads that back.
+
+    Raises:
+        UserError: one of the two folders is not named, or see `read_export` and `write_export`.
+    """
+    if config["from"] is None or config["to"] is None:
+        raise UserError("from=<folder or file of an export> and to=<new folder> belong together")
+    target = Path(str(config["to"]))
+    images = None if config["images"] is None else Path(str(config["images"]))
+    export = read_export(Path(str(config["from"])), images)
+    logger.info("recognised  %s: %d images, classes %s", export.kind, len(export.pictures),
+                ", ".join(export.classes))  # fmt: skip
+    write_export(export, target, config["val_share"], config["seed"])
+    logger.info("%s", describe(export))
+    for file in sorted(target.glob("*.json")):
+        CocoAnnotations(file, target / "images")
+    logger.info("next        segtrain dataset=coco_json dataset.source.root=%s; for detectors "
+                "dataset=coco_json_instances", target)  # fmt: skip
 
 
 def shard(config: dict) -> None:
@@ -117,6 +145,7 @@ def verify_once(
         print_summary(reports, data.labels, data.name)
         write_summary(run_dir / "verify.json", reports, data.labels)
         for report in reports:
+            report_left_out(report.notes, report.split)
             if report.turned:
                 told = describe_turned(report.turned, report.images, report.split)
                 logger.info("orientation %s", told)

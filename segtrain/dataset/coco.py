@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from segtrain.contracts import InstanceTarget, LabelSet, Listing
+from segtrain.contracts import LabelSet, Listing
+from segtrain.dataset.annotated import AnnotatedImages, AnnotatedInstances
 from segtrain.dataset.coco_annotations import CocoAnnotations
 from segtrain.dataset.counts import count_labels
-from segtrain.dataset.files import find_base, read_image
-from segtrain.dataset.orientation import explain_turn
+from segtrain.dataset.files import find_base
+from segtrain.dataset.labels import COCO_CLASSES
 from segtrain.errors import UserError
 
 HINT = "train2017/, val2017/ and annotations/ are expected there; segtrain prepare dataset=coco2017"
@@ -32,7 +33,7 @@ VOC_OF_COCO = {  # category id of COCO -> train id of VOC
 }  # fmt: skip
 
 
-class CocoInstances:
+class CocoInstances(AnnotatedInstances):
     """One split with instance targets; images in the order of their ids.
 
     Args:
@@ -42,77 +43,25 @@ class CocoInstances:
         filter_empty: splits that lose their images without an instance that is no crowd.
 
     Raises:
-        UserError: a folder or file is missing, there is no such split, or no image is left.
+        UserError: a folder or file is missing, its categories are not COCO's, there is no such
+            split, or no image is left.
     """
 
     def __init__(self, root: str, split: str, labels: LabelSet, filter_empty: list[str]) -> None:
-        self.labels = labels
-        self.annotations, self.folder = open_split(root, split)
-        self.labelled = self.annotations.annotated
-        self.chosen = choose_images(self.annotations, split)
-        self.lookup = _category_lookup(labels)
-        if split in filter_empty:
-            self.chosen = np.array([i for i in self.chosen if self._single(i)], np.int64)
-        if not len(self.chosen):
-            raise UserError(f"{self.annotations.path}: split '{split}' has no image")
-
-    def __len__(self) -> int:
-        return len(self.chosen)
-
-    def name(self, index: int) -> str:
-        return f"{self.folder.name}/{self.annotations.file_names[self.chosen[index]]}"
-
-    def read(self, index: int) -> tuple[np.ndarray, InstanceTarget]:
-        """Image (H, W, 3) uint8 RGB and its instances, crowds included.
-
-        Raises:
-            UserError: the file is missing or damaged, its size is not the annotated one, or a
-                category id is not in the label map; names file and value.
-        """
-        number = self.chosen[index]
-        image = _read_annotated(self.folder, self.annotations, number)
-        part = self.annotations.instances(number)
-        return image, {
-            "boxes": np.array(self.annotations.boxes[part]),
-            "labels": self._labels(number),
-            "masks": self.annotations.masks(number),
-            "crowd": np.array(self.annotations.crowds[part]),
-            "area": np.array(self.annotations.areas[part]),
-            "image_id": int(self.annotations.image_ids[number]),
-        }
-
-    def image_file(self, index: int) -> str:
-        return str(self.folder / self.annotations.file_names[self.chosen[index]])
-
-    def class_counts(self, index: int) -> np.ndarray:
-        """(K + 1,) int64 instances per class; crowds last."""
-        number = self.chosen[index]
-        target = {
-            "labels": self._labels(number),
-            "crowd": self.annotations.crowds[self.annotations.instances(number)],
-        }
-        return count_labels(target, self.labels)
+        annotations, folder = open_split(root, split)
+        chosen = choose_images(annotations, split)
+        super().__init__(annotations, folder, chosen, labels, split in filter_empty)
+        if not len(self):
+            raise UserError(f"{annotations.path}: split '{split}' has no image")
 
     def listing(self) -> Listing:
-        listing = self.annotations.listing(self.folder, self.chosen, self.labels)
-        return replace(listing, patterns=[f"{escape(str(self.folder))}/*.jpg"])
-
-    def _single(self, number: int) -> bool:
-        return not self.annotations.crowds[self.annotations.instances(number)].all()
-
-    def _labels(self, number: int) -> np.ndarray:
-        raw = self.annotations.categories[self.annotations.instances(number)]
-        labels = self.lookup[np.minimum(raw, len(self.lookup) - 1)]
-        if (labels < 0).any():
-            raise UserError(
-                f"{self.annotations.path}: category id {raw[labels < 0][0]} of image "
-                f"{self.annotations.file_names[number]} is not in the label map: "
-                f"{self.labels.describe()}"
-            )
-        return labels
+        listing = super().listing()
+        faults = [*listing.faults, *listing.notes]  # the published set shows all it names
+        patterns = [f"{escape(str(self.folder))}/*.jpg"]
+        return replace(listing, patterns=patterns, faults=faults, notes=())
 
 
-class CocoAsVoc:
+class CocoAsVoc(AnnotatedImages):
     """One split as masks of the 21 VOC classes, to pre-train on (DeepLabv3, arXiv 1706.05587, 4.1).
 
     Other classes are background. A pixel that two instances of VOC classes claim is void.
@@ -123,27 +72,19 @@ class CocoAsVoc:
         min_area: images whose VOC classes cover no more pixels than this are left out.
 
     Raises:
-        UserError: a folder or file is missing, there is no such split, or no image is left.
+        UserError: as in `CocoInstances`.
     """
 
     def __init__(self, root: str, split: str, labels: LabelSet, min_area: int) -> None:
-        self.labels = labels
-        self.annotations, self.folder = open_split(root, split)
-        self.labelled = self.annotations.annotated
-        known = np.isin(self.annotations.categories, list(VOC_OF_COCO))
+        annotations, folder = open_split(root, split)
+        known = np.isin(annotations.categories, list(VOC_OF_COCO))
         areas = np.add.reduceat(
-            np.append(np.where(known, self.annotations.areas, 0), 0), self.annotations.first[:-1]
-        ) * (np.diff(self.annotations.first) > 0)  # reduceat gives empty ranges their neighbour
-        chosen = choose_images(self.annotations, split)
-        self.chosen = chosen[areas[chosen] > min_area]
-        if not len(self.chosen):
-            raise UserError(f"{self.annotations.path}: no image has {min_area} pixels of VOC")
-
-    def __len__(self) -> int:
-        return len(self.chosen)
-
-    def name(self, index: int) -> str:
-        return f"{self.folder.name}/{self.annotations.file_names[self.chosen[index]]}"
+            np.append(np.where(known, annotations.areas, 0), 0), annotations.first[:-1]
+        ) * (np.diff(annotations.first) > 0)  # reduceat gives empty ranges their neighbour
+        chosen = choose_images(annotations, split)
+        super().__init__(annotations, folder, chosen[areas[chosen] > min_area], labels)
+        if not len(self):
+            raise UserError(f"{annotations.path}: no image has {min_area} pixels of VOC")
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Image (H, W, 3) uint8 RGB and mask (H, W) uint8 train ids.
@@ -151,18 +92,15 @@ class CocoAsVoc:
         Raises:
             UserError: the file is missing or damaged, or its size is not the annotated one.
         """
-        number = self.chosen[index]
-        return _read_annotated(self.folder, self.annotations, number), self._mask(number)
-
-    def image_file(self, index: int) -> str:
-        return str(self.folder / self.annotations.file_names[self.chosen[index]])
+        return self.read_image(index), self._mask(self.chosen[index])
 
     def class_counts(self, index: int) -> np.ndarray:
         """(K + 1,) int64 pixels per class; void last."""
         return count_labels(self._mask(self.chosen[index]), self.labels)
 
     def listing(self) -> Listing:
-        return self.annotations.listing(self.folder, self.chosen, self.labels)
+        listing = super().listing()
+        return replace(listing, faults=[*listing.faults, *listing.notes], notes=())
 
     def _mask(self, number: int) -> np.ndarray:
         categories = self.annotations.categories[self.annotations.instances(number)]
@@ -178,7 +116,7 @@ def open_split(root: str, split: str) -> tuple[CocoAnnotations, Path]:
     """Annotations and image folder of one split.
 
     Raises:
-        UserError: there is no such split, file or folder.
+        UserError: there is no such split, file or folder, or its categories are not COCO's.
     """
     base = find_base(root, (), HINT)
     if split not in SPLITS:
@@ -187,8 +125,19 @@ def open_split(root: str, split: str) -> tuple[CocoAnnotations, Path]:
     inside = base / "images" / folder
     images = inside if inside.is_dir() else base / folder
     if not images.is_dir():
-        raise UserError(f"{images}: no such folder; the images of COCO's '{folder}' belong there")
-    return CocoAnnotations(base / "annotations" / file), images
+        raise UserError(f"{images}: no such folder; the images of COCO's '{folder}' belong there. "
+                        "A COCO JSON of your own is read by dataset=coco_json_instances, for "
+                        "networks that label pixels by dataset=coco_json")  # fmt: skip
+    annotations = CocoAnnotations(base / "annotations" / file)
+    for number, name in annotations.names.items():
+        if name not in (COCO_CLASSES.get(number), str(number)):  # an id where it has no name
+            raise UserError(
+                f"{annotations.path}: category {number} is '{name}', COCO's is "
+                f"'{COCO_CLASSES.get(number, 'none')}'; annotations of your own are read by "
+                "dataset=coco_json_instances (for networks that label pixels: dataset=coco_json) "
+                f"dataset.source.root={root}"
+            )
+    return annotations, images
 
 
 def choose_images(annotations: CocoAnnotations, split: str) -> np.ndarray:
@@ -209,24 +158,3 @@ def choose_images(annotations: CocoAnnotations, split: str) -> np.ndarray:
                         "the images of minival")  # fmt: skip
     inside = np.isin(annotations.image_ids, CocoAnnotations(found[0]).image_ids)
     return every[inside == (split == "minival2014")]
-
-
-def _read_annotated(folder: Path, annotations: CocoAnnotations, number: int) -> np.ndarray:
-    path = folder / annotations.file_names[number]
-    image = read_image(path)
-    height, width = annotations.sizes[number].tolist()
-    if image.shape[:2] != (height, width):
-        raise UserError(
-            f"{path}: the image is {image.shape[1]}x{image.shape[0]} but {annotations.path} says "
-            f"{width}x{height} (width x height)"
-            + explain_turn(path, image.shape[:2], (height, width))
-        )
-    return image
-
-
-def _category_lookup(labels: LabelSet) -> np.ndarray:
-    """(V,) int64 table from category id to train id; -1 where there is none, as in its last."""
-    table = np.full(max(labels.raw_to_train) + 2, -1, np.int64)
-    for raw, train in labels.raw_to_train.items():
-        table[raw] = train
-    return table

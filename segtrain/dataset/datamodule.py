@@ -13,7 +13,7 @@ from segtrain.contracts import LabelSet, Source
 from segtrain.dataset.colours import recolour
 from segtrain.dataset.joined import Joined
 from segtrain.dataset.pixels import cached_pixels
-from segtrain.dataset.preflight import check_labels, report_turned
+from segtrain.dataset.preflight import check_labels, report_left_out, report_turned
 from segtrain.dataset.preparation import Preparation
 from segtrain.dataset.shard_index import ShardReading, open_shards
 from segtrain.dataset.shards import ShardSource
@@ -141,6 +141,7 @@ class SegmentationData(pl.LightningDataModule):
         """The pre-flight check of the splits that training reads (see `dataset.preflight`)."""
         self.labelled_source(self.splits["test"])  # is there, before hours of training
         for source, split in ((self.train_source, "train"), (self.val_source, "val")):
+            report_left_out(source.listing().notes, self.splits[split])
             if isinstance(source, ShardSource) and source.store.remote:
                 source = source.head()  # not every shard shall be fetched for it
             check_labels(source, self.labels, self.splits[split], self.preflight_masks)

@@ -47,6 +47,7 @@ class Joined:
             files=[file for part in parts for file in part.files],
             patterns=[pattern for part in parts for pattern in part.patterns],
             faults=[fault for part in parts for fault in part.faults],
+            notes=[note for part in parts for note in part.notes],
         )
 
     def _locate(self, index: int) -> tuple[Source, int]:

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from segtrain.errors import UserError
+
 TAG = 0x0112  # of EXIF and of TIFF
 PNG_START = b"\x89PNG\r\n\x1a\n"
 TIFF_STARTS = (b"II*\0", b"MM\0*")
@@ -95,3 +97,22 @@ def _png_has_exif(data: bytes) -> bool:
             return True
         position += 12 + int.from_bytes(data[position : position + 4])
     return False
+
+
+def upright_size(file: str | Path | bytes) -> tuple[int, int]:
+    """Height and width of an image, upright as it is read, without decoding its pixels.
+
+    Args:
+        file: the image, or its content.
+
+    Raises:
+        UserError: the file is missing or no image.
+    """
+    try:
+        data = file if isinstance(file, bytes) else Path(file).read_bytes()
+        with open_image(BytesIO(data)) as image:
+            width, height = image.size
+    except (OSError, SyntaxError) as error:
+        name = "the image" if isinstance(file, bytes) else file
+        raise UserError(f"{name}: its size cannot be read ({error})") from None
+    return (width, height) if read_orientation(data) > 4 else (height, width)

@@ -1,6 +1,7 @@
 """A look at a sample of the images and labels before the first step."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,19 @@ def report_turned(source: Source, split: str, sample_size: int) -> None:
     turned = {name: orientation for name, orientation in found.items() if orientation > 1}
     if turned:
         logger.info("orientation %s", describe_turned(turned, len(indices), split))
+
+
+def report_left_out(notes: Sequence[str], split: str) -> None:
+    """Says how many objects were left out, and names some: nothing is wrong, but fewer are there.
+
+    Args:
+        notes: of the split's listing.
+        split: its name.
+    """
+    if notes:
+        more = f", ... and {len(notes) - 3} more" if notes[3:] else ""
+        logger.info("left out    %d annotations of '%s' show nothing: %s%s", len(notes), split,
+                    ", ".join(notes[:3]), more)  # fmt: skip
 
 
 def image_orientation(source: Source, index: int) -> int:

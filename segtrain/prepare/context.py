@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as rle
 
-from segtrain.dataset.coco_annotations import encode_segmentation
+from segtrain.dataset.coco_entries import encode_segmentation
 from segtrain.dataset.context import HINT, INSIDE, LISTS, MASKS
 from segtrain.dataset.files import find_base, read_list, read_mat
 from segtrain.dataset.labels import CONTEXT_CLASSES

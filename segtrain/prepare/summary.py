@@ -57,6 +57,7 @@ def write_summary(path: Path, reports: list[SplitReport], labels: LabelSet) -> N
             "void_or_crowds": int(report.counts[-1]),
             "images_with": dict(zip(labels.names, report.images_with.tolist(), strict=True)),
             "faults": report.faults,
+            "left_out": report.notes,
         }
         for report in reports
     }

@@ -29,6 +29,7 @@ class SplitReport:
         images_with: (K,) images that show the class.
         turned: EXIF orientations of the images that were turned upright, by name.
         faults: one message each, naming the file.
+        notes: what was left out of the annotations though nothing is wrong.
         absent: why an optional split was passed over.
     """
 
@@ -41,6 +42,7 @@ class SplitReport:
     largest: tuple[int, int] = (0, 0)
     turned: dict[str, int] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     absent: str | None = None
 
 
@@ -114,6 +116,7 @@ def check_listing(report: SplitReport, images: int, listing: Listing) -> None:
     twice = (item for item in Counter(listing.files).items() if item[1] > 1)
     report.faults += [f"{path}: listed {count} times" for path, count in twice]
     report.faults += listing.faults
+    report.notes += listing.notes
 
 
 def check_samples(report: SplitReport, source: Source, labels: LabelSet, num_workers: int) -> None:

@@ -56,6 +56,9 @@ def test_several_paths_and_the_home_folder():
     os.mkdir("a,b")
     (override,) = with_literal_paths(["input=[c, a,b, d,a,b/e]"], False)
     assert value_of(override) == ["c", "a,b", "d", "a,b/e"]
+    assert value_of(with_literal_paths(["annotations={train: a.json, val: b.json}"], False)[0]) == {
+        "train": "a.json", "val": "b.json"
+    }  # fmt: skip
     assert with_literal_paths(["run=null", "optimizer.lr=1", "-m"], False) == [
         "run=null", "optimizer.lr=1", "-m"
     ]  # fmt: skip

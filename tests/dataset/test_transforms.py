@@ -1,3 +1,4 @@
+import json
 import random
 
 import albumentations as A
@@ -19,14 +20,22 @@ from segtrain.dataset.transforms import (
 
 
 def preset_of(name, folder_set):
-    root = [f"dataset.source.root={folder_set}"] if name == "folder" else []
+    """Preset and labels; sets of one's own are given one."""
+    own = name in ("folder", "coco_json", "coco_json_instances")
+    root = [f"dataset.source.root={folder_set}"] if own else []
+    names = [path.name for path in sorted((folder_set / "images").iterdir())]
+    images = [{"id": name, "file_name": name} for name in names]
+    categories = [{"id": number, "name": name} for number, name in enumerate("xyz")]
+    content = {"images": images, "annotations": [], "categories": categories}
+    (folder_set / "instances.json").write_text(json.dumps(content))
     data = build_data(composed(f"dataset={name}", *root))
     return data.transform, data.labels
 
 
 @pytest.mark.parametrize("name", options("dataset"))
-def test_labels_survive_the_preset_of_every_set(name, folder_set):
+def test_labels_survive_the_preset_of_every_set(name, folder_set, monkeypatch):
     """No value that the labels did not have, nothing but void where there was nothing."""
+    monkeypatch.setenv("SEGTRAIN_CACHE", str(folder_set / "cache"))
     preset, labels = preset_of(name, folder_set)
     rng = np.random.default_rng(0)
     for seed in range(6):
