@@ -93,8 +93,9 @@ def _add(file: str, names: Names) -> str:
 
 
 def _walk(top: str, names: Names) -> None:
-    for folder, _, files in os.walk(top):
-        known = [name for name in files if _is_known(name)]
+    for folder, folders, files in os.walk(top):
+        known = [name for name in files + folders if _is_known(name)]
+        folders[:] = [name for name in folders if name not in known]  # refused when it is read
         if known:
             names.setdefault(os.path.normpath(folder), {}).update(dict.fromkeys(known))
 

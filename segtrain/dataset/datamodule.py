@@ -138,13 +138,26 @@ class SegmentationData(pl.LightningDataModule):
         return cached_pixels(source, f"{self.name}-{split}", self.num_workers)
 
     def check(self) -> None:
-        """The pre-flight check of the splits that training reads (see `dataset.preflight`)."""
-        self.labelled_source(self.splits["test"])  # is there, before hours of training
-        for source, split in ((self.train_source, "train"), (self.val_source, "val")):
-            if isinstance(source, ShardSource) and source.store.remote:
-                source = source.head()  # not every shard shall be fetched for it
-            check_labels(source, self.labels, self.splits[split], self.preflight_masks)
-            report_turned(source, self.splits[split], self.preflight_masks)
+        """The pre-flight check of the splits that a training reads (see `dataset.preflight`)."""
+        self._check(self.train_source, "train")
+        self._check(self.val_source, "val")
+        if not self.is_trained_on(self.splits["test"]):
+            self.check_test()  # before hours of training
+
+    def check_test(self) -> None:
+        """The pre-flight check of the split that an evaluation reads."""
+        self._check(self.labelled_source(self.splits["test"]), "test")
+
+    def is_trained_on(self, split: str) -> bool:
+        """Whether a split is to train on, or to choose the checkpoint."""
+        return split in (self.splits["train"], self.splits["val"])
+
+    def _check(self, source: Source, role: str) -> None:
+        if isinstance(source, ShardSource) and source.store.remote:
+            source = source.head()  # not every shard shall be fetched for it
+        split, trained_on = self.splits[role], self.is_trained_on(self.splits[role])
+        check_labels(source, self.labels, split, self.preflight_masks, trained_on)
+        report_turned(source, split, self.preflight_masks)
 
     def train_dataloader(self) -> DataLoader:
         trainer = self.trainer

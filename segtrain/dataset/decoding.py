@@ -89,7 +89,9 @@ def read_header(data: bytes) -> Header | None:
         return Header(*struct.unpack_from(">II", data, 16), orientation, alpha, data[24] > 8)
     try:
         with open_image(BytesIO(data)) as image:
-            return Header(*image.size, _orientation(image), has_alpha(image), is_deep(image))
+            plain = image.format == "JPEG"  # for speed: it has neither
+            alpha, deep = not plain and has_alpha(image), not plain and is_deep(image)
+            return Header(*image.size, _orientation(image), alpha, deep)
     except Exception:  # Pillow raises many kinds for damaged files
         # It does not know floating-point colours; OpenCV does.
         return Header(0, 0, 1, False, True) if data.startswith(TIFF_STARTS) else None

@@ -70,7 +70,9 @@ def folder(
     masks = _by_name(require_folder(base / "masks", LAYOUT), MASK_ENDINGS)
     names = _split_names(base, split, sorted(images))
     if not names:
-        raise UserError(f"{base}: split '{split}' is empty ({len(images)} images in images/)")
+        raise UserError(f"{base}: split '{split}' is empty ({len(images)} images in images/); list "
+                        f"names in train.txt and val.txt, or choose another split with "
+                        f"dataset.splits.{split}=...")  # fmt: skip
     for name in names:
         if name not in images:
             hint = "; lists have names without ending" if name.endswith(IMAGE_ENDINGS) else ""
