@@ -169,7 +169,7 @@ def state_of(
             parts.append(str(error))
             continue
         parts.append(fingerprint(listing))
-        parts += [str(sorted(glob.glob(pattern, recursive=True))) for pattern in listing.patterns]
+        parts += [str(sorted(glob.glob(pattern))) for pattern in listing.patterns]
     return sha256("\n".join(parts).encode()).hexdigest()
 
 

@@ -52,7 +52,8 @@ def folder(
 
     `<root>/<split>.txt` (or `<root>/splits/<split>.txt`) lists names without ending, one a line, as
     `a` or `<sub-folder>/a`. Without any list a fixed fifth of the images is `val` and the rest
-    `train`, chosen by a hash of the name, so that new images never move old ones across.
+    `train`, chosen by a hash of the name, so that new images never move old ones across. Files that
+    no list names are left alone.
 
     Args:
         root: the folder.
@@ -80,10 +81,8 @@ def folder(
         if name not in masks:
             raise UserError(_missing_mask(base / "masks", name, images[name]))
     pairs = [Pair(images[name], masks[name]) for name in names]
-    patterns = (*(f"images/**/*{end}" for end in IMAGE_ENDINGS),
-                *(f"masks/**/*{end}" for end in MASK_ENDINGS))  # fmt: skip
     white = common_white(sorted(images.values())) if white_level == "auto" else white_level
-    return ImageMaskPairs(pairs, labels, base, patterns, white)
+    return ImageMaskPairs(pairs, labels, base, white=white)
 
 
 def folder_white_level(root: str) -> float | None:

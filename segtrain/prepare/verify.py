@@ -102,7 +102,7 @@ def verify(
         check_samples(report, source, data.labels, num_workers)
         labelled[split] = source.labelled
     check_classes(reports, data, labelled)
-    strays = {path for pattern in patterns for path in glob.glob(pattern, recursive=True)} - listed
+    strays = {path for pattern in patterns for path in glob.glob(pattern)} - listed
     reports[-1].faults += [f"{path}: extra file, in no list of the set" for path in sorted(strays)]
     return reports
 
