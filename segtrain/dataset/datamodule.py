@@ -139,23 +139,19 @@ class SegmentationData(pl.LightningDataModule):
 
     def check(self) -> None:
         """The pre-flight check of the splits that a training reads (see `dataset.preflight`)."""
-        self._check(self.train_source, "train")
-        self._check(self.val_source, "val")
-        if not self.is_trained_on(self.splits["test"]):
+        self._check(self.train_source, self.splits["train"])
+        self._check(self.val_source, self.splits["val"])
+        if self.splits["test"] != self.splits["val"]:
             self.check_test()  # before hours of training
 
     def check_test(self) -> None:
         """The pre-flight check of the split that an evaluation reads."""
-        self._check(self.labelled_source(self.splits["test"]), "test")
+        self._check(self.labelled_source(self.splits["test"]), self.splits["test"])
 
-    def is_trained_on(self, split: str) -> bool:
-        """Whether a split is to train on, or to choose the checkpoint."""
-        return split in (self.splits["train"], self.splits["val"])
-
-    def _check(self, source: Source, role: str) -> None:
+    def _check(self, source: Source, split: str) -> None:
         if isinstance(source, ShardSource) and source.store.remote:
             source = source.head()  # not every shard shall be fetched for it
-        split, trained_on = self.splits[role], self.is_trained_on(self.splits[role])
+        trained_on = split == self.splits["train"]
         check_labels(source, self.labels, split, self.preflight_masks, trained_on)
         report_turned(source, split, self.preflight_masks)
 

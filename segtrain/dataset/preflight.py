@@ -52,7 +52,7 @@ def require_classes(
         split: its name.
         labels: the classes.
         semantic: whether labels are masks, not instances.
-        trained_on: whether the split is to train on, or to choose the checkpoint.
+        trained_on: whether the split is to train on.
 
     Raises:
         UserError: there are fewer; says which, and the label map.

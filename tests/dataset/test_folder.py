@@ -13,6 +13,7 @@ from segtrain.assembly import build_data
 from segtrain.cli.prepare import splits_to_verify
 from segtrain.dataset.folder import folder, folder_labels
 from segtrain.errors import UserError
+from segtrain.prepare.shards import write_shards
 from segtrain.prepare.verify import verify
 
 
@@ -227,3 +228,14 @@ def test_whole_and_floating_point_images_do_not_mix(folder_set):
 
 def test_images_of_8_bits_have_no_white_level(folder_set):
     assert data_of(folder_set).source("train").white is None
+
+
+def test_shards_hold_images_by_the_white_level(folder_set):
+    pytest.importorskip("webdataset", reason="pip install segtrain[shards]")
+    deepen(folder_set, dark=("p0",))
+    write_shards(data_of(folder_set), ["train"], 1, 128, folder_set / "shards")
+    shards = data_of(folder_set, f"dataset.shards={folder_set / 'shards'}").source("train")
+    files = {name: number for number, name in enumerate(names_of(folder_set))}
+    for number in range(6):
+        expected = data_of(folder_set).source("train").read(files[shards.name(number)])[0]
+        assert np.array_equal(shards.read(number)[0], expected)
