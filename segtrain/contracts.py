@@ -302,8 +302,10 @@ class LabelSet:
         return " ".join(entry for _, entry in sorted(entries))
 
     def _unknown_message(self, value: int) -> str:
-        found = f"colour {_colour(value)}" if self.colours else f"value {value}"
-        return f"mask {found} is not in the label map; expected one of: {self.describe()}"
+        expected = f"expected one of: {self.describe()}"
+        if self.colours:
+            return f"mask colour {_colour(value)} is not in the label map; {expected}"
+        return f"mask value {value} is not in the label map; {expected}"
 
 
 def _colour(value: int) -> str:
