@@ -23,6 +23,7 @@ from segtrain.cli.main import conf_dir
 from segtrain.contracts import LabelSet
 from segtrain.dataset.counts import class_frequency, median_frequency_weights
 from segtrain.dataset.datamodule import SegmentationData
+from segtrain.dataset.folder import folder_white_level
 from segtrain.dataset.transforms import SemanticPreset
 from segtrain.errors import UserError
 from segtrain.task.instance import InstanceEvaluation
@@ -68,6 +69,17 @@ def where_to_look(message: str) -> str:
 def build_data(config: dict) -> SegmentationData:
     """The data module; reads no image yet."""
     return make(config["dataset"], batch_size=config["batch_size"], seed=config["seed"])
+
+
+def resolve_white_level(config: dict) -> None:
+    """Puts the number for `dataset.source.white_level=auto`, by which the network is used later.
+
+    Raises:
+        UserError: see `segtrain.dataset.folder.folder`.
+    """
+    source = config["dataset"]["source"]
+    if source.get("white_level") == "auto" and config["dataset"].get("shards") is None:
+        source["white_level"] = folder_white_level(source["root"]) or "auto"
 
 
 def require_labels(data: SegmentationData, config: dict) -> None:

@@ -20,6 +20,7 @@ from segtrain.text import visible
 
 VOID = 255  # the train id of pixels that count neither in loss nor in metric
 UNKNOWN = 254  # marks raw values without an entry in a label map; no data set has 255 classes
+TABLE_SIZE = 2**24  # raw values of a label map that are looked up in a table: all 8-bit colours
 
 
 class TrainBatch(TypedDict):
@@ -198,11 +199,13 @@ class LabelSet:
         palette: one RGB colour a train id.
         raw_to_train: every value that may stand in a mask file, or category id of an instance ->
             train id, or None for void.
+        colours: whether masks show classes by colour; raw values are 0xRRGGBB then.
     """
 
     names: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
     raw_to_train: Mapping[int, int | None]
+    colours: bool = False
     ignore_index: ClassVar[int] = VOID
 
     def __post_init__(self) -> None:
@@ -222,27 +225,41 @@ class LabelSet:
     @cached_property
     def lookup(self) -> np.ndarray:
         """(V,) uint8 table indexed by raw value; UNKNOWN where the label map has no entry."""
-        table = np.full(max(256, max(self.raw_to_train) + 1), UNKNOWN, np.uint8)
-        for raw, train in self.raw_to_train.items():
+        inside = {raw: train for raw, train in self.raw_to_train.items() if 0 <= raw < TABLE_SIZE}
+        table = np.full(max(256, max(inside, default=0) + 1), UNKNOWN, np.uint8)
+        for raw, train in inside.items():
             table[raw] = self.ignore_index if train is None else train
         return table
 
     def encode(self, raw: np.ndarray) -> np.ndarray:
-        """Raw mask (H, W) of any unsigned type -> train ids (H, W) uint8.
+        """Raw mask (H, W) of any integer type -> train ids (H, W) uint8.
 
         Raises:
             UserError: a value has no entry in the map; names the value and the allowed ones.
         """
-        if raw.dtype != np.uint8 and raw.size and int(raw.max()) >= len(self.lookup):
-            raise UserError(self._unknown_message(int(raw.max())))
-        train = cv2.LUT(raw, self.lookup[:256]) if raw.dtype == np.uint8 else self.lookup[raw]
+        if raw.dtype == np.uint8:
+            train = cv2.LUT(raw, self.lookup[:256])
+        elif not raw.size or (raw.min() >= 0 and raw.max() < len(self.lookup)):
+            train = self.lookup[raw]
+        else:
+            train = self._encode_outside(raw)
         if (train == UNKNOWN).any():
             raise UserError(self._unknown_message(int(raw[train == UNKNOWN].min())))
         return train
 
+    def _encode_outside(self, raw: np.ndarray) -> np.ndarray:
+        """As `encode`, of values that the table has no place for, such as -9999."""
+        outside = (raw < 0) | (raw >= len(self.lookup))
+        train = self.lookup[np.where(outside, 0, raw)]
+        train[outside] = UNKNOWN
+        for value, train_id in self.raw_to_train.items():
+            if not 0 <= value < len(self.lookup):
+                train[raw == value] = self.ignore_index if train_id is None else train_id
+        return train
+
     def decode(self, train: np.ndarray) -> np.ndarray:
         """Train ids (H, W) -> raw values (H, W), the first raw value of each class."""
-        table = np.zeros(256, np.uint16 if max(self.raw_to_train) > 255 else np.uint8)
+        table = np.zeros(256, np.result_type(*map(np.min_scalar_type, self.raw_to_train)))
         for raw, train_id in sorted(self.raw_to_train.items(), reverse=True):
             table[self.ignore_index if train_id is None else train_id] = raw
         return table[train]
@@ -259,6 +276,7 @@ class LabelSet:
             "names": list(self.names),
             "palette": [list(colour) for colour in self.palette],
             "raw_to_train": {str(raw): train for raw, train in self.raw_to_train.items()},
+            **({"colours": True} if self.colours else {}),
         }
 
     @classmethod
@@ -268,6 +286,7 @@ class LabelSet:
             tuple(plain["names"]),
             tuple(tuple(colour) for colour in plain["palette"]),
             {int(raw): train for raw, train in plain["raw_to_train"].items()},
+            plain.get("colours", False),
         )
 
     def describe(self) -> str:
@@ -281,11 +300,21 @@ class LabelSet:
                 value for value, meaning in sorted(self.raw_to_train.items()) if meaning == train
             ]
             name = "void" if train is None else self.names[train]
-            entries += [(raw[0], f"{_ranges(raw)}->{name}")] if raw else []
+            if raw:
+                shown = " ".join(map(_colour, raw)) if self.colours else _ranges(raw)
+                entries.append((raw[0], f"{shown}->{name}"))
         return " ".join(entry for _, entry in sorted(entries))
 
     def _unknown_message(self, value: int) -> str:
-        return f"mask value {value} is not in the label map; expected one of: {self.describe()}"
+        expected = f"expected one of: {self.describe()}"
+        if self.colours:
+            return f"mask colour {_colour(value)} is not in the label map; {expected}"
+        return f"mask value {value} is not in the label map; {expected}"
+
+
+def _colour(value: int) -> str:
+    """`250,50,83` of 0xFA3253."""
+    return ",".join(map(str, value.to_bytes(3)))
 
 
 def _ranges(values: list[int]) -> str:

@@ -18,6 +18,7 @@ from segtrain.inference.window import SlidingWindow
 from segtrain.masks import paste
 from segtrain.picture import AnyImage, Picture, read_picture
 from segtrain.prediction import InstancePrediction, Prediction, SemanticPrediction
+from segtrain.trained import white_level
 from segtrain.trainer import resolve_precision
 
 logger = logging.getLogger("segtrain")
@@ -61,6 +62,7 @@ class Predictor:
     Attributes:
         device: that the network is on.
         task: semantic, instance or proposal.
+        white: the white level of images of more than 8 bits a channel, see `read_picture`.
 
     Raises:
         UserError: there is no such device or precision.
@@ -81,6 +83,7 @@ class Predictor:
         self.inference = inference
         self.labels = labels
         self.config = config
+        self.white = white_level(config)
         self.task: str = inference.task
         self.settings = settings
         self.window = window
@@ -99,7 +102,7 @@ class Predictor:
         Raises:
             UserError: one cannot be read; nothing is predicted then.
         """
-        pictures = [read_picture(image) for image in images]
+        pictures = [read_picture(image, self.white) for image in images]
         if self.task == "semantic":
             return self._semantic(pictures)
         seen = [fit_pixels(picture.pixels, self.settings.max_pixels) for picture in pictures]
@@ -112,7 +115,7 @@ class Predictor:
         Raises:
             UserError: the network is not semantic, or the picture has more than `max_pixels`.
         """
-        picture = read_picture(image)
+        picture = read_picture(image, self.white)
         seen = self._resized(picture.pixels)
         if self.task != "semantic" or self._is_large(picture.pixels) or self._is_large(seen):
             raise UserError(

@@ -38,6 +38,20 @@ def fingerprint(trained: Trained) -> str:
     return found.hexdigest()
 
 
+def white_level(config: dict) -> float | None:
+    """What was white in the images of more than 8 bits a channel that a network has seen.
+
+    Args:
+        config: of a run or of an exported folder.
+
+    Returns:
+        None where it has seen none, or each was read by its own range.
+    """
+    source = config.get("dataset", {}).get("source", {})
+    found = config.get("white_level", source.get("white_level"))
+    return None if found == "auto" else found
+
+
 def read_trained(source: Path, trust_code: bool = False) -> Trained:
     """What a run folder, a checkpoint, or an exported folder (or its file) holds.
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from segtrain import picture
+from segtrain.dataset import decoding
 from segtrain.errors import UserError
 from segtrain.picture import read_picture
 
@@ -157,6 +157,6 @@ def test_pillows_limit_of_pixels_does_not_stop_large_pictures(tmp_path, monkeypa
         assert read_picture(tmp_path / "a.png").pixels.shape == (30, 40, 3)
     assert Image.MAX_IMAGE_PIXELS == 100
     assert not recwarn.list
-    monkeypatch.setattr(picture, "LARGEST", 1000)
+    monkeypatch.setattr(decoding, "LARGEST", 1000)
     with pytest.raises(UserError, match="40x30 pixels; at most 1000"):
         read_picture(tmp_path / "a.png")

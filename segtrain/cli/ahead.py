@@ -26,24 +26,30 @@ class Seen(NamedTuple):
 
 
 class Decoding(Dataset):
-    """Inputs -> decoded pictures of at most `max_pixels`."""
+    """Inputs -> decoded pictures of at most `max_pixels`; `white` as of `read_picture`."""
 
-    def __init__(self, max_pixels: int) -> None:
+    def __init__(self, max_pixels: int, white: float | None) -> None:
         self.max_pixels = max_pixels
+        self.white = white
 
     def __getitem__(self, one: Input) -> Seen:
         file, picture = stamp(one.path), None
         if not one.is_video:
             try:
                 if picture_pixels(one.path) <= self.max_pixels:
-                    picture = read_picture(one.path)
+                    picture = read_picture(one.path, self.white)
             except UserError as error:
                 return Seen(one, file, None, str(error))
         return Seen(one, file, picture, None)
 
 
 def look_ahead(
-    inputs: Iterable[Input], count: int, batch_size: int, num_workers: int | str, max_pixels: int
+    inputs: Iterable[Input],
+    count: int,
+    batch_size: int,
+    num_workers: int | str,
+    max_pixels: int,
+    white: float | None,
 ) -> Iterator[list[Seen]]:
     """The inputs in their order, in batches, decoded ahead.
 
@@ -53,12 +59,13 @@ def look_ahead(
         batch_size: of a batch.
         num_workers: loader processes; `auto` leaves cores for the network.
         max_pixels: larger pictures are not decoded here.
+        white: the white level of images of more than 8 bits a channel, see `read_picture`.
     """
     workers = default_workers() if num_workers == "auto" else int(num_workers)
     if count < FEW:
         workers = 0
     loader = DataLoader(
-        Decoding(max_pixels),
+        Decoding(max_pixels, white),
         batch_sampler=Batches(inputs, batch_size),
         collate_fn=list,
         num_workers=workers,

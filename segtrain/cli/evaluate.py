@@ -23,7 +23,7 @@ from segtrain.report.results import (
 from segtrain.submit.servers import prepare_submission
 from segtrain.submit.submission import Submission
 from segtrain.task.segmentation import Segmentation
-from segtrain.trained import find_checkpoint, stored_config, without_pretraining
+from segtrain.trained import find_checkpoint, stored_config, white_level, without_pretraining
 from segtrain.trainer import common_trainer_arguments, leave_signals, shows_bar
 
 logger = logging.getLogger("segtrain")
@@ -42,6 +42,8 @@ def run(config: dict, run_dir: Path) -> None:
         files = [checkpoint, *map(member_checkpoint, config["ensemble"])]
         runs = [stored_config(file, config["trust_code"])[0] for file in files]
         prepare_submission(task, data, runs, config["submit_competition"], run_dir)
+    else:
+        data.check_test()
     _, trained = stored_config(checkpoint, config["trust_code"])
     results = evaluate_task(merged, data, task, checkpoint, run_dir) | trained
     if task.global_rank == 0:
@@ -57,10 +59,14 @@ def rebuild_task(config: dict) -> tuple[dict, SegmentationData, Segmentation, Pa
         UserError: as `run`.
     """
     checkpoint = find_checkpoint(config)
-    merged, _ = stored_config(checkpoint, config["trust_code"])
+    stored, _ = stored_config(checkpoint, config["trust_code"])
+    merged = dict(stored)
     for key in ("dataset", "inference"):
         if key in config:  # chosen on the command line
             merged[key] = config[key]
+    source, white = merged["dataset"]["source"], white_level(stored)
+    if source.get("white_level") == "auto" and white is not None:
+        source["white_level"] = white  # as the network has learned to see
     merged["trainer"] |= config["trainer"]
     merged["weights"] = None
     merged["architecture"] = without_pretraining(merged["architecture"])

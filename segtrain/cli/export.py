@@ -40,6 +40,7 @@ from segtrain.trained import (
     find_checkpoint,
     read_checkpoint,
     read_exported,
+    white_level,
     without_pretraining,
 )
 
@@ -68,6 +69,7 @@ def run(config: dict, run_dir: Path) -> None:
         with_sizes(trained.config["inference"], trained.config["dataset"]),
         labels,
         trained.config["experiment"],
+        white_level(trained.config),
     )
     with in_one_step(output) as partial:
         started = time.perf_counter()

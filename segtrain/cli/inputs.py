@@ -71,12 +71,12 @@ def _find(given: str, names: Names) -> set[str]:
         return {str(path)}
     if path.is_file() and path.suffix.lower() == ".txt":
         return _listed(path, names)
-    if path.is_file():
+    if path.exists():  # what is no regular file is refused when it is read
         return {_add(str(path), names)}
     if glob.has_magic(given):
         bases = {str(Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts)))}
         for file in glob.iglob(given, recursive=True):
-            if _is_known(os.path.basename(file)) and os.path.isfile(file):
+            if _is_known(os.path.basename(file)):
                 bases.add(_add(os.path.normpath(file), names))
         return bases
     raise UserError(f"input={given}: no such file or folder")
@@ -93,8 +93,9 @@ def _add(file: str, names: Names) -> str:
 
 
 def _walk(top: str, names: Names) -> None:
-    for folder, _, files in os.walk(top):
-        known = [name for name in files if _is_known(name)]
+    for folder, folders, files in os.walk(top):
+        known = [name for name in files + folders if _is_known(name)]
+        folders[:] = [name for name in folders if name not in known]  # refused when it is read
         if known:
             names.setdefault(os.path.normpath(folder), {}).update(dict.fromkeys(known))
 

@@ -183,8 +183,9 @@ def predict_share(
     share = manifest.share_size()
     classes = [str(name) for name in config["classes"]]
     ahead = look_ahead(
-        manifest.share(), share, config["batch_size"], config["num_workers"], config["max_pixels"]
-    )
+        manifest.share(), share, config["batch_size"], config["num_workers"], config["max_pixels"],
+        predictor.white,
+    )  # fmt: skip
     with manifest.part.open("w") as part:
         for batch in ahead:
             pictures = [seen.picture for seen in batch if seen.picture is not None]

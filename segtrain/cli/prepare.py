@@ -57,7 +57,8 @@ def run(config: dict, run_dir: Path) -> None:
         obtain_all(preparation, config["keep_archives"])
         if preparation.convert is not None and preparation.convert(Path(preparation.root)):
             logger.info("converted   the annotations of %s", data.name)
-    verify_once(data, expected_counts(data, config["complete"]), config["verify"], run_dir)
+    counts, optional = splits_to_verify(data, config["complete"])
+    verify_once(data, counts, optional, config["verify"], run_dir)
     if config["shards"] is not None:
         shard(trained_on)
 
@@ -113,32 +114,43 @@ def verify_shards(config: dict, run_dir: Path) -> None:
     splits = config["shard_splits"] or describe_shards(data.shards)["splits"]
     for split in splits:
         check_hashes(data.source(split))
-    verify_once(data, dict.fromkeys(splits), True, run_dir)
+    verify_once(data, dict.fromkeys(splits), [], True, run_dir)
 
 
-def expected_counts(data: SegmentationData, complete: bool) -> dict[str, int | None]:
-    """The splits to verify, and how many images each should have."""
+def splits_to_verify(
+    data: SegmentationData, complete: bool
+) -> tuple[dict[str, int | None], list[str]]:
+    """The splits to verify, with how many images each should have, and which may be absent.
+
+    Those that training and evaluation use are among them, and may not be absent.
+    """
+    used = [part for split in data.splits.values() for part in split.split("+")]
     if data.preparation is None:
-        return dict.fromkeys(data.splits.values())
-    counts = data.preparation.counts
-    return counts if complete else dict.fromkeys(counts)
+        return dict.fromkeys(used), []
+    counts = dict(data.preparation.counts) if complete else dict.fromkeys(data.preparation.counts)
+    optional = [split for split in data.preparation.optional if split not in used]
+    return dict.fromkeys(used) | counts, optional
 
 
 def verify_once(
-    data: SegmentationData, counts: dict[str, int | None], again: bool | None, run_dir: Path
+    data: SegmentationData,
+    counts: dict[str, int | None],
+    optional: list[str],
+    again: bool | None,
+    run_dir: Path,
 ) -> None:
     """Verifies the data set unless the same files were found right before.
 
     Args:
         data: the data set.
-        counts: see `verify`.
+        counts: see `verify`, as for `optional`.
+        optional: see there.
         again: whether to look at files that were found right before, too.
         run_dir: gets `verify.json`.
 
     Raises:
         UserError: there is a fault.
     """
-    optional = data.preparation.optional if data.preparation else []
 
     def build(folder: Path) -> None:
         reports = verify(data, counts, optional, data.num_workers)
@@ -176,7 +188,7 @@ def state_of(
     data: SegmentationData, counts: dict[str, int | None], optional: list[str]
 ) -> str | None:
     """Changes with every file that verification looks at; None where a needed split is missing."""
-    parts = [str(counts)]
+    parts = [str(counts), str(data.splits)]
     for split in counts:
         try:
             listing = data.source(split).listing()

@@ -8,7 +8,13 @@ from shlex import quote
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from segtrain.assembly import build_data, build_task, require_labels, resolve_class_weights
+from segtrain.assembly import (
+    build_data,
+    build_task,
+    require_labels,
+    resolve_class_weights,
+    resolve_white_level,
+)
 from segtrain.callback.progress import Progress
 from segtrain.cli.evaluate import evaluate_checkpoint
 from segtrain.cli.report import report
@@ -34,6 +40,7 @@ def run(config: dict, run_dir: Path) -> None:
     if resumed is not None:
         read_checkpoint(resumed, "checkpoint to resume from")  # before anything is built
     pl.seed_everything(config["seed"], verbose=False)
+    resolve_white_level(config)
     data = build_data(config)
     require_labels(data, config)
     data.check()

@@ -11,7 +11,7 @@ from segtrain.contracts import Listing
 from segtrain.errors import UserError
 
 KEY_FILE = "key"
-READING = "2"  # how files are decoded; another way makes what was computed from them anew
+READING = "3"  # how files are decoded; another way makes what was computed from them anew
 
 
 def cache_root() -> Path:

@@ -138,14 +138,23 @@ class SegmentationData(pl.LightningDataModule):
         return cached_pixels(source, f"{self.name}-{split}", self.num_workers)
 
     def check(self) -> None:
-        """The pre-flight check of the splits that training reads (see `dataset.preflight`)."""
-        self.labelled_source(self.splits["test"])  # is there, before hours of training
-        for source, split in ((self.train_source, "train"), (self.val_source, "val")):
-            report_left_out(source.listing().notes, self.splits[split])
-            if isinstance(source, ShardSource) and source.store.remote:
-                source = source.head()  # not every shard shall be fetched for it
-            check_labels(source, self.labels, self.splits[split], self.preflight_masks)
-            report_turned(source, self.splits[split], self.preflight_masks)
+        """The pre-flight check of the splits that a training reads (see `dataset.preflight`)."""
+        self._check(self.train_source, self.splits["train"])
+        self._check(self.val_source, self.splits["val"])
+        if self.splits["test"] != self.splits["val"]:
+            self.check_test()  # before hours of training
+
+    def check_test(self) -> None:
+        """The pre-flight check of the split that an evaluation reads."""
+        self._check(self.labelled_source(self.splits["test"]), self.splits["test"])
+
+    def _check(self, source: Source, split: str) -> None:
+        report_left_out(source.listing().notes, split)
+        if isinstance(source, ShardSource) and source.store.remote:
+            source = source.head()  # not every shard shall be fetched for it
+        trained_on = split == self.splits["train"]
+        check_labels(source, self.labels, split, self.preflight_masks, trained_on)
+        report_turned(source, split, self.preflight_masks)
 
     def train_dataloader(self) -> DataLoader:
         trainer = self.trainer

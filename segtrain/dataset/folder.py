@@ -1,93 +1,153 @@
 """A user's own data without code: `images/`, `masks/`, `classes.txt` and optional split lists."""
 
 import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from segtrain.contracts import LabelSet
-from segtrain.dataset.files import read_list, require_folder
-from segtrain.dataset.labels import voc_colour_map
+from segtrain.dataset.classes import read_classes, read_labelmap
+from segtrain.dataset.files import NO_JPEG, read_lines, read_list, require_folder, require_regular
 from segtrain.dataset.pairs import ImageMaskPairs, Pair
 from segtrain.dataset.shard_index import labels_of_shards
+from segtrain.dataset.white import common_white
 from segtrain.errors import UserError
 
 LAYOUT = "expected images/, masks/ and classes.txt in the folder dataset.source.root"
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 MASK_ENDINGS = (".png", ".bmp", ".tif", ".tiff")
+JPEG_ENDINGS = (".jpg", ".jpeg", ".JPG", ".JPEG")
 VAL_SHARE = 0.2  # of the images, when there are no split lists
+# Lists that may not have a name in common: what is trained on, and what it is measured by.
+RIVALS = {"train": ("val", "test"), "val": ("train",), "test": ("train",)}
 
 
 def folder_labels(root: str, shards: str | None = None) -> LabelSet:
-    """Label set of `<root>/classes.txt`, or of the shards that are read instead of the folder.
+    """Label set of a folder, or of the shards that are read instead of it.
 
-    One class a line. Either plain names (mask values 0, 1, 2, ... in that order), or every line
-    `<mask value> <name>`, as for binary masks: `0 background` and `255 object`. A class named
-    `void` is left out of loss and metric; without one, mask value 255 is void.
+    It is in `<root>/classes.txt` (see `read_classes`) or, where there is none, in the
+    `labelmap.txt` of CVAT. A class named `void` is left out of loss and metric; where masks hold
+    values, 255 is void unless it has a class.
 
     Raises:
-        UserError: the file is missing, a class or a value stands twice, or only void is left.
+        UserError: there is neither file, or it cannot be understood.
     """
     if shards is not None:
         return labels_of_shards(shards)
-    path = require_folder(Path(root), LAYOUT) / "classes.txt"
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; one class name a line, or '<mask value> <name>'")
-    lines = read_list(path)
-    numbered = all(line.split()[0].isdigit() and len(line.split()) > 1 for line in lines)
-    entries = [
-        (int(line.split(maxsplit=1)[0]), line.split(maxsplit=1)[1]) if numbered else (index, line)
-        for index, line in enumerate(lines)
-    ]
-    values, classes = [value for value, _ in entries], [name for _, name in entries]
-    for kind, found in (("mask value", values), ("class", classes)):
-        twice = sorted({str(entry) for entry in found if found.count(entry) > 1})
-        if twice:
-            raise UserError(f"{path}: {kind} {', '.join(twice)} stands more than once")
-    names = tuple(name for name in classes if name != "void")
-    if not names or max(values) > 65535:
-        raise UserError(f"{path}: needs at least one class besides void and values up to 65535")
-    raw_to_train: dict[int, int | None] = {
-        value: None if name == "void" else names.index(name) for value, name in entries
-    }
-    raw_to_train.setdefault(255, None)
-    return LabelSet(names, voc_colour_map(len(names)), raw_to_train)
+    base = require_folder(Path(root), LAYOUT)
+    path, labelmap = base / "classes.txt", base / "labelmap.txt"
+    if path.exists():
+        return read_classes(path)
+    if labelmap.exists():
+        return read_labelmap(labelmap)
+    raise UserError(f"{path}: no such file; one class name a line, or '<mask value> <name>', or "
+                    "'<r>,<g>,<b> <name>' for masks that are coloured")  # fmt: skip
 
 
-def folder(root: str, split: str, labels: LabelSet) -> ImageMaskPairs:
-    """Pairs `images/<name>.*` and `masks/<name>.png` of one split.
+def folder(
+    root: str, split: str, labels: LabelSet, white_level: float | str | None = "auto"
+) -> ImageMaskPairs:
+    """Pairs `images/<name>.*` and `masks/<name>.png` of one split, those of sub-folders too.
 
-    `<root>/<split>.txt` (or `<root>/splits/<split>.txt`) lists names without ending, one a line.
-    Without any list a fixed fifth of the images is `val` and the rest `train`, chosen by a hash of
-    the name, so that new images never move old ones across.
+    `<root>/<split>.txt` (or `<root>/splits/<split>.txt`) lists names without ending, one a line, as
+    `a` or `<sub-folder>/a`. Without any list a fixed fifth of the images is `val` and the rest
+    `train`, chosen by a hash of the name, so that new images never move old ones across. Files that
+    no list names are left alone.
+
+    Args:
+        root: the folder.
+        split: train, val, or any that has a list.
+        labels: its classes.
+        white_level: what is white in images of more than 8 bits a channel; auto: by the largest
+            value of all images of the folder, see `common_white`; null: of each file.
 
     Raises:
-        UserError: a folder, list, image or mask is missing, or the split is empty.
+        UserError: a folder, list, image or mask is missing, no regular file or there twice; a name
+            is listed twice, or to train on and to measure by; or the split is empty.
     """
     base = require_folder(Path(root), LAYOUT)
-    images = _by_stem(require_folder(base / "images", LAYOUT), IMAGE_ENDINGS)
-    masks = _by_stem(require_folder(base / "masks", LAYOUT), MASK_ENDINGS)
+    images = _by_name(require_folder(base / "images", LAYOUT), IMAGE_ENDINGS)
+    masks = _by_name(require_folder(base / "masks", LAYOUT), MASK_ENDINGS)
     names = _split_names(base, split, sorted(images))
     if not names:
-        raise UserError(f"{base}: split '{split}' is empty ({len(images)} images in images/)")
+        raise UserError(f"{base}: split '{split}' is empty ({len(images)} images in images/); list "
+                        f"names in train.txt and val.txt, or choose another split with "
+                        f"dataset.splits.{split}=...")  # fmt: skip
     for name in names:
         if name not in images:
-            raise UserError(f"{base / 'images'}: no image named {name} (listed in {split})")
+            hint = "; lists have names without ending" if name.endswith(IMAGE_ENDINGS) else ""
+            raise UserError(f"{base / 'images'}: no image named {name} (listed in {split}){hint}")
         if name not in masks:
-            raise UserError(f"{base / 'masks'}: no mask {name}.png for image {images[name]}")
+            raise UserError(_missing_mask(base / "masks", name, images[name]))
     pairs = [Pair(images[name], masks[name]) for name in names]
-    patterns = tuple(f"images/*{end}" for end in IMAGE_ENDINGS)
-    return ImageMaskPairs(pairs, labels, base, (*patterns, *(f"masks/*{e}" for e in MASK_ENDINGS)))
+    white = common_white(sorted(images.values())) if white_level == "auto" else white_level
+    return ImageMaskPairs(pairs, labels, base, white=white)
 
 
-def _by_stem(directory: Path, endings: tuple[str, ...]) -> dict[str, str]:
-    files = (path for path in directory.iterdir() if path.suffix.lower() in endings)
-    return {path.stem: str(path) for path in files}
+def folder_white_level(root: str) -> float | None:
+    """What `white_level=auto` stands for; UserError as `folder`."""
+    images = _by_name(require_folder(Path(root) / "images", LAYOUT), IMAGE_ENDINGS)
+    return common_white(sorted(images.values()))
+
+
+def _by_name(directory: Path, endings: tuple[str, ...]) -> dict[str, str]:
+    """Name, with the sub-folders and without the ending -> path."""
+    files: dict[str, str] = {}
+    for path, relative in _walk(str(directory), ""):
+        name, ending = os.path.splitext(relative)
+        if ending.lower() not in endings:
+            continue
+        if name in files:
+            raise UserError(f"{files[name]} and {path} have the same name; take one of them away")
+        files[name] = path
+    return files
+
+
+def _walk(directory: str, inside: str) -> Iterator[tuple[str, str]]:
+    """Paths of the files below a folder, and where they lie inside of it; hidden ones are not."""
+    with os.scandir(directory) as entries:
+        found = sorted(entries, key=lambda entry: entry.name)
+    for entry in found:
+        if entry.name.startswith("."):
+            continue
+        is_named_as_image = entry.name.lower().endswith(IMAGE_ENDINGS)
+        if entry.is_dir() and not is_named_as_image:
+            yield from _walk(entry.path, f"{inside}{entry.name}/")
+        elif is_named_as_image:
+            if not entry.is_file():
+                require_regular(entry.path)
+            yield entry.path, inside + entry.name
+
+
+def _missing_mask(directory: Path, name: str, image: str) -> str:
+    for ending in JPEG_ENDINGS:
+        if (directory / f"{name}{ending}").is_file():
+            return f"{directory / name}{ending}: {NO_JPEG}"
+    return f"{directory}: no mask {name}.png for image {image}"
 
 
 def _split_names(base: Path, split: str, names: list[str]) -> list[str]:
     lists = base / "splits" if (base / "splits").is_dir() else base
-    if any((lists / f"{known}.txt").is_file() for known in ("train", "val", "test", split)):
-        return read_list(lists / f"{split}.txt")
+    if any((lists / f"{known}.txt").exists() for known in ("train", "val", "test", split)):
+        return _listed(lists, split)
     if split not in ("train", "val"):
         raise UserError(f"{base}: no list {split}.txt; without lists the splits are train and val")
     share = {name: int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) / 2**32 for name in names}
     return [name for name in names if (share[name] < VAL_SHARE) == (split == "val")]
+
+
+def _listed(lists: Path, split: str) -> list[str]:
+    path = lists / f"{split}.txt"
+    count = Counter(read_list(path))
+    name, times = count.most_common(1)[0]
+    if times > 1:
+        raise UserError(f"{path}: {name} is listed {times} times; list it once")
+    for rival in RIVALS.get(split, ()):
+        other = lists / f"{rival}.txt"
+        both = sorted(count.keys() & read_lines(other)) if other.exists() else []
+        if both:
+            more = f" and {len(both) - 1} more" if both[1:] else ""
+            raise UserError(f"{both[0]}{more} stands in {path} and in {other}: a score on what was "
+                            "trained on says nothing; take it out of one")  # fmt: skip
+    return list(count)

@@ -11,11 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from segtrain.errors import UserError
-
 TAG = 0x0112  # of EXIF and of TIFF
 PNG_START = b"\x89PNG\r\n\x1a\n"
-TIFF_STARTS = (b"II*\0", b"MM\0*")
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # and of BigTIFF
 
 _opening = threading.Lock()
 
@@ -40,7 +38,7 @@ def read_orientation(data: bytes) -> int:
     1: upright, 2: mirrored left to right, 3: turned by 180 degrees, 4: upside down, mirrored,
     5 to 8: the same with height and width exchanged.
     """
-    if data.startswith(PNG_START) and not _png_has_exif(data):
+    if data.startswith(PNG_START) and b"eXIf" not in png_chunks(data):
         return 1  # Pillow would decode all pixels to look for a tag behind them
     try:
         with open_image(BytesIO(data)) as image:
@@ -54,12 +52,11 @@ def valid_orientation(found: object) -> int:
     return found if found in range(1, 9) else 1
 
 
-def turn_upright(pixels: np.ndarray, data: bytes) -> np.ndarray:
-    """The pixels (H, W) or (H, W, C) of a file's content, upright, by its tag.
+def turn_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """The pixels (H, W) or (H, W, C), upright, by the tag of their file.
 
-    TIFF files are left alone: their decoders turn them.
+    Not for TIFF files: their decoders turn them.
     """
-    orientation = 1 if data.startswith(TIFF_STARTS) else read_orientation(data)
     if orientation == 1:
         return pixels
     if orientation > 4:
@@ -89,30 +86,10 @@ def explain_turn(path: str | Path, size: tuple[int, int], expected: tuple[int, i
     )
 
 
-def _png_has_exif(data: bytes) -> bool:
-    """Whether there is an eXIf chunk, before the pixels or behind them."""
-    position = len(PNG_START)
+def png_chunks(data: bytes) -> set[bytes]:
+    """The names of the chunks of a PNG's content, before the pixels and behind them."""
+    names, position = set(), len(PNG_START)
     while position + 8 <= len(data):
-        if data[position + 4 : position + 8] == b"eXIf":
-            return True
+        names.add(data[position + 4 : position + 8])
         position += 12 + int.from_bytes(data[position : position + 4])
-    return False
-
-
-def upright_size(file: str | Path | bytes) -> tuple[int, int]:
-    """Height and width of an image, upright as it is read, without decoding its pixels.
-
-    Args:
-        file: the image, or its content.
-
-    Raises:
-        UserError: the file is missing or no image.
-    """
-    try:
-        data = file if isinstance(file, bytes) else Path(file).read_bytes()
-        with open_image(BytesIO(data)) as image:
-            width, height = image.size
-    except (OSError, SyntaxError) as error:
-        name = "the image" if isinstance(file, bytes) else file
-        raise UserError(f"{name}: its size cannot be read ({error})") from None
-    return (width, height) if read_orientation(data) > 4 else (height, width)
+    return names

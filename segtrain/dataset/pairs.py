@@ -44,6 +44,8 @@ class ImageMaskPairs:
         root: left out of the names that messages show.
         exclusive: patterns relative to the root (`train/*.png`) of files that some split of the set
             must list.
+        white: the white level of images of more than 8 bits a channel, see `decode_image`; None: by
+            each file's own range.
     """
 
     def __init__(
@@ -52,11 +54,13 @@ class ImageMaskPairs:
         labels: LabelSet,
         root: str | Path,
         exclusive: tuple[str, ...] = (),
+        white: float | None = None,
     ) -> None:
         self.pairs = PackedPairs(pairs)
         self.labels = labels
         self.root = Path(root)
         self.exclusive = exclusive
+        self.white = white
         self.labelled = bool(pairs[0].mask)
 
     def __len__(self) -> int:
@@ -73,7 +77,7 @@ class ImageMaskPairs:
                 is not in the label map. The message names the file.
         """
         pair = self.pairs[index]
-        image = read_image(pair.image)
+        image = read_image(pair.image, self.white)
         if not pair.mask:
             return image, np.full(image.shape[:2], self.labels.ignore_index, np.uint8)
         mask = self._read_mask(pair.mask)
@@ -89,14 +93,14 @@ class ImageMaskPairs:
 
     def listing(self) -> Listing:
         return Listing(
-            key=self.labels.describe(),
+            key=self.labels.describe() + (f" white {self.white:g}" if self.white else ""),
             files=[path for pair in self.pairs for path in pair if path],
             patterns=[f"{escape(str(self.root))}/{pattern}" for pattern in self.exclusive],
         )
 
     def _read_mask(self, path: str) -> np.ndarray:
         try:
-            return self.labels.encode(read_mask(path))
+            return self.labels.encode(read_mask(path, self.labels.colours))
         except UserError as error:
             if path in str(error):
                 raise

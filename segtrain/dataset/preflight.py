@@ -2,12 +2,12 @@
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from segtrain.contracts import LabelSet, Source
 from segtrain.dataset.counts import count_labels
+from segtrain.dataset.files import read_bytes
 from segtrain.dataset.orientation import read_orientation
 from segtrain.dataset.shards import ShardSource
 from segtrain.errors import UserError
@@ -15,30 +15,62 @@ from segtrain.errors import UserError
 logger = logging.getLogger("segtrain")
 
 
-def check_labels(source: Source, labels: LabelSet, split: str, sample_size: int) -> np.ndarray:
+def check_labels(
+    source: Source, labels: LabelSet, split: str, sample_size: int, trained_on: bool = True
+) -> np.ndarray:
     """Reads `sample_size` evenly spaced samples; returns their (K,) pixels (instances) per class.
 
+    Where those show too few classes all are read, so that a rare one is no reason to refuse.
+
     Raises:
-        UserError: a file is damaged, a pair's sizes differ, a mask value is not in the label map,
-            or all masks together show fewer than two classes (a wrong map, such as masks of 0 and
-            255 whose foreground is read as void), or instances none.
+        UserError: a file is damaged, a pair's sizes differ, a mask value is not in the label map;
+            or as `require_classes`, where `trained_on` is explained.
     """
-    indices = evenly_spaced(len(source), sample_size)
-    counts = np.zeros(labels.num_classes + 1, np.int64)
-    for index in indices:
+    sample = evenly_spaced(len(source), sample_size)
+    rest = sorted(set(range(len(source))) - set(sample))
+    counts, semantic = np.zeros(labels.num_classes + 1, np.int64), True
+    for looked_at, index in enumerate((*sample, *rest), 1):
         label = source.read(index)[1]
+        semantic = isinstance(label, np.ndarray)
         counts += count_labels(label, labels)
-    expected = min(labels.num_classes, 2 if isinstance(label, np.ndarray) else 1)
-    per_class = counts[:-1]
-    present = [labels.names[train] for train in np.flatnonzero(per_class)]
-    if len(present) < expected:
+        if looked_at >= len(sample) and _shows_enough(counts, semantic, trained_on):
+            break
+    require_classes(counts, looked_at, split, labels, semantic, trained_on)
+    return counts[:-1]
+
+
+def require_classes(
+    counts: np.ndarray, images: int, split: str, labels: LabelSet, semantic: bool, trained_on: bool
+) -> None:
+    """Refuses labels that show too few classes: mostly a wrong map, as of masks of 0 and 255.
+
+    Two have to be there; of instances, or where a split is only evaluated and nothing in it is
+    void, one.
+
+    Args:
+        counts: (K + 1,) pixels (instances) per class; last, void pixels (crowds).
+        images: in which they were counted.
+        split: its name.
+        labels: the classes.
+        semantic: whether labels are masks, not instances.
+        trained_on: whether the split is to train on.
+
+    Raises:
+        UserError: there are fewer; says which, and the label map.
+    """
+    if not _shows_enough(counts, semantic, trained_on):
+        present = [labels.names[train] for train in np.flatnonzero(counts[:-1])]
         raise UserError(
-            f"split '{split}': {len(indices)} masks show only {present or 'void'} of "
+            f"split '{split}': {images} masks show only {present or 'void'} of "
             f"{labels.num_classes} classes, and {counts[-1] / max(1, counts.sum()):.0%} "
             f"void pixels. The label map is: {labels.describe()}. If masks hold 0 and 255, give "
             "both values a class (for a folder: '0 background' and '255 object' in classes.txt)"
         )
-    return per_class
+
+
+def _shows_enough(counts: np.ndarray, semantic: bool, trained_on: bool) -> bool:
+    least = 2 if semantic and (trained_on or counts[-1]) else 1
+    return np.count_nonzero(counts[:-1]) >= least
 
 
 def report_turned(source: Source, split: str, sample_size: int) -> None:
@@ -67,7 +99,7 @@ def image_orientation(source: Source, index: int) -> int:
     """EXIF's orientation, by which an image was turned upright; 1 where it was not."""
     file = source.image_file(index)
     if file is not None:
-        return read_orientation(Path(file).read_bytes())
+        return read_orientation(read_bytes(file))
     return read_orientation(source.content(index)[0]) if isinstance(source, ShardSource) else 1
 
 

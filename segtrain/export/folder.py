@@ -11,7 +11,14 @@ from segtrain.contracts import LabelSet
 from segtrain.report.results import environment
 
 
-def describe(task: str, architecture: dict, inference: dict, labels: LabelSet, name: str) -> dict:
+def describe(
+    task: str,
+    architecture: dict,
+    inference: dict,
+    labels: LabelSet,
+    name: str,
+    white_level: float | None = None,
+) -> dict:
     """What a network is, as plain values: the folder's `config.json`, and metadata of other files.
 
     Args:
@@ -20,6 +27,7 @@ def describe(task: str, architecture: dict, inference: dict, labels: LabelSet, n
         inference: configuration node.
         labels: the classes.
         name: the experiment's.
+        white_level: of images of more than 8 bits a channel; None: of each by its own range.
     """
     return {
         "segtrain": __version__,
@@ -28,6 +36,7 @@ def describe(task: str, architecture: dict, inference: dict, labels: LabelSet, n
         "inference": inference,
         "labels": labels.to_plain(),
         "experiment": name,
+        "white_level": white_level,
         "git_revision": environment()["git_revision"],
     }
 

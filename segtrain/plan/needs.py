@@ -7,7 +7,7 @@ import timm
 import torch
 
 from segtrain.assembly import build_data, compose_choices
-from segtrain.cli.prepare import state_of
+from segtrain.cli.prepare import splits_to_verify, state_of
 from segtrain.dataset.cache import KEY_FILE, cache_root
 from segtrain.dataset.datamodule import SegmentationData
 from segtrain.errors import UserError
@@ -97,10 +97,8 @@ def is_verified(name: str) -> bool:
     file = cache_root() / "verified" / data.name / KEY_FILE
     if not file.is_file():
         return False
-    optional = data.preparation.optional if data.preparation else []
-    counts = data.preparation.counts if data.preparation else dict.fromkeys(data.splits.values())
     # Verified as a whole, or as a part with complete=false.
-    keys = [state_of(data, c, optional) for c in (counts, dict.fromkeys(counts))]
+    keys = [state_of(data, *splits_to_verify(data, complete)) for complete in (True, False)]
     return file.read_text() in keys
 
 

@@ -14,6 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from segtrain.contracts import InstanceTarget, Source
 from segtrain.dataset.datamodule import SegmentationData
+from segtrain.dataset.decoding import read_header
+from segtrain.dataset.files import read_bytes
 from segtrain.dataset.preflight import evenly_spaced
 from segtrain.dataset.progress import track
 from segtrain.dataset.shard_index import DATASET, INDEX, VERSION, ShardReading, join_splits
@@ -164,12 +166,18 @@ def write_tar(source: Source, positions: np.ndarray, path: Path) -> None:
 
 
 def image_bytes(source: Source, position: int, image: np.ndarray) -> tuple[str, bytes]:
-    """Ending and bytes of an image's file, or a PNG of a drawn image."""
+    """Ending and bytes of an image's file, or a PNG of an image that is drawn or of many bits.
+
+    Of more than 8 bits a channel it is as it was read, by the white level of the whole data set.
+    """
     import cv2
 
     file = source.image_file(position)
     if file is not None:
-        return Path(file).suffix.lower().lstrip("."), Path(file).read_bytes()
+        content = read_bytes(file)
+        header = read_header(content)
+        if header is None or not header.deep:
+            return Path(file).suffix.lower().lstrip("."), content
     return "png", cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
 
 

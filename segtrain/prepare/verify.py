@@ -10,9 +10,10 @@ from torch.utils.data import DataLoader, Dataset
 from segtrain.contracts import LabelSet, Listing, Source
 from segtrain.dataset.counts import count_labels
 from segtrain.dataset.datamodule import SegmentationData
-from segtrain.dataset.preflight import image_orientation
+from segtrain.dataset.preflight import image_orientation, require_classes
 from segtrain.dataset.progress import track
 from segtrain.dataset.stream import one_thread
+from segtrain.dataset.transforms import SemanticPreset
 from segtrain.errors import UserError
 
 
@@ -84,7 +85,7 @@ def verify(
     Returns:
         One report a split. Files that no split lists are faults of the last one.
     """
-    reports, listed, patterns = [], set(), set()
+    reports, listed, patterns, labelled = [], set(), set(), {}
     for split, expected in counts.items():
         report = _empty_report(split, expected, data.labels)
         reports.append(report)
@@ -101,6 +102,8 @@ def verify(
         patterns.update(listing.patterns)
         check_listing(report, len(source), listing)
         check_samples(report, source, data.labels, num_workers)
+        labelled[split] = source.labelled
+    check_classes(reports, data, labelled)
     strays = {path for pattern in patterns for path in glob.glob(pattern)} - listed
     reports[-1].faults += [f"{path}: extra file, in no list of the set" for path in sorted(strays)]
     return reports
@@ -117,6 +120,28 @@ def check_listing(report: SplitReport, images: int, listing: Listing) -> None:
     report.faults += [f"{path}: listed {count} times" for path, count in twice]
     report.faults += listing.faults
     report.notes += listing.notes
+
+
+def check_classes(
+    reports: list[SplitReport], data: SegmentationData, labelled: dict[str, bool]
+) -> None:
+    """Adds that a split shows too few classes, where training would refuse it for that."""
+    by_split = {report.split: report for report in reports}
+    semantic = isinstance(data.transform, SemanticPreset)
+    for split in dict.fromkeys(data.splits.values()):
+        parts = split.split("+")
+        if not all(labelled.get(part) for part in parts):
+            continue
+        found = [by_split[part] for part in parts]
+        if not any(report.smallest[0] for report in found):
+            continue  # not one sample could be read
+        counts = sum(report.counts for report in found)
+        images = sum(report.images for report in found)
+        try:
+            trained_on = split == data.splits["train"]
+            require_classes(counts, images, split, data.labels, semantic, trained_on)
+        except UserError as error:
+            found[-1].faults.append(str(error))
 
 
 def check_samples(report: SplitReport, source: Source, labels: LabelSet, num_workers: int) -> None:

@@ -1,6 +1,7 @@
 """`segtrain predict`: what it writes, what it skips, and what it refuses."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from torchvision.models import segmentation
 from torchvision.models._api import WeightsEnum
 
 from segtrain import load, masks
+from segtrain.cli.main import main
 from segtrain.dataset.labels import SHAPES
 from segtrain.report import video
 
@@ -268,3 +270,36 @@ def test_torchvision_without_network(segtrain, monkeypatch):
     assert code == 2
     for part in ("could not be fetched", "https://", "weights_file=<file>"):
         assert part in err
+
+
+@pytest.mark.parametrize("given", ["in", "in/*", "in/pipe.png"])
+def test_what_is_no_regular_file_is_refused_unopened(segtrain, run, given):
+    picture("in/a.png")
+    os.mkfifo("in/pipe.png")
+    Path("in/folder.png").mkdir()
+    picture("in/folder.png/b.png")
+    code, out, err = segtrain("predict", f"run={run}", f"input={given}", "output=out", "device=cpu")
+    assert code == (2 if given == "in/pipe.png" else 1)  # some were read
+    assert "pipe.png: no regular file (a named pipe)" in out + err
+    if given != "in/pipe.png":
+        assert "folder.png: no regular file (Is a directory)" in out + err
+        assert files("out") >= results("a")
+
+
+@pytest.mark.parametrize("way", ["run", "exported", "own range"])
+def test_the_white_level_of_the_training_holds_for_predictions(tmp_path, run, way):
+    """A dark picture of a 12-bit camera is as dark as in the training."""
+    grey = np.tile(np.arange(64, dtype=np.uint16), (48, 1))
+    Image.fromarray(grey * 16).save("dark.png")
+    source = run / "checkpoints/best.ckpt"
+    if way != "own range":
+        content = torch.load(source, weights_only=True)
+        content["segtrain"]["config"]["dataset"]["source"]["white_level"] = 4095
+        source = tmp_path / "white.ckpt"
+        torch.save(content, source)
+    if way == "exported":
+        assert main(["export", f"checkpoint={source}", "format=safetensors", "output=exported",
+                     "compare_on=dark.png"]) == 0  # fmt: skip
+        source = tmp_path / "exported"
+    seen = load(source, device="cpu")("dark.png").image[..., 0]
+    assert np.array_equal(seen, grey if way != "own range" else grey * 4)

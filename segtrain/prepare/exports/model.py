@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from segtrain.dataset.coco_annotations import LARGEST_IMAGE
-from segtrain.dataset.orientation import upright_size
+from segtrain.dataset.files import upright_size
 from segtrain.errors import UserError
 from segtrain.masks import encode
 
