@@ -68,7 +68,8 @@ def load_weights(
             throughout. An auxiliary head that the module lacks is left out. Both are logged.
 
     Raises:
-        UserError: lists missing, unexpected and mismatched keys; the log has all of them.
+        UserError: lists missing, unexpected and mismatched keys (the log has all of them), or those
+            whose values are not all finite.
     """
     own = module.state_dict()
     state = {key: value for key, value in state.items() if key in own or not key.startswith(ignore)}
@@ -95,6 +96,12 @@ def load_weights(
             f"{origin} does not fit this architecture ({type(module).__name__}):"
             + "".join(_listed(title, keys) for title, keys in found.items())
             + "\n  choose the architecture, backbone and class count that the weights were made for"
+        )
+    spoilt = [key for key in sorted(state) if not state[key].isfinite().all()]
+    if spoilt:
+        raise UserError(
+            f"{origin} holds values that are not finite (NaN or infinite), which a training that "
+            f"diverged leaves behind:{_listed('not finite', spoilt)}\n  use an earlier checkpoint"
         )
     module.load_state_dict(own | state)
 
