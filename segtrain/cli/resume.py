@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from segtrain.cli.schema import Recipe, checked
 from segtrain.errors import UserError
 from segtrain.foreign import read_yaml
 from segtrain.sweep.ledger import TRIAL
@@ -19,7 +20,7 @@ def resume(folder: str, overrides: list[str]) -> tuple[dict | None, Path]:
 
     Raises:
         UserError: the folder holds no run, or nothing was saved; or an override does not name a key
-            of it, or one that a run keeps from its start.
+            of it, or one that a run keeps from its start, or gives a value that cannot be.
     """
     from omegaconf import OmegaConf
 
@@ -43,6 +44,9 @@ def resume(folder: str, overrides: list[str]) -> tuple[dict | None, Path]:
     config.merge_with_dotlist([change.lstrip("+") for change in changes])
     config.resume = str(run_dir)
     result = OmegaConf.to_container(config, resolve=True)
+    # What an older version of the program stored beside, and nothing reads, does no harm.
+    read = {key: value for key, value in result.items() if key in Recipe.__annotations__}
+    result |= checked("train", read)
     for key in KEPT:
         if result.get(key) != stored.get(key):
             named = ", ".join(c for c in changes if re.match(rf"\+*{key}[.=]", c))

@@ -12,6 +12,7 @@ from segtrain.dataset.counts import count_labels
 from segtrain.dataset.files import find_base, read_image
 from segtrain.dataset.orientation import explain_turn
 from segtrain.errors import UserError
+from segtrain.values import Natural, Text
 
 HINT = "train2017/, val2017/ and annotations/ are expected there; segtrain prepare dataset=coco2017"
 SPLITS = {  # split -> image folder, annotation file
@@ -45,7 +46,7 @@ class CocoInstances:
         UserError: a folder or file is missing, there is no such split, or no image is left.
     """
 
-    def __init__(self, root: str, split: str, labels: LabelSet, filter_empty: list[str]) -> None:
+    def __init__(self, root: Text, split: str, labels: LabelSet, filter_empty: list[Text]) -> None:
         self.labels = labels
         self.annotations, self.folder = open_split(root, split)
         self.labelled = self.annotations.annotated
@@ -126,7 +127,7 @@ class CocoAsVoc:
         UserError: a folder or file is missing, there is no such split, or no image is left.
     """
 
-    def __init__(self, root: str, split: str, labels: LabelSet, min_area: int) -> None:
+    def __init__(self, root: Text, split: str, labels: LabelSet, min_area: Natural) -> None:
         self.labels = labels
         self.annotations, self.folder = open_split(root, split)
         self.labelled = self.annotations.annotated

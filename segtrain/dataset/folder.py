@@ -9,6 +9,7 @@ from segtrain.dataset.labels import voc_colour_map
 from segtrain.dataset.pairs import ImageMaskPairs, Pair
 from segtrain.dataset.shard_index import labels_of_shards
 from segtrain.errors import UserError
+from segtrain.values import Text
 
 LAYOUT = "expected images/, masks/ and classes.txt in the folder dataset.source.root"
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -16,7 +17,7 @@ MASK_ENDINGS = (".png", ".bmp", ".tif", ".tiff")
 VAL_SHARE = 0.2  # of the images, when there are no split lists
 
 
-def folder_labels(root: str, shards: str | None = None) -> LabelSet:
+def folder_labels(root: Text, shards: Text | None = None) -> LabelSet:
     """Label set of `<root>/classes.txt`, or of the shards that are read instead of the folder.
 
     One class a line. Either plain names (mask values 0, 1, 2, ... in that order), or every line
@@ -52,7 +53,7 @@ def folder_labels(root: str, shards: str | None = None) -> LabelSet:
     return LabelSet(names, voc_colour_map(len(names)), raw_to_train)
 
 
-def folder(root: str, split: str, labels: LabelSet) -> ImageMaskPairs:
+def folder(root: Text, split: str, labels: LabelSet) -> ImageMaskPairs:
     """Pairs `images/<name>.*` and `masks/<name>.png` of one split.
 
     `<root>/<split>.txt` (or `<root>/splits/<split>.txt`) lists names without ending, one a line.
