@@ -17,12 +17,14 @@ from segtrain.values import (
     NonNegative,
     Positive,
     Precision,
+    Rule,
     Size,
     Text,
 )
 
 Devices = Count | Literal["auto"]
 Paths = Text | list[Text]
+SUCH = Rule("such as [1,8,64]", lambda numbers: True)  # an example, no rule
 Dataset = Annotated[Node, Given("batch_size", "seed")]
 
 
@@ -212,7 +214,7 @@ class Plan(TypedDict):
     seeds: list[Natural] | None
     measure_speed: bool | None
     measure_seconds: Positive
-    gpus: Count | list[Count] | None
+    gpus: Count | Annotated[list[Count], SUCH] | None
     tflops: Positive | None
     bandwidth: Positive
     latency: NonNegative
