@@ -154,6 +154,9 @@ def sweep(
         SystemExit: the exit code where it is not 0: of the signal, else the largest of the jobs'.
         UserError: the sweep cannot be run, or another process is running it.
     """
+    is_search = OmegaConf.select(config, "sweep.trials") is not None
+    if is_search:
+        from segtrain.sweep.search import run_search  # which says how to get Optuna
     if "sweep" in config:
         validate(Sweep, OmegaConf.to_container(config.sweep, resolve=True), "sweep")
     parser = OverridesParser.create(config_loader=context.config_loader)
@@ -163,12 +166,10 @@ def sweep(
     with only_one(run.folder):
         run.wait_for_others()
         try:
-            if OmegaConf.select(config, "sweep.trials") is None:
-                run_grid(run, overrides)
-            else:
-                from segtrain.sweep.search import run_search
-
+            if is_search:
                 run_search(run, overrides, OmegaConf.to_container(config.sweep, resolve=True))
+            else:
+                run_grid(run, overrides)
         finally:
             conclude(run)
     states = {number: run.ledger.state(number) for number in run.ledger.jobs}
