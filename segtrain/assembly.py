@@ -20,6 +20,8 @@ from segtrain.architecture.published import fetch_torchvision, from_published, o
 from segtrain.architecture.weights import load_weights, read_state_dict
 from segtrain.cli.explain import explain_config
 from segtrain.cli.main import conf_dir
+from segtrain.cli.schema import checked
+from segtrain.cli.validation import validate
 from segtrain.contracts import LabelSet
 from segtrain.dataset.counts import class_frequency, median_frequency_weights
 from segtrain.dataset.datamodule import SegmentationData
@@ -30,18 +32,15 @@ from segtrain.task.instance import InstanceEvaluation
 from segtrain.task.segmentation import Evaluation, Segmentation
 from segtrain.task.semantic import SemanticEvaluation
 from segtrain.trained import Trained, without_pretraining
+from segtrain.values import Node
 
 
 def make(node: dict, **call_time: Any) -> Any:
     """Builds the object that a configuration node names, with a message that names its key.
 
     Raises:
-        UserError: an argument is unknown or missing, or the object refuses its settings; or
-            nothing is named, as where an experiment sets values of a callback that is not chosen.
+        UserError: an argument is unknown or missing, or the object refuses its settings.
     """
-    if "_target_" not in node:
-        raise UserError(f"the settings {node} are for something that is not chosen; choose it in "
-                        "its group (callback=[images,ema]) or leave them out")  # fmt: skip
     try:
         return instantiate(node, **call_time, _convert_="all")
     except InstantiationException as error:
@@ -143,7 +142,7 @@ def compose_config(overrides: Sequence[str]) -> dict:
     """What `segtrain train` would get from these overrides; works inside other Hydra programs.
 
     Raises:
-        UserError: there is no such choice or key.
+        UserError: there is no such choice or key, or a value cannot be.
     """
     return compose_choices(overrides)[0]
 
@@ -161,7 +160,7 @@ def compose_choices(overrides: Sequence[str]) -> tuple[dict, dict[str, str | Non
             config = compose("train", list(overrides), return_hydra_config=True)
         with open_dict(config):
             choices = dict(config.pop("hydra").runtime.choices)
-        return OmegaConf.to_container(config, resolve=True), choices
+        return checked("train", OmegaConf.to_container(config, resolve=True)), choices
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explain_config(error)) from None
     finally:
@@ -191,11 +190,11 @@ def rebuild(trained: Trained, inference: dict | None) -> tuple[nn.Module, Any, L
         inference: another protocol's node; None for the network's own.
 
     Raises:
-        UserError: the file's weights do not fit its architecture, or the protocol is for another
-            task.
+        UserError: the file's weights do not fit its architecture or are not finite, or the protocol
+            has values that cannot be, or is for another task.
     """
     architecture = without_pretraining(trained.config["architecture"])
-    inference = inference or trained.config["inference"]
+    inference = validate(Node, inference or trained.config["inference"], "inference")
     tasks = [getattr(get_class(node["_target_"]), "task", "semantic")
              for node in (architecture, inference)]  # fmt: skip
     if tasks[0] != tasks[1]:
@@ -263,20 +262,11 @@ def build_evaluation(task: str, labels: LabelSet) -> Evaluation:
 
 
 def resolve_class_weights(config: dict, data: SegmentationData) -> None:
-    """Puts numbers for the name of a rule, by the class frequencies of the training split.
-
-    Raises:
-        UserError: there is no such rule.
-    """
+    """Puts numbers for the name of a rule, by the class frequencies of the training split."""
     rule = config["loss"].get("pixel", {}).get("class_weights")
     if not isinstance(rule, str):
         return
     powers = {"median_frequency": 1.0, "sqrt_median_frequency": 0.5}
-    if rule not in powers:
-        raise UserError(
-            f"loss.pixel.class_weights={rule}: no such rule; expected one number a class, null or "
-            f"one of {', '.join(powers)}"
-        )
     name = f"{data.name}-{data.splits['train']}"
     frequency = class_frequency(data.train_source, name, data.num_workers)
     weights = median_frequency_weights(*frequency) ** powers[rule]

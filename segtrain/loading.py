@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segtrain.assembly import changed, compose_config, make, rebuild
+from segtrain.cli.schema import Use
+from segtrain.cli.validation import validate
 from segtrain.errors import UserError
 from segtrain.predictor import Predictor, Settings
 from segtrain.pretrained import PREFIX, read_torchvision
@@ -41,7 +43,8 @@ def load(
         trust_code: whether the file may name classes that are not part of this package.
 
     Raises:
-        UserError: the source, a name or a key does not exist, or what the file holds does not fit.
+        UserError: the source, a name or a key does not exist, a value cannot be, or what the file
+            holds does not fit.
     """
     trained = find_trained(str(source), weights_file, trust_code)
     node = None
@@ -51,6 +54,7 @@ def load(
         node = changed(trained.config["inference"], overrides, "inference")
     side = trained.short_side if short_side == "auto" else short_side
     settings = Settings(device, precision, min_score, max_pixels, side)
+    validate(Use, settings._asdict())
     return make_predictor(trained, node, settings)
 
 

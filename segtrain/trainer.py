@@ -161,12 +161,8 @@ def training_steps(config: dict, num_images: int, world_size: int) -> int:
             f"give one of trainer.max_steps and trainer.max_epochs and set the other to null; got "
             f"{settings['max_steps']} and {settings['max_epochs']}"
         )
-    for key in ("max_steps", "max_epochs"):
-        value = settings[key]
-        if value is not None and (not isinstance(value, int | float) or value <= 0):
-            raise UserError(f"trainer.{key}={value!r} must be a positive number")
     if settings["max_steps"] is not None:
-        return int(settings["max_steps"])
+        return settings["max_steps"]
     return math.ceil(settings["max_epochs"] * num_images / batch_size)
 
 

@@ -1,5 +1,9 @@
 """One contract for every backbone: uint8 RGB in, four feature maps out."""
 
+import difflib
+import re
+from typing import Annotated
+
 import timm
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -7,8 +11,21 @@ from torch import Tensor, nn
 from segtrain.architecture.blocks import Normalize
 from segtrain.architecture.weights import load_weights, not_fetched, read_state_dict
 from segtrain.errors import UserError
+from segtrain.values import Counts, OutputStride, Rule, Text
 
 CLASSIFIER_KEYS = ("fc.", "head.", "classifier.", "conv_head.", "bn2.", "norm_head.")
+
+
+def nearest_models(name: str) -> str:
+    """That timm has no such model, and which a name may stand for: of its family, or alike."""
+    plain = {re.sub("[^a-z0-9]", "", model): model for model in timm.list_models()}
+    wanted = re.sub("[^a-z0-9]", "", name.lower())
+    near = [model for text, model in plain.items() if wanted and text.startswith(wanted)]
+    near = near or [plain[text] for text in difflib.get_close_matches(wanted, plain, n=6)]
+    return f"timm has no model '{name}'; nearest: {', '.join(near[:6]) or 'none'}"
+
+
+TimmModel = Annotated[str, Rule("that names a model of timm", timm.is_model, nearest_models)]
 
 
 class TimmBackbone(nn.Module):
@@ -39,11 +56,11 @@ class TimmBackbone(nn.Module):
 
     def __init__(
         self,
-        name: str,
-        weights: str,
-        output_stride: int,
+        name: TimmModel,
+        weights: Text,
+        output_stride: OutputStride,
         uniform_dilation: bool,
-        multi_grid: list[int] | None,
+        multi_grid: Counts | None,
         timm_arguments: dict,
     ) -> None:
         super().__init__()
@@ -88,8 +105,7 @@ def create_body(name: str, pretrained: bool, output_stride: int, timm_arguments:
             cannot change its stride, or its weights cannot be fetched.
     """
     if not timm.is_model(name):
-        near = timm.list_models(f"*{name[:6]}*")[:8]
-        raise UserError(f"timm has no model '{name}'; nearest: {', '.join(near) or 'none'}")
+        raise UserError(nearest_models(name))
     settings: dict = {} if output_stride == 32 else {"output_stride": output_stride}
     if timm.get_pretrained_cfg(name).fixed_input_size:  # Swin takes any size if it is told so
         settings["strict_img_size"] = False

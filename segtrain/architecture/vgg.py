@@ -1,5 +1,7 @@
 """Fully convolutional VGG-16 (Simonyan & Zisserman, ICLR 2015) of FCN, DeepLab and ParseNet."""
 
+from typing import Annotated
+
 import timm
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -7,8 +9,10 @@ from torch import Tensor, nn
 from segtrain.architecture.blocks import Normalize
 from segtrain.architecture.weights import load_weights, not_fetched, read_state_dict
 from segtrain.errors import UserError
+from segtrain.values import FILLED, Count, Counts, Natural, Text
 
 CONVOLUTIONS = (2, 2, 3, 3, 3)  # of each stage
+Channels = tuple[Count, Count, Count, Count, Count]
 VGG16_CONVOLUTIONS = [  # in the state dicts of timm and torchvision
     f"features.{number}" for number in (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
 ]
@@ -34,12 +38,12 @@ class VGG16(nn.Module):
 
     def __init__(
         self,
-        weights: str,
-        maps: list[str],
-        padding: int,
-        fc6_padding: int,
-        channels: list[int],
-        fc_channels: int,
+        weights: Text,
+        maps: Annotated[list[Text], FILLED],
+        padding: Natural,
+        fc6_padding: Natural,
+        channels: Channels,
+        fc_channels: Count,
     ) -> None:
         super().__init__()
         self.name = "vgg16"
@@ -86,11 +90,11 @@ class ReducedVGG16(nn.Module):
 
     def __init__(
         self,
-        weights: str,
-        maps: list[str],
-        fc6_rates: list[int],
-        channels: list[int],
-        fc_channels: int,
+        weights: Text,
+        maps: Annotated[list[Text], FILLED],
+        fc6_rates: Counts,
+        channels: Channels,
+        fc_channels: Count,
     ) -> None:
         super().__init__()
         self.name = "vgg16_reduced"

@@ -104,7 +104,7 @@ def load_weights(
 
     Raises:
         UserError: lists missing, unexpected and mismatched keys, of which the log has more, and
-            says what network the file is of where that can be told.
+            says what network the file is of where that can be told; or values are not finite.
     """
     own = module.state_dict()
     state = {key: value for key, value in state.items() if key in own or not key.startswith(ignore)}
@@ -132,6 +132,12 @@ def load_weights(
             + "".join(_listed(title, keys) for title, keys in found.items())
             + _other_network(state, own)
             + "\n  choose the architecture, backbone and class count that the weights were made for"
+        )
+    spoilt = [key for key in sorted(state) if not state[key].isfinite().all()]
+    if spoilt:
+        raise UserError(
+            f"{origin} holds values that are not finite (NaN or infinite), which a training that "
+            f"diverged leaves behind:{_listed('not finite', spoilt)}\n  use an earlier checkpoint"
         )
     module.load_state_dict(own | state)
 

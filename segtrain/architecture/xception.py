@@ -1,12 +1,23 @@
 """Aligned Xception (DeepLabv3+, arXiv 1802.02611, section 3.2), by timm, tapped for the decoder."""
 
+from typing import Annotated
+
 import timm
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segtrain.architecture.blocks import Normalize
 from segtrain.architecture.weights import load_weights, not_fetched, read_state_dict
-from segtrain.errors import UserError
+from segtrain.values import OutputStride, Rule, Text
+
+AlignedXception = Annotated[
+    str,
+    Rule(
+        "that names an aligned Xception: xception41, xception65 or xception71 "
+        "(architecture/backbone=timm takes any other model)",
+        lambda name: name.startswith("xception") and timm.is_model(name),
+    ),
+]
 
 
 class Xception(nn.Module):
@@ -25,13 +36,8 @@ class Xception(nn.Module):
     Attributes: as of TimmBackbone.
     """
 
-    def __init__(self, name: str, weights: str, output_stride: int) -> None:
+    def __init__(self, name: AlignedXception, weights: Text, output_stride: OutputStride) -> None:
         super().__init__()
-        if not name.startswith("xception") or not timm.is_model(name):
-            raise UserError(
-                f"no aligned Xception is called '{name}'; expected xception41, xception65 or "
-                "xception71 (architecture/backbone=timm takes any other model)"
-            )
         self.name = name
         try:
             self.body = timm.create_model(

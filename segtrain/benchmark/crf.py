@@ -18,6 +18,7 @@ from segtrain.dataset.files import read_image, read_mask
 from segtrain.dataset.textures import texture
 from segtrain.errors import UserError
 from segtrain.inference.crf import LEAST, DenseCRF
+from segtrain.values import Count, Size, Text
 
 BLUR = 8  # pixels, standard deviation of what the probabilities show of the mask
 NOISE = 0.75  # standard deviation of the noise on their logs
@@ -27,12 +28,12 @@ logger = logging.getLogger("segtrain")
 def crf_speed(
     config: dict,
     crf: DenseCRF,
-    size: list[int],
-    classes: int,
-    rounds: int,
-    threads: int | None,
-    image: str | None,
-    mask: str | None,
+    size: Size,
+    classes: Count,
+    rounds: Count,
+    threads: Count | None,
+    image: Text | None,
+    mask: Text | None,
 ) -> list[dict]:
     """One row: milliseconds an image of both, ratio, equal labels, and accuracy before and after.
 

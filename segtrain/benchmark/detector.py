@@ -22,13 +22,14 @@ from segtrain.dataset.instances import target_from_masks, training_objects
 from segtrain.errors import UserError
 from segtrain.masks import paste
 from segtrain.trainer import resolve_precision
+from segtrain.values import Count, Size
 
 SURENESS = 4.0  # factor of untrained class scores, at which some classes are probable enough
 MASK_THRESHOLD = 0.5
 STILL = 1e-9  # learning rate: an untrained network that diverges takes another time
 
 
-def detector_speed(config: dict, size: list[int], objects: int, rounds: int) -> list[dict]:
+def detector_speed(config: dict, size: Size, objects: Count, rounds: Count) -> list[dict]:
     """Four rows: a training step and a test, here and in torchvision.
 
     A step is forward, losses, backward and optimiser; a test goes from one image to thresholded

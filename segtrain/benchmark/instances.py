@@ -23,6 +23,7 @@ from segtrain.contracts import Detections, TrueInstances
 from segtrain.errors import UserError
 from segtrain.masks import decode, encode, paste
 from segtrain.metric.coco import ApAr, CocoEvaluation
+from segtrain.values import Count, Size
 
 CLASSES = 80
 OBJECTS = 7  # of an image on average; COCO's val2017 has 7.3
@@ -128,7 +129,7 @@ class Stage:
 
 
 def instance_metric(
-    config: dict, images: int, detections: int, size: list[int], rounds: int
+    config: dict, images: Count, detections: Count, size: Size, rounds: Count
 ) -> list[dict]:
     """One row a stage: seconds and growth of memory of both sides, and their largest difference.
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Annotated, Literal, TypedDict
 
 import cv2
 import numpy as np
@@ -27,18 +28,27 @@ from segtrain.dataset.shards import ShardSource
 from segtrain.dataset.stream import TrainStream, one_thread
 from segtrain.dataset.transforms import SemanticPreset
 from segtrain.prepare.shards import write_split
+from segtrain.values import FILLED, Count, Natural, Size, Text
 
 SHARDS = 4  # files into which the source is written
 
 
+class Generated(TypedDict):
+    """Images that stand in for a data set without files."""
+
+    count: Count
+    size: Size
+    format: Literal["jpg", "png"]
+
+
 def loader_speed(
     config: dict,
-    samples: int,
-    rounds: int,
-    num_workers: list[int],
-    batch_size: int,
-    generated: dict,
-    ways: list[str] | None,
+    samples: Count,
+    rounds: Count,
+    num_workers: Annotated[list[Natural], FILLED],
+    batch_size: Count,
+    generated: Generated,
+    ways: list[Text] | None,
 ) -> list[dict]:
     """One row per worker count (0: one thread of this process) and way of reading.
 

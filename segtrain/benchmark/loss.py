@@ -13,17 +13,18 @@ from segtrain.assembly import make
 from segtrain.benchmark.step import ask
 from segtrain.benchmark.timing import alternate, median_ratio, peak_memory, synchronise
 from segtrain.trainer import uses_gpu
+from segtrain.values import Count, Size
 
 PLAIN = "plain"
 
 
 def loss_speed(
     config: dict,
-    classes: int,
-    size: list[int],
-    stride: int,
-    rounds: int,
-    threads: int | None,
+    classes: Count,
+    size: Size,
+    stride: Count,
+    rounds: Count,
+    threads: Count | None,
 ) -> list[dict]:
     """Two rows: loss and gradient of random scores, here and plainly; time and peak memory.
 

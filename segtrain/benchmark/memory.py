@@ -11,10 +11,16 @@ from segtrain.contracts import Source
 from segtrain.dataset.pairs import ImageMaskPairs, Pair
 from segtrain.dataset.stream import TrainStream, one_thread
 from segtrain.errors import UserError
+from segtrain.values import Count, Natural
 
 
 def loader_memory(
-    config: dict, epochs: int, num_workers: int, batch_size: int, listed: int, samples: int
+    config: dict,
+    epochs: Count,
+    num_workers: Natural,
+    batch_size: Count,
+    listed: Count,
+    samples: Count,
 ) -> list[dict]:
     """One row an epoch: proportional memory of this process and its workers, and its growth.
 

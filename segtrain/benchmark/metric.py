@@ -9,10 +9,15 @@ from torchmetrics.classification import MulticlassJaccardIndex
 
 from segtrain.benchmark.timing import alternate, median_ratio
 from segtrain.metric.confusion import ConfusionMatrix, confusion_matrix, scores
+from segtrain.values import Count, Counts
 
 
 def metric_speed(
-    config: dict, num_classes: list[int], shape: list[int], rounds: int, threads: int | None
+    config: dict,
+    num_classes: Counts,
+    shape: tuple[Count, Count, Count],
+    rounds: Count,
+    threads: Count | None,
 ) -> list[dict]:
     """One row per class count: milliseconds per update of both, ratio, largest IoU difference.
 

@@ -12,9 +12,10 @@ from segtrain.benchmark.timing import alternate, peak_memory
 from segtrain.contracts import LabelSet
 from segtrain.errors import UserError
 from segtrain.trainer import resolve_precision, uses_gpu
+from segtrain.values import Count, Size
 
 
-def model_speed(config: dict, size: list[int] | None, rounds: int) -> list[dict]:
+def model_speed(config: dict, size: Size | None, rounds: Count) -> list[dict]:
     """One row for `config["architecture"]` at batch size 1 (inference) and `batch_size` (training).
 
     Args:

@@ -13,15 +13,16 @@ from segtrain.benchmark.step import autocast
 from segtrain.benchmark.timing import alternate, median_ratio
 from segtrain.inference.window import SlidingWindow, window_starts
 from segtrain.trainer import resolve_precision, uses_gpu
+from segtrain.values import Count, Counts, Size
 
 
 def sliding_speed(
     config: dict,
-    size: list[int],
-    crop_size: list[int],
-    stride: list[int],
-    crops_at_once: list[int],
-    rounds: int,
+    size: Size,
+    crop_size: Size,
+    stride: Size,
+    crops_at_once: Counts,
+    rounds: Count,
 ) -> list[dict]:
     """A row for the plain way and for each number of crops at once: time, and the difference.
 

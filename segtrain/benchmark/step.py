@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from multiprocessing.connection import Connection
 from statistics import median
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from segtrain.benchmark.peers import PEERS
 from segtrain.benchmark.timing import alternate, median_ratio, peak_memory, synchronise
 from segtrain.errors import UserError
 from segtrain.trainer import resolve_precision, uses_gpu
+from segtrain.values import Count, Size
 
 PRECISIONS = {
     "32-true": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16,
@@ -23,7 +25,10 @@ PRECISIONS = {
 
 
 def training_step(
-    config: dict, size: list[int] | None, rounds: int, peer_precision: str | None
+    config: dict,
+    size: Size | None,
+    rounds: Count,
+    peer_precision: Literal["32-true", "bf16-mixed", "16-mixed"] | None,
 ) -> list[dict]:
     """Two rows: forward, loss at full resolution, backward and optimiser, here and in the peer.
 
@@ -49,10 +54,6 @@ def training_step(
     library = PEERS[name].library
     precisions = {"segtrain": resolve_precision(config["trainer"])}
     precisions[library] = peer_precision or precisions["segtrain"]
-    if precisions[library] not in PRECISIONS:
-        raise UserError(
-            f"measure.peer_precision={peer_precision}: expected {', '.join(PRECISIONS)}"
-        )
     context = multiprocessing.get_context("spawn")
     pipes: dict[str, Connection] = {}
     for side, worker in (("segtrain", our_side), (library, peer_side)):

@@ -28,6 +28,7 @@ from segtrain.plan.speed import (
 from segtrain.task.segmentation import Segmentation
 from segtrain.trained import without_pretraining
 from segtrain.trainer import common_trainer_arguments, leave_signals, uses_gpu
+from segtrain.values import Count, Natural
 
 logger = logging.getLogger("segtrain")
 
@@ -36,7 +37,7 @@ COUNTED = 2  # images whose operations are counted
 WHOLE = "whole step"
 
 
-def training_speed(config: dict, steps: int, warm_up: int, random_data: bool) -> list[dict]:
+def training_speed(config: dict, steps: Count, warm_up: Natural, random_data: bool) -> list[dict]:
     """One row: images/s of the run that `config` describes, and where the time of a step goes.
 
     The run is Lightning's loop with the data set's loader, the network untrained, without

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from segtrain.architecture.blocks import batch_norms
 from segtrain.dataset.stream import StepSampler, TrainStream, one_thread
 from segtrain.errors import UserError
+from segtrain.values import Count
 
 
 class BatchNormStatistics(Callback):
@@ -25,7 +26,7 @@ class BatchNormStatistics(Callback):
         num_images: training crops over which they are taken, by all processes together.
     """
 
-    def __init__(self, num_images: int) -> None:
+    def __init__(self, num_images: Count) -> None:
         self.num_images = num_images
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

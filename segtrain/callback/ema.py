@@ -5,6 +5,8 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
+from segtrain.values import Fraction
+
 RAW = "current_model_state"  # of a checkpoint, whose `state_dict` holds the averages
 
 
@@ -22,7 +24,7 @@ class EMA(Callback):
         decay: share of the old average that stays at each optimiser step, in the long run.
     """
 
-    def __init__(self, decay: float) -> None:
+    def __init__(self, decay: Fraction) -> None:
         self.decay = decay
         self.updates = 0
         self.averages: dict[str, Tensor] | None = None  # by the names of the network's state

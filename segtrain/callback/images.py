@@ -12,6 +12,7 @@ from segtrain.metric.image_scores import SURE_SCORE
 from segtrain.report.drawing import fit
 from segtrain.report.panels import SHOWN_PROPOSALS, draw_found, draw_truth
 from segtrain.text import markdown
+from segtrain.values import Count, Natural
 
 OVERLAY_STRENGTH = 0.6
 
@@ -24,7 +25,7 @@ class ValidationImages(Callback):
         max_side: longer side of a picture, in pixels.
     """
 
-    def __init__(self, num_images: int, max_side: int) -> None:
+    def __init__(self, num_images: Natural, max_side: Count) -> None:
         self.num_images = num_images
         self.max_side = max_side
 

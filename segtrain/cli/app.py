@@ -1,6 +1,7 @@
 """Every command as a Hydra application over conf/."""
 
 import atexit
+import contextlib
 import gc
 import importlib
 import logging
@@ -16,10 +17,11 @@ from types import ModuleType
 import yaml
 
 from segtrain.cli import collect, launch
-from segtrain.cli.main import conf_dir
+from segtrain.cli.main import conf_dir, options
 from segtrain.cli.own_experiment import with_own_experiments
 from segtrain.cli.paths import with_literal_paths
 from segtrain.cli.resume import LAST, resume, trusted
+from segtrain.cli.schema import checked
 from segtrain.errors import PRUNED, UserError
 from segtrain.text import visible
 
@@ -90,16 +92,17 @@ def compose_and_run(command: str, overrides: list[str]) -> int:
                 raise SystemExit(code)
             return
         try:
-            codes.append(start(command, resolved(cfg), run_dir, is_named))
+            codes.append(start(command, checked(command, resolved(cfg)), run_dir, is_named))
         except BaseException as error:
             failures.append(error)
+            leave_no_empty_folder(run_dir)
 
     def resolved(cfg: DictConfig) -> dict:
         config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
         config.pop("sweep", None)  # where and how jobs are run is no part of what they are
         if command == "train":
             choices = HydraConfig.get().runtime.choices
-            unnamed = f"{choices['architecture']}_{choices['dataset']}"
+            unnamed = f"{choices.get('architecture')}_{choices.get('dataset')}"
             config["experiment"] = choices.get("experiment") or unnamed
         return config
 
@@ -110,6 +113,7 @@ def compose_and_run(command: str, overrides: list[str]) -> int:
         overrides = ["-m", *(o for o in overrides if o not in MULTIRUN)]
     if command in collect.COMMANDS:
         overrides = collect.collected(command, overrides)
+    overrides = [without_null(override) for override in overrides]
     is_named = any(o.startswith("hydra.run.dir=") for o in overrides) or launch.is_worker()
     if command == "train":
         # What is composed is the user's own, whatever code it names.
@@ -120,6 +124,21 @@ def compose_and_run(command: str, overrides: list[str]) -> int:
     if failures and not codes:
         raise failures[0]
     return max(codes, default=0)
+
+
+def without_null(override: str) -> str:
+    """`group=null` as Hydra has it: the empty list of choices."""
+    group, _, value = override.partition("=")
+    return f"{group}=[]" if value == "null" and options(group) else override
+
+
+def leave_no_empty_folder(run_dir: Path) -> None:
+    """Removes what Hydra made for a run that was refused: the run folder, and those around it."""
+    with contextlib.suppress(OSError):  # not empty, or not there
+        for folder in (run_dir, *run_dir.parents):
+            if folder == Path.cwd():
+                return
+            folder.rmdir()
 
 
 def name_run(overrides: list[str]) -> list[str]:
@@ -134,7 +153,7 @@ def name_run(overrides: list[str]) -> list[str]:
     if "experiment" not in chosen and not chosen.keys() & {"dataset", "architecture"}:
         added.append("experiment=quickstart")
         chosen["experiment"] = "quickstart"
-    name = chosen.get("experiment") or "_".join(
+    name = chosen.get("experiment", "").strip("[]") or "_".join(
         chosen.get(group, default)
         for group, default in (("architecture", "deeplabv3"), ("dataset", "shapes"))
     )
@@ -188,7 +207,7 @@ def start(command: str, config: dict, run_dir: Path, is_named: bool = True) -> i
 
     Args:
         command: its name.
-        config: resolved.
+        config: resolved and checked.
         run_dir: of the run.
         is_named: whether the folder's name was given; one after the time may be another run's too.
     """

@@ -56,10 +56,10 @@ def run(config: dict, run_dir: Path) -> None:
     """Writes the network where `output` says, and `export.json` into `run_dir`.
 
     Raises:
-        UserError: no such format or checkpoint, or the network cannot be exported so.
+        UserError: no such checkpoint, or the network cannot be exported so.
         RunStopped: the exported network differs from the original and is not kept; exit code 1.
     """
-    output = find_output(config, run_dir)
+    output = Path(config["output"] or run_dir / NAMES[config["format"]])
     trained = read_checkpoint(find_checkpoint(config), config["trust_code"])
     model, inference, labels = rebuild(trained, None)
     require_format(config["format"], inference)
@@ -84,17 +84,6 @@ def run(config: dict, run_dir: Path) -> None:
         comparisons = compare_all(config, trained, exported, model, inference)
         finish(report, comparisons, run_dir)
     logger.info("exported    %s", output)
-
-
-def find_output(config: dict, run_dir: Path) -> Path:
-    """Where the network is written.
-
-    Raises:
-        UserError: there is no such format.
-    """
-    if config["format"] not in NAMES:
-        raise UserError(f"format={config['format']}: expected one of {', '.join(NAMES)}")
-    return Path(config["output"] or run_dir / NAMES[config["format"]])
 
 
 def require_format(format_name: str, inference: object) -> None:

@@ -57,6 +57,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(__version__)
         return 0
     try:
+        for argument in arguments:
+            if not argument.strip() or argument.startswith("="):
+                raise UserError(f"the argument {argument!r} has no key: expected key=value; is a "
+                                "variable of the shell empty?")  # fmt: skip
         command, overrides = split_command(arguments)
         from segtrain.cli import app
 

@@ -53,7 +53,8 @@ def run(config: dict, run_dir: Path) -> None:
     for path in outputs:
         if path.suffix not in ENDINGS:
             raise UserError(f"output={path}: expected a name that ends in {', '.join(ENDINGS)}")
-    gpus = as_numbers(config)
+    gpus = config["gpus"] or []
+    gpus = list(dict.fromkeys([gpus] if isinstance(gpus, int) else gpus))
     wanted = find_targets(config["experiments"])
     costs = find_costs(wanted, config["overrides"])
     speeds = find_speeds(list(costs.values()), config["measure_speed"], config["measure_seconds"])
@@ -129,24 +130,6 @@ def find_speeds(costs: Sequence[Cost], measure: bool | None, seconds: float) -> 
         if stored is not None:
             known[c.experiment] = stored
     return known
-
-
-def as_numbers(config: dict) -> list[int]:
-    """`gpus=8` or `gpus=[1,8,64]`.
-
-    Raises:
-        UserError: one of the options of the model cannot be.
-    """
-    gpus = [config["gpus"]] if isinstance(config["gpus"], int) else config["gpus"] or []
-    if not isinstance(gpus, list) or not all(type(n) is int and n > 0 for n in gpus):
-        raise UserError(f"gpus={config['gpus']}: expected numbers of GPUs, such as [1,8,64]")
-    for key in ("tflops", "bandwidth", "latency"):
-        value = config[key]
-        if value is None and key == "tflops":
-            continue
-        if not isinstance(value, int | float) or value < 0 or (value == 0 and key != "latency"):
-            raise UserError(f"{key}={value}: expected a number above 0")
-    return list(dict.fromkeys(gpus))
 
 
 def find_scaled(

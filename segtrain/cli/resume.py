@@ -5,6 +5,7 @@ from pathlib import Path
 from shlex import quote
 
 from segtrain.cli.paths import with_literal_paths
+from segtrain.cli.schema import Recipe, checked
 from segtrain.errors import UserError
 from segtrain.foreign import read_yaml
 from segtrain.sweep.ledger import TRIAL
@@ -21,7 +22,7 @@ def resume(folder: str, overrides: list[str]) -> tuple[dict | None, Path]:
 
     Raises:
         UserError: the folder holds no run, or nothing was saved; or an override does not name a key
-            of it, or one that a run keeps from its start.
+            of it, or one that a run keeps from its start, or gives a value that cannot be.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from omegaconf import OmegaConf
@@ -49,6 +50,9 @@ def resume(folder: str, overrides: list[str]) -> tuple[dict | None, Path]:
         OmegaConf.update(config, override.key_or_group, override.value())
     config.resume = str(run_dir)
     result = OmegaConf.to_container(config, resolve=True)
+    # What an older version of the program stored beside, and nothing reads, does no harm.
+    read = {key: value for key, value in result.items() if key in Recipe.__annotations__}
+    result |= checked("train", read)
     for key in KEPT:
         if result.get(key) != stored.get(key):
             named = ", ".join(c for c in changes if re.match(rf"\+*{key}[.=]", c))

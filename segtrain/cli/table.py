@@ -19,7 +19,6 @@ from segtrain.table.writing import comma_separated, markdown_page, print_sheet
 
 logger = logging.getLogger("segtrain")
 
-LAYOUTS = ("published", "runs")
 ENDINGS = (".md", ".csv", ".html")
 
 
@@ -27,10 +26,10 @@ def run(config: dict, run_dir: Path) -> None:
     """Prints the table and writes it into the files asked for.
 
     Raises:
-        UserError: there is no such folder, layout, column or form of output.
+        UserError: there is no such folder, column or form of output.
     """
     outputs = as_paths(config["output"])
-    check(config["layout"], outputs)
+    check(outputs)
     show(as_paths(config["runs"]), config["layout"], config["sort"], outputs)
 
 
@@ -90,10 +89,8 @@ def as_paths(given: str | list[str] | None) -> list[Path]:
     return [Path(path) for path in ([given] if isinstance(given, str) else given or [])]
 
 
-def check(layout: str, outputs: list[Path]) -> None:
+def check(outputs: list[Path]) -> None:
     """Refuses what cannot be written before anything is read."""
-    if layout not in LAYOUTS:
-        raise UserError(f"layout={layout}: expected one of {', '.join(LAYOUTS)}")
     for path in outputs:
         if path.suffix not in ENDINGS:
             raise UserError(f"output={path}: expected a name that ends in {', '.join(ENDINGS)}")

@@ -4,11 +4,12 @@ from segtrain.contracts import LabelSet
 from segtrain.dataset.files import find_base, read_list
 from segtrain.dataset.pairs import ImageMaskPairs, Pair
 from segtrain.errors import UserError
+from segtrain.values import Text
 
 HINT = "CamVid is expected there (train.txt, train/, trainannot/, ...)"
 
 
-def camvid(root: str, split: str, labels: LabelSet) -> ImageMaskPairs:
+def camvid(root: Text, split: str, labels: LabelSet) -> ImageMaskPairs:
     """`<root>/<split>.txt` with lines `image mask`: paths relative to the root, or the tutorial's
     absolute ones, of which the last two parts count.
 

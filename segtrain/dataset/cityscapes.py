@@ -10,6 +10,7 @@ from segtrain.dataset.files import check_sizes, find_base, read_image, read_mask
 from segtrain.dataset.instances import target_from_masks
 from segtrain.dataset.pairs import ImageMaskPairs, Pair
 from segtrain.errors import UserError
+from segtrain.values import Text
 
 HINT = "leftImg8bit/ and gtFine/ are expected there; segtrain prepare dataset=cityscapes says how"
 FOLDERS = {  # split -> annotation, folder of the archives
@@ -24,7 +25,7 @@ IDS_A_SPLIT = 100_000  # image ids are unique over the splits, which may be join
 IMAGE_END = "_leftImg8bit.png"
 
 
-def cityscapes(root: str, split: str, labels: LabelSet) -> ImageMaskPairs:
+def cityscapes(root: Text, split: str, labels: LabelSet) -> ImageMaskPairs:
     """Images of `leftImg8bit/<folder>/<city>` with the label ids of `gtFine` or `gtCoarse`.
 
     Splits: train, val, test (no labels), train_extra (coarse), train_coarse and val_coarse (the
@@ -50,7 +51,7 @@ class CityscapesInstances:
         UserError: a folder is missing or empty, or there is no such split.
     """
 
-    def __init__(self, root: str, split: str, labels: LabelSet) -> None:
+    def __init__(self, root: Text, split: str, labels: LabelSet) -> None:
         self.pairs = _list_split(root, split, labels, "instanceIds")
         self.first_id = list(FOLDERS).index(split) * IDS_A_SPLIT
         self.labels = labels

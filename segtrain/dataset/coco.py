@@ -13,6 +13,7 @@ from segtrain.dataset.counts import count_labels
 from segtrain.dataset.files import find_base
 from segtrain.dataset.labels import COCO_CLASSES
 from segtrain.errors import UserError
+from segtrain.values import Natural, Text
 
 HINT = "train2017/, val2017/ and annotations/ are expected there; segtrain prepare dataset=coco2017"
 SPLITS = {  # split -> image folder, annotation file
@@ -47,7 +48,7 @@ class CocoInstances(AnnotatedInstances):
             split, or no image is left.
     """
 
-    def __init__(self, root: str, split: str, labels: LabelSet, filter_empty: list[str]) -> None:
+    def __init__(self, root: Text, split: str, labels: LabelSet, filter_empty: list[Text]) -> None:
         annotations, folder = open_split(root, split)
         chosen = choose_images(annotations, split)
         super().__init__(annotations, folder, chosen, labels, split in filter_empty)
@@ -75,7 +76,7 @@ class CocoAsVoc(AnnotatedImages):
         UserError: as in `CocoInstances`.
     """
 
-    def __init__(self, root: str, split: str, labels: LabelSet, min_area: int) -> None:
+    def __init__(self, root: Text, split: str, labels: LabelSet, min_area: Natural) -> None:
         annotations, folder = open_split(root, split)
         known = np.isin(annotations.categories, list(VOC_OF_COCO))
         areas = np.add.reduceat(

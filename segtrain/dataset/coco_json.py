@@ -13,6 +13,7 @@ from segtrain.dataset.files import require_folder
 from segtrain.dataset.labels import contiguous, voc_colour_map
 from segtrain.dataset.shard_index import labels_of_shards
 from segtrain.errors import UserError
+from segtrain.values import Natural, ProperFraction, Text
 
 LAYOUT = "expected images/ and train.json, val.json or one *.json in dataset.source.root"
 # Categories that are no class: what they mark is what no object covers, or counts nowhere.
@@ -22,10 +23,10 @@ MOST_CLASSES = 253  # besides the background, in masks of one byte
 
 
 def instance_labels(
-    root: str,
-    images: str | None,
-    annotations: str | dict[str, str] | None,
-    shards: str | None = None,
+    root: Text,
+    images: Text | None,
+    annotations: Text | dict[str, Text] | None,
+    shards: Text | None = None,
 ) -> LabelSet:
     """Label set of the instances: each category that is neither background nor void.
 
@@ -48,10 +49,10 @@ def instance_labels(
 
 
 def painted_labels(
-    root: str,
-    images: str | None,
-    annotations: str | dict[str, str] | None,
-    shards: str | None = None,
+    root: Text,
+    images: Text | None,
+    annotations: Text | dict[str, Text] | None,
+    shards: Text | None = None,
 ) -> LabelSet:
     """Label set of the masks painted from the objects: class 0 is the background, 255 void.
 
@@ -73,14 +74,14 @@ def painted_labels(
 
 
 def coco_json_instances(
-    root: str,
+    root: Text,
     split: str,
     labels: LabelSet,
-    images: str | None,
-    annotations: str | dict[str, str] | None,
-    val_share: float,
-    seed: int,
-    filter_empty: list[str],
+    images: Text | None,
+    annotations: Text | dict[str, Text] | None,
+    val_share: ProperFraction,
+    seed: Natural,
+    filter_empty: list[Text],
 ) -> AnnotatedInstances:
     """One split with instance targets.
 
@@ -116,13 +117,13 @@ def coco_json_instances(
 
 
 def coco_json(
-    root: str,
+    root: Text,
     split: str,
     labels: LabelSet,
-    images: str | None,
-    annotations: str | dict[str, str] | None,
-    val_share: float,
-    seed: int,
+    images: Text | None,
+    annotations: Text | dict[str, Text] | None,
+    val_share: ProperFraction,
+    seed: Natural,
 ) -> PaintedObjects:
     """One split with label maps painted from the objects (see `PaintedObjects`).
 

@@ -4,13 +4,14 @@ from segtrain.contracts import LabelSet
 from segtrain.dataset.files import find_base, read_list, require_folder
 from segtrain.dataset.pairs import ImageMaskPairs, Pair
 from segtrain.errors import UserError
+from segtrain.values import Text
 
 HINT = "COCO images and stuffthingmaps/ are expected there; segtrain prepare dataset=cocostuff"
 HINT_10K = "images/, annotations/ and imageLists/ are expected there; segtrain prepare " \
     "dataset=cocostuff10k"  # fmt: skip
 
 
-def coco_stuff(root: str, split: str, labels: LabelSet) -> ImageMaskPairs:
+def coco_stuff(root: Text, split: str, labels: LabelSet) -> ImageMaskPairs:
     """164k: maps in `stuffthingmaps/<split>` (or `annotations/<split>`), images of COCO 2017 in
     `<split>` or `images/<split>`; splits `train2017` and `val2017`.
 
@@ -30,7 +31,7 @@ def coco_stuff(root: str, split: str, labels: LabelSet) -> ImageMaskPairs:
     return ImageMaskPairs(pairs, labels, base, patterns)
 
 
-def coco_stuff_10k(root: str, split: str, labels: LabelSet) -> ImageMaskPairs:
+def coco_stuff_10k(root: Text, split: str, labels: LabelSet) -> ImageMaskPairs:
     """Version 1.1: `imageLists/<split>.txt` with splits `train`, `test`, `all`; labels in
     `annotations/<name>.mat`.
 

@@ -5,6 +5,7 @@ from segtrain.contracts import LabelSet
 from segtrain.dataset.files import find_base, read_list
 from segtrain.dataset.pairs import ImageMaskPairs, Pair
 from segtrain.errors import UserError
+from segtrain.values import Text
 
 MASKS = "SegmentationClassContext459"  # 16-bit PNGs of the 459 labels, made by `prepare`
 LISTS = "ImageSets/SegmentationContext"
@@ -12,7 +13,7 @@ INSIDE = ("VOCdevkit/VOC2010", "VOC2010")
 HINT = "segtrain prepare dataset=context downloads VOC 2010 there (it makes VOCdevkit/VOC2010)"
 
 
-def context(root: str, split: str, labels: LabelSet) -> ImageMaskPairs:
+def context(root: Text, split: str, labels: LabelSet) -> ImageMaskPairs:
     """`VOCdevkit/VOC2010` under the root (or the root itself), splits `train` and `val`.
 
     Raises:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any, Literal, TypedDict
 
 import pytorch_lightning as pl
 import torch
@@ -20,6 +20,15 @@ from segtrain.dataset.shards import ShardSource
 from segtrain.dataset.stream import EvalImages, StepSampler, TrainStream, one_thread
 from segtrain.dataset.transforms import InstancePreset, SemanticPreset
 from segtrain.errors import UserError
+from segtrain.values import Count, Given, Natural, Positive, Text
+
+
+class Splits(TypedDict):
+    """Official names of the splits that are trained on, choose the checkpoint, and are reported."""
+
+    train: Text
+    val: Text
+    test: Text
 
 
 class SegmentationData(pl.LightningDataModule):
@@ -46,22 +55,22 @@ class SegmentationData(pl.LightningDataModule):
     def __init__(
         self,
         *,
-        name: str,
+        name: Text,
         labels: LabelSet,
-        source: Callable[..., Source],
-        splits: dict[str, str],
+        source: Annotated[Callable[..., Source], Given("split", "labels")],
+        splits: Splits,
         transform: SemanticPreset | InstancePreset,
         preparation: Preparation | None,
         cache: bool,
-        num_workers: int | str,
-        eval_batch_size: int,
-        preflight_masks: int,
-        batch_size: int,
-        seed: int,
-        shards: str | None = None,  # not in the configuration of older runs, as what follows
-        shard_window: int | str | None = "auto",
-        shard_cache: str | None = None,
-        shard_cache_gb: float | None = None,
+        num_workers: Natural | Literal["auto"],
+        eval_batch_size: Count,
+        preflight_masks: Natural,
+        batch_size: Count,
+        seed: Natural,
+        shards: Text | None = None,  # not in the configuration of older runs, as what follows
+        shard_window: Count | Literal["auto"] | None = "auto",
+        shard_cache: Text | None = None,
+        shard_cache_gb: Positive | None = None,
     ) -> None:
         super().__init__()
         self.name = name

@@ -5,6 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from segtrain.contracts import LabelSet
 from segtrain.dataset.classes import read_classes, read_labelmap
@@ -13,6 +14,7 @@ from segtrain.dataset.pairs import ImageMaskPairs, Pair
 from segtrain.dataset.shard_index import labels_of_shards
 from segtrain.dataset.white import common_white
 from segtrain.errors import UserError
+from segtrain.values import Positive, Text
 
 LAYOUT = "expected images/, masks/ and classes.txt in the folder dataset.source.root"
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -23,7 +25,7 @@ VAL_SHARE = 0.2  # of the images, when there are no split lists
 RIVALS = {"train": ("val", "test"), "val": ("train",), "test": ("train",)}
 
 
-def folder_labels(root: str, shards: str | None = None) -> LabelSet:
+def folder_labels(root: Text, shards: Text | None = None) -> LabelSet:
     """Label set of a folder, or of the shards that are read instead of it.
 
     It is in `<root>/classes.txt` (see `read_classes`) or, where there is none, in the
@@ -46,7 +48,10 @@ def folder_labels(root: str, shards: str | None = None) -> LabelSet:
 
 
 def folder(
-    root: str, split: str, labels: LabelSet, white_level: float | str | None = "auto"
+    root: Text,
+    split: str,
+    labels: LabelSet,
+    white_level: Positive | Literal["auto"] | None = "auto",
 ) -> ImageMaskPairs:
     """Pairs `images/<name>.*` and `masks/<name>.png` of one split, those of sub-folders too.
 

@@ -1,7 +1,7 @@
 """Training crops of single objects, as DeconvNet learns from (Noh et al., ICCV 2015, section 4)."""
 
 import random
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -9,9 +9,9 @@ import numpy as np
 from segtrain.contracts import VOID
 from segtrain.dataset.transforms import MEAN_RGB, A, SemanticPreset
 from segtrain.errors import UserError
+from segtrain.values import Fraction, Positive, ProperFraction, Size
 
 BACKGROUND = 0  # the train id that no object has
-OTHERS = ("background", "keep")
 SMALLEST = 200  # pixels; an object with fewer is chosen only where there is no other
 MIN_IOU, TRIES = 0.5, 10  # of a jittered box with the object's own
 
@@ -169,12 +169,12 @@ def cut_out(
 
 
 def train_object_crops(
-    crop_size: tuple[int, int],
-    resize: tuple[int, int],
-    enlarge: float,
-    jitter: float,
-    others: str,
-    flip: float,
+    crop_size: Size,
+    resize: Size,
+    enlarge: Positive,
+    jitter: ProperFraction,
+    others: Literal["background", "keep"],
+    flip: Fraction,
 ) -> SemanticPreset:
     """DeconvNet's training preset: an object's box, resized, cropped, flipped.
 
@@ -190,14 +190,9 @@ def train_object_crops(
         flip: probability of a horizontal flip.
 
     Raises:
-        UserError: `others` is neither; the crop is larger than the resized box; jitter is not
-            below 1.
+        UserError: the crop is larger than the resized box.
     """
-    if others not in OTHERS:
-        raise UserError(f"others={others}: choose one of {', '.join(OTHERS)}")
     if crop_size[0] > resize[0] or crop_size[1] > resize[1]:
         raise UserError(f"crop_size {list(crop_size)} is larger than resize {list(resize)}")
-    if not 0 <= jitter < 1:
-        raise UserError(f"jitter={jitter}: expected a share of the box's sides, from 0 to below 1")
     crop = RandomObjectCrop(tuple(crop_size), tuple(resize), enlarge, jitter, others)
     return SemanticPreset([crop, A.HorizontalFlip(p=flip)])

@@ -3,7 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 from urllib.parse import unquote, urlsplit
+
+from segtrain.values import Count, Given, NonNegative, Text
 
 
 @dataclass(frozen=True)
@@ -20,13 +23,13 @@ class Archive:
         gigabytes: of the file, about; None where it is not known.
     """
 
-    url: str
-    digest: str | None
-    folder: str
-    creates: list[str]
+    url: Text
+    digest: Text | None
+    folder: Text
+    creates: list[Text]
     login: bool = False
     optional: bool = False
-    gigabytes: float | None = None
+    gigabytes: NonNegative | None = None
 
     @property
     def file_name(self) -> str:
@@ -48,9 +51,9 @@ class Preparation:
         note: what else the user should know.
     """
 
-    root: str
+    root: Text
     archives: list[Archive]
-    convert: Callable[[Path], bool] | None
-    counts: dict[str, int | None]
-    optional: list[str]
-    note: str | None
+    convert: Annotated[Callable[[Path], bool], Given("root")] | None
+    counts: dict[str, Count | None]
+    optional: list[Text]
+    note: Text | None

@@ -8,7 +8,8 @@ import numpy as np
 from segtrain.contracts import InstanceTarget, LabelSet, Listing
 from segtrain.dataset.counts import count_labels
 from segtrain.dataset.instances import target_from_masks
-from segtrain.dataset.shapes import Shapes, shapes
+from segtrain.dataset.shapes import Shapes, Side, shapes
+from segtrain.values import Natural
 
 
 class ShapeInstances:
@@ -68,7 +69,11 @@ class ShapeInstances:
 
 
 def shape_instances(
-    split: str, labels: LabelSet, num_images: dict[str, int], size: tuple[int, int], seed: int
+    split: str,
+    labels: LabelSet,
+    num_images: dict[str, Natural],
+    size: tuple[Side, Side],
+    seed: Natural,
 ) -> ShapeInstances:
     """One split of the set as the data module asks for it.
 

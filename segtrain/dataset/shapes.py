@@ -16,7 +16,7 @@ import colorsys
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import cv2
 import numpy as np
@@ -25,6 +25,7 @@ from numpy.random import Generator
 from segtrain.contracts import LabelSet, Listing
 from segtrain.dataset.textures import position, texture
 from segtrain.errors import UserError
+from segtrain.values import Natural, Rule
 
 CLASSES: tuple[str, ...] = (
     "background", "circle", "square", "triangle", "star", "ring", "cross", "stick"
@@ -33,6 +34,7 @@ VOID = 255
 
 _SPLITS = ("train", "val", "test")  # the position is the split's number in the random seed
 _MIN_SIZE = 32
+Side = Annotated[int, Rule(f"of at least {_MIN_SIZE}", lambda side: side >= _MIN_SIZE)]
 _MIN_VISIBLE_PIXELS = 20
 _MIN_VISIBLE_FRACTION = 0.6  # an object more hidden than this cannot be told by its outline
 _PLACEMENT_ATTEMPTS = 20
@@ -111,7 +113,11 @@ class Shapes:
 
 
 def shapes(
-    split: str, labels: LabelSet, num_images: dict[str, int], size: tuple[int, int], seed: int
+    split: str,
+    labels: LabelSet,
+    num_images: dict[str, Natural],
+    size: tuple[Side, Side],
+    seed: Natural,
 ) -> Shapes:
     """One split of the set as the data module asks for it.
 

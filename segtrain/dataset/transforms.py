@@ -22,6 +22,8 @@ from segtrain.dataset.instances import training_objects
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network at import otherwise
 import albumentations as A  # noqa: E402
 
+from segtrain.values import Count, CountRange, Fraction, NonNegative, PositiveRange, Size
+
 MEAN_RGB = (124, 116, 104)  # ImageNet's mean colour: padding that normalises to about zero
 BLUR_SIGMA = (0.5, 1.5)  # pixels
 
@@ -190,15 +192,15 @@ class SemanticPreset:
 
 
 def train_semantic(
-    crop_size: tuple[int, int],
-    scale_range: tuple[float, float],
-    rotation: float,
-    flip: float,
-    blur: float,
-    brightness: float,
-    contrast: float,
-    saturation: float,
-    hue: float,
+    crop_size: Size,
+    scale_range: PositiveRange,
+    rotation: NonNegative,
+    flip: Fraction,
+    blur: Fraction,
+    brightness: NonNegative,
+    contrast: NonNegative,
+    saturation: NonNegative,
+    hue: NonNegative,
 ) -> SemanticPreset:
     """The training preset: random scale, rotation and crop, flip, blur, photometric jitter.
 
@@ -237,7 +239,7 @@ class InstancePreset:
     collate_train = staticmethod(collate_objects)
     collate_eval = staticmethod(collate_instances)
 
-    def __init__(self, short_side: tuple[int, int], long_side: int, flip: float) -> None:
+    def __init__(self, short_side: CountRange, long_side: Count, flip: Fraction) -> None:
         low, high = short_side
         if not 0 < low <= high:
             raise ValueError(f"short_side is [smallest, largest] in pixels, not {short_side}")

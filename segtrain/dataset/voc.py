@@ -10,6 +10,7 @@ from segtrain.dataset.files import find_base, read_list
 from segtrain.dataset.pairs import ImageMaskPairs, Pair
 from segtrain.dataset.progress import track
 from segtrain.errors import UserError
+from segtrain.values import Text
 
 logger = logging.getLogger("segtrain")
 
@@ -18,7 +19,7 @@ TRAINAUG = 10582  # images of the complete set
 HARD = ("bicycle", "chair", "diningtable", "pottedplant", "sofa")  # arXiv 1706.05587, section 4.1
 
 
-def voc(root: str, split: str, labels: LabelSet) -> ImageMaskPairs:
+def voc(root: Text, split: str, labels: LabelSet) -> ImageMaskPairs:
     """`VOCdevkit/VOC2012` under the root (or the root itself) and, under the root, SBD.
 
     `train`, `val`, `trainval` and `test` are the official lists in ImageSets/Segmentation; test has

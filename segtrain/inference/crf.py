@@ -12,6 +12,7 @@ from torch import Tensor
 
 from segtrain.errors import UserError
 from segtrain.inference.permutohedral import Lattice
+from segtrain.values import Natural, NonNegative, Positive
 
 Mode = Literal["lattice", "exact"]
 LEAST = 1e-30  # a probability's; its log is finite and marginals stay in float32's normal range
@@ -59,12 +60,12 @@ class DenseCRF:
         ValueError: there is no such mode, or a setting is out of its range.
     """
 
-    iterations: int
-    position_sigma: float
-    position_weight: float
-    bilateral_sigma: float
-    colour_sigma: float
-    bilateral_weight: float
+    iterations: Natural
+    position_sigma: Positive
+    position_weight: NonNegative
+    bilateral_sigma: Positive
+    colour_sigma: Positive
+    bilateral_weight: NonNegative
     mode: Mode = "lattice"
 
     def __post_init__(self) -> None:

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torchvision.ops import box_iou
 
 from segtrain.contracts import Detections
-from segtrain.errors import UserError
-from segtrain.inference.resizing import by_size, check_sides, resized, size_at_test
+from segtrain.inference.resizing import by_size, resized, size_at_test
 from segtrain.suppression import suppress
+from segtrain.values import Count, Counts, ProperFraction
 
 SMALLEST_SIDE = 1e-2  # pixels, of a detection
 
@@ -63,29 +63,21 @@ class Detect:
             None.
         mask_voting: the same for their masks (Dai et al. 2016, arXiv 1512.04412, 4); None takes
             the mask at the final box, averaged over the views.
-
-    Raises:
-        UserError: a value cannot be used.
     """
 
     task: ClassVar[str] = "instance"
 
     def __init__(
         self,
-        short_sides: list[int],
-        long_side: int,
+        short_sides: Counts | None,
+        long_side: Count | None,
         flip: bool,
-        min_score: float,
-        nms_iou: float,
-        max_detections: int,
-        box_voting: float | None,
-        mask_voting: float | None,
+        min_score: ProperFraction,
+        nms_iou: ProperFraction,
+        max_detections: Count,
+        box_voting: ProperFraction | None,
+        mask_voting: ProperFraction | None,
     ) -> None:
-        check_sides("inference.short_sides", short_sides)
-        for key, share in (("min_score", min_score), ("nms_iou", nms_iou),
-                           ("box_voting", box_voting), ("mask_voting", mask_voting)):  # fmt: skip
-            if share is not None and not 0 <= share < 1:
-                raise UserError(f"inference.{key}={share}: expected a number from 0 to below 1")
         self.short_sides = short_sides
         self.long_side = long_side
         self.flip = flip

@@ -4,16 +4,16 @@ R boxes of one image, K classes.
 """
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segtrain.contracts import resize
-from segtrain.errors import UserError
 from segtrain.inference.semantic import Refinement
 from segtrain.inference.window import adjusted_logits
+from segtrain.values import FILLED, Count, Positive, Share
 
 
 class ProposalWise:
@@ -30,9 +30,6 @@ class ProposalWise:
         aggregate: `max` over the boxes, zero where none sees a pixel; or `mean`.
         crops_at_once: that go through the network together.
         crf: (image, probabilities (K, H, W)) -> probabilities, applied last; or None.
-
-    Raises:
-        UserError: there is no such aggregate.
     """
 
     task: ClassVar[str] = "semantic"
@@ -41,15 +38,13 @@ class ProposalWise:
     def __init__(
         self,
         boxes: Callable[[Tensor], Tensor],
-        count: int,
-        context: float,
-        side: int,
-        aggregate: str,
-        crops_at_once: int,
+        count: Count,
+        context: Positive,
+        side: Count,
+        aggregate: Literal["max", "mean"],
+        crops_at_once: Count,
         crf: Refinement | None,
     ) -> None:
-        if aggregate not in ("max", "mean"):
-            raise UserError(f"aggregate={aggregate}: expected max or mean")
         self.boxes = boxes
         self.count = count
         self.context = context
@@ -132,7 +127,7 @@ class GridBoxes:
         shares: sides of the boxes over those of the image, each half overlapping the next.
     """
 
-    def __init__(self, shares: list[float]) -> None:
+    def __init__(self, shares: Annotated[list[Share], FILLED]) -> None:
         self.shares = shares
 
     def __call__(self, image: Tensor) -> Tensor:

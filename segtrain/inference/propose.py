@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from segtrain.contracts import Detections
 from segtrain.inference.resizing import by_size, resized, size_at_test
+from segtrain.values import Count
 
 
 class Propose:
@@ -19,7 +20,9 @@ class Propose:
 
     task: ClassVar[str] = "proposal"
 
-    def __init__(self, short_side: int, long_side: int, max_proposals: int) -> None:
+    def __init__(
+        self, short_side: Count | None, long_side: Count | None, max_proposals: Count
+    ) -> None:
         self.short_side = short_side
         self.long_side = long_side
         self.max_proposals = max_proposals

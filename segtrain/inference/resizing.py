@@ -8,8 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segtrain.errors import UserError
-
 Found = TypeVar("Found")
 
 
@@ -44,20 +42,6 @@ def resized(images: list[Tensor], size: tuple[int, int]) -> tuple[Tensor, tuple[
     if size != (height, width):
         batch = F.interpolate(batch.float(), size, mode="bilinear", antialias=size[0] < height)
     return batch, (size[1] / width, size[0] / height)
-
-
-def check_sides(key: str, sides: list[int]) -> None:
-    """Refuses what are no lengths in pixels.
-
-    Raises:
-        UserError: names the key.
-    """
-    if (
-        not isinstance(sides, list)
-        or not sides
-        or not all(isinstance(side, int) and side > 0 for side in sides)
-    ):
-        raise UserError(f"{key}={sides}: expected a list of lengths in pixels, such as [800]")
 
 
 def size_at_test(size: tuple[int, int], short_side: int, long_side: int) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from itertools import product
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from segtrain.contracts import resize
 from segtrain.inference.resizing import by_size, resized
 from segtrain.inference.window import SlidingWindow, look_once
+from segtrain.values import FILLED, Positives
 
 Refinement = Callable[[Tensor, Tensor], Tensor]
 
@@ -39,9 +40,9 @@ class SemanticInference:
         self,
         window: SlidingWindow | None,
         pad: bool,
-        scales: list[float],
+        scales: Positives,
         flip: bool,
-        logit_adjustment: list[float] | None,
+        logit_adjustment: Annotated[list[float], FILLED] | None,
         crf: Refinement | None,
     ) -> None:
         self.window = window

@@ -4,12 +4,14 @@ N pictures, K classes, H x W pixels.
 """
 
 from collections.abc import Iterator
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from segtrain.contracts import resize
 from segtrain.errors import UserError
+from segtrain.values import Count, Size
 
 
 class SlidingWindow:
@@ -26,24 +28,17 @@ class SlidingWindow:
         canvas: `device`, or `cpu` for pictures whose scores do not fit on the device.
 
     Raises:
-        UserError: a value is none of those.
+        UserError: the windows would leave gaps.
     """
 
     def __init__(
         self,
-        crop_size: tuple[int, int],
-        stride: tuple[int, int],
-        average: str,
-        crops_at_once: int,
-        canvas: str,
+        crop_size: Size,
+        stride: Size,
+        average: Literal["logits", "probabilities"],
+        crops_at_once: Count,
+        canvas: Literal["device", "cpu"],
     ) -> None:
-        if average not in ("logits", "probabilities"):
-            raise UserError(f"average={average}: expected logits or probabilities")
-        if canvas not in ("device", "cpu"):
-            raise UserError(f"canvas={canvas}: expected device or cpu")
-        if min(*crop_size, *stride, crops_at_once) < 1:
-            raise UserError("crop_size, stride and crops_at_once must be positive; got "
-                            f"{crop_size}, {stride} and {crops_at_once}")  # fmt: skip
         if any(step > side for step, side in zip(stride, crop_size, strict=True)):
             raise UserError(f"stride={stride} leaves gaps between windows of {crop_size}")
         self.crop_size = tuple(crop_size)

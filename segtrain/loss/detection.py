@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from segtrain.contracts import DetectionOutputs, ProposalOutputs
 from segtrain.loss.segmentation import mean_over_processes
+from segtrain.values import NonNegative
 
 
 class DetectionLoss(nn.Module):
@@ -23,7 +24,7 @@ class DetectionLoss(nn.Module):
 
     task: ClassVar[str] = "instance"
 
-    def __init__(self, anchor_beta: float, box_beta: float) -> None:
+    def __init__(self, anchor_beta: NonNegative, box_beta: NonNegative) -> None:
         super().__init__()
         self.anchor_beta = anchor_beta
         self.box_beta = box_beta
@@ -68,7 +69,7 @@ class ProposalLoss(nn.Module):
 
     task: ClassVar[str] = "proposal"
 
-    def __init__(self, mask_weight: float) -> None:
+    def __init__(self, mask_weight: NonNegative) -> None:
         super().__init__()
         self.mask_weight = mask_weight
 

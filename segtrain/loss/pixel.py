@@ -4,10 +4,16 @@ None asks the device how many pixels are valid, which would make the host wait f
 """
 
 import math
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from segtrain.values import Fraction, NonNegative, ProperFraction, Share
+
+# A rule stands for the numbers that `segtrain.assembly.resolve_class_weights` puts in its place.
+ClassWeights = list[NonNegative] | Literal["median_frequency", "sqrt_median_frequency"] | None
 
 
 class CrossEntropy(nn.Module):
@@ -23,7 +29,7 @@ class CrossEntropy(nn.Module):
     """Pixels count whatever the others are, so it can be computed part by part."""
 
     def __init__(
-        self, class_weights: list[float] | None, label_smoothing: float, ignore_index: int
+        self, class_weights: ClassWeights, label_smoothing: ProperFraction, ignore_index: int
     ) -> None:
         super().__init__()
         weights = None if class_weights is None else torch.tensor(class_weights).float()
@@ -89,9 +95,9 @@ class OhemCrossEntropy(nn.Module):
 
     def __init__(
         self,
-        threshold: float | None,
-        min_kept: float,
-        class_weights: list[float] | None,
+        threshold: Fraction | None,
+        min_kept: Share,
+        class_weights: ClassWeights,
         ignore_index: int,
     ) -> None:
         super().__init__()

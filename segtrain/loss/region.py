@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from segtrain.values import NonNegative
+
 
 class Dice(nn.Module):
     """Soft Dice with squared denominator (Milletari et al., 3DV 2016, arXiv 1606.04797).
@@ -14,7 +16,7 @@ class Dice(nn.Module):
         ignore_index: void.
     """
 
-    def __init__(self, smooth: float, ignore_index: int) -> None:
+    def __init__(self, smooth: NonNegative, ignore_index: int) -> None:
         super().__init__()
         self.smooth = smooth
         self.ignore_index = ignore_index

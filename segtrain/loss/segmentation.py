@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from importlib.util import find_spec
+from typing import Annotated, Literal
 
 import torch
 import torch.distributed as dist
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from segtrain.contracts import Outputs, resize
 from segtrain.errors import UserError
 from segtrain.loss.strips import SumOverStrips, pixel_losses
+from segtrain.values import Given, NonNegative
 
 LARGE = 2**26  # bytes
 ALL = "all"  # the weights' name where they are the same for every pixel term
@@ -42,24 +44,22 @@ class SegmentationLoss(nn.Module):
             would take more than LARGE bytes at full resolution, else whole.
 
     Raises:
-        UserError: there is no such form, or not of this pixel loss.
+        UserError: the form is not for this pixel loss, or not for this machine.
     """
 
     def __init__(
         self,
-        pixel: Callable[..., nn.Module],
-        region: Callable[..., nn.Module] | None,
-        aux_weight: float,
-        region_weight: float,
-        presence_weight: float,
-        resize: str,
+        pixel: Annotated[Callable[..., nn.Module], Given("ignore_index")],
+        region: Annotated[Callable[..., nn.Module], Given("ignore_index")] | None,
+        aux_weight: NonNegative,
+        region_weight: NonNegative,
+        presence_weight: NonNegative,
+        resize: Literal["logits", "labels"],
         normalize: bool,
         ignore_index: int,
-        form: str | None = None,
+        form: Literal["whole", "strips", "fused"] | None = None,
     ) -> None:
         super().__init__()
-        if resize not in ("logits", "labels"):
-            raise UserError(f"loss.resize={resize}: expected logits or labels")
         self.pixel = pixel(ignore_index=ignore_index)
         if form is not None:
             self._check(form)
@@ -135,8 +135,6 @@ class SegmentationLoss(nn.Module):
         return resize(logits, target.shape[1:], align_corners), target
 
     def _check(self, form: str) -> None:
-        if form not in FORMS:
-            raise UserError(f"loss.form={form}: expected null or one of {', '.join(FORMS)}")
         if not hasattr(self.pixel, FORMS[form]):
             raise UserError(
                 f"loss.form={form}: {type(self.pixel).__name__} has no method '{FORMS[form]}', "

@@ -9,20 +9,21 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from segtrain.optimizer.groups import parameter_groups
 from segtrain.optimizer.schedule import poly, step_decay
+from segtrain.values import Natural, NonNegative, ProperFraction
 
 
 def sgd_poly(
     model: nn.Module,
     max_steps: int,
     *,
-    lr: float,
-    momentum: float,
-    weight_decay: float,
-    head_multiplier: float,
-    bias_multiplier: float,
+    lr: NonNegative,
+    momentum: ProperFraction,
+    weight_decay: NonNegative,
+    head_multiplier: NonNegative,
+    bias_multiplier: NonNegative,
     decay_norm_and_bias: bool,
-    power: float,
-    warmup_steps: int,
+    power: NonNegative,
+    warmup_steps: Natural,
 ) -> tuple[Optimizer, LambdaLR]:
     """SGD with momentum and poly decay, stepped once per optimiser step; power 0: a fixed rate."""
     groups = parameter_groups(
@@ -36,15 +37,15 @@ def sgd_step(
     model: nn.Module,
     max_steps: int,
     *,
-    lr: float,
-    momentum: float,
-    weight_decay: float,
-    head_multiplier: float,
-    bias_multiplier: float,
+    lr: NonNegative,
+    momentum: ProperFraction,
+    weight_decay: NonNegative,
+    head_multiplier: NonNegative,
+    bias_multiplier: NonNegative,
     decay_norm_and_bias: bool,
-    gamma: float,
-    milestones: list[int],
-    warmup_steps: int,
+    gamma: NonNegative,
+    milestones: list[Natural],
+    warmup_steps: Natural,
 ) -> tuple[Optimizer, LambdaLR]:
     """SGD with momentum, its rate multiplied by gamma at each milestone, an optimiser step."""
     groups = parameter_groups(
@@ -59,13 +60,13 @@ def adamw_poly(
     model: nn.Module,
     max_steps: int,
     *,
-    lr: float,
-    betas: tuple[float, float],
-    weight_decay: float,
-    head_multiplier: float,
+    lr: NonNegative,
+    betas: tuple[ProperFraction, ProperFraction],
+    weight_decay: NonNegative,
+    head_multiplier: NonNegative,
     decay_norm_and_bias: bool,
-    power: float,
-    warmup_steps: int,
+    power: NonNegative,
+    warmup_steps: Natural,
 ) -> tuple[Optimizer, LambdaLR]:
     """AdamW (Loshchilov & Hutter 2019) and poly decay, stepped once per optimiser step."""
     groups = parameter_groups(model, lr, weight_decay, head_multiplier, 1.0, decay_norm_and_bias)

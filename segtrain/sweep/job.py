@@ -74,13 +74,14 @@ def is_interrupted(run_dir: Path) -> bool:
 def run_here(command: str, config: dict, run_dir: Path) -> int:
     """Runs a job in this process, keeping its record, and returns its exit code."""
     from segtrain.cli import app
+    from segtrain.cli.schema import checked
 
     write_record(run_dir, state="running", exit_code=None, message=None, process=os.getpid(),
                  host=socket.gethostname(), started=now(), ended=None)  # fmt: skip
     message = None
     with signs_of_life(run_dir):
         try:
-            code = app.start(command, config, run_dir)
+            code = app.start(command, checked(command, config), run_dir)
         except BaseException as error:
             code, message = report(error), message_of(error)
     validation = validated(run_dir) if command == "train" and code in (0, PRUNED) else None

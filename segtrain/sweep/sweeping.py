@@ -17,6 +17,8 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from segtrain.cli.schema import Sweep
+from segtrain.cli.validation import validate
 from segtrain.errors import RunStopped, UserError
 from segtrain.sweep.best import write_best
 from segtrain.sweep.job import INTERRUPTED, STOP
@@ -153,6 +155,11 @@ def sweep(
         SystemExit: the exit code where it is not 0: of the signal, else the largest of the jobs'.
         UserError: the sweep cannot be run, or another process is running it.
     """
+    is_search = OmegaConf.select(config, "sweep.trials") is not None
+    if is_search:
+        from segtrain.sweep.search import run_search  # which says how to get Optuna
+    if "sweep" in config:
+        validate(Sweep, OmegaConf.to_container(config.sweep, resolve=True), "sweep")
     parser = OverridesParser.create(config_loader=context.config_loader)
     overrides = parser.parse_overrides(arguments)
     run = Sweeping(context, task_function, config, overrides)
@@ -160,12 +167,10 @@ def sweep(
     with only_one(run.folder):
         run.wait_for_others()
         try:
-            if OmegaConf.select(config, "sweep.trials") is None:
-                run_grid(run, overrides)
-            else:
-                from segtrain.sweep.search import run_search
-
+            if is_search:
                 run_search(run, overrides, OmegaConf.to_container(config.sweep, resolve=True))
+            else:
+                run_grid(run, overrides)
         finally:
             conclude(run)
     states = {number: run.ledger.state(number) for number in run.ledger.jobs}
@@ -226,13 +231,5 @@ def only_one(folder: Path) -> Iterator[None]:
 
 
 def count_jobs(jobs: int) -> int:
-    """Jobs at the same time; -1 stands for the number of CPU cores.
-
-    Raises:
-        UserError: it is no number of jobs.
-    """
-    if jobs == -1:
-        return len(os.sched_getaffinity(0))
-    if not isinstance(jobs, int) or jobs < 1:
-        raise UserError(f"sweep.jobs={jobs} must be a positive number, or -1 for one per CPU core")
-    return jobs
+    """Jobs at the same time; -1 stands for the number of CPU cores."""
+    return len(os.sched_getaffinity(0)) if jobs == -1 else jobs

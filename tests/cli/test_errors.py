@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, only_run, write_pair
+from conftest import TINY, only_run, untrained, write_pair
 
 
 def fails(result, *parts):
@@ -59,6 +59,118 @@ def own(root, *overrides):
 def test_command_line(segtrain, monkeypatch, arguments, parts):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     fails(segtrain(*arguments), *parts)
+
+
+@pytest.mark.parametrize(
+    ("argument", "parts"),
+    [
+        ("", ["''", "key=value"]),
+        ("=3", ["=3", "key=value"]),
+        ("seed", ["'seed'", "key=value"]),
+        ("seed=", ["seed=''", "a whole number"]),
+        ("seed=1,2", ["seed=1,2", "seed=[1,2]", "-m"]),
+        ("seed=-1", ["seed=-1", "of at least 0"]),
+        ("batch_size=0", ["batch_size=0", "of at least 1"]),
+        ("batch_size=1e20", ["batch_size=1e+20", "at most 4,294,967,295"]),
+        ("batch_size=${x}", ["batch_size", "'x' not found"]),
+        ("batch_size=???", ["batch_size is missing"]),
+        ("~seed", ["seed is missing"]),
+        ("+seed=2", ["seed=<value>"]),
+        ("seed.x=2", ["seed.x", "holds a value"]),
+        ("optimizer.lr=nan", ["optimizer.lr=nan", "a number of at least 0"]),
+        ("optimizer.lr=inf", ["optimizer.lr=inf"]),
+        ("trainer.max_steps=1.5", ["trainer.max_steps=1.5", "a whole number of at least 1"]),
+        ("trainer.devices=two", ["trainer.devices=two", "or auto"]),
+        ("trainer.precision=12-bit", ["trainer.precision=12-bit", "bf16-mixed"]),
+        ("trainer.compile=maybe", ["trainer.compile=maybe", "true or false"]),
+        ("dataset.transform.crop_size=96", ["crop_size=96", "a list of 2"]),
+        ("dataset.transform.scale_range=[2,0.5]", ["scale_range=[2, 0.5]", "the smaller first"]),
+        ("dataset.labels.path=segtrain.nothing", ["dataset.labels.path=segtrain.nothing"]),
+        ("optimizer._target_=segtrain.nothing", ["optimizer._target_=segtrain.nothing"]),
+        ("dataset=null", ["dataset", "dataset=camvid|"]),
+        ("experiment=", ["unknown experiment ''"]),
+        ("architecture.backbone=vgg16", ["architecture.backbone=vgg16", "architecture/backbone="]),
+        ("architecture.backbone.name=mobilenet_v3", ["architecture.backbone.name", "mobilenetv3_"]),
+        ("architecture/backbone=mobilenet_v3", ["'mobilenet_v3'", "backbone.name=mobilenetv3_"]),
+        ("lr=1", ["unknown key 'lr'", "nearest: optimizer.lr"]),
+        ("epochs=1", ["unknown key 'epochs'", "nearest: trainer.max_epochs"]),
+        ("+lr=1", ["unknown key 'lr'", "nearest: optimizer.lr"]),
+        ("backbone=vgg16", ["unknown key 'backbone'", "nearest: architecture/backbone"]),
+        ("+anything=1", ["unknown key 'anything'"]),
+        ("+trainer.foo_bar=1", ["unknown key 'trainer.foo_bar'"]),
+        ("logger.max_queue=1", ["logger.max_queue", "+logger.max_queue="]),
+        ("callback.early_stopping.patience=1", ["callback=[images,ema,early_stopping]"]),
+    ],
+)  # fmt: skip
+def test_values(segtrain, argument, parts):
+    """Refused before anything is built, and without a run folder."""
+    train = ["train", "trainer.accelerator=cpu"]
+    fails(segtrain(*train, argument), *parts)
+    assert not list(Path.cwd().iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["predict", "max_pixels=0"], ["max_pixels=0"]),
+        (["predict", "source=a.png"], ["unknown key 'source'", "nearest: input"]),
+        (["predict", "inference=whole", "inference.scales=[0]"], ["inference.scales=[0]"]),
+        (["predict", "inference.flip=true"], ["no inference is chosen", "inference=detect|"]),
+        (["evaluate", "inference=whole", "inference.scales=[-1]"], ["inference.scales=[-1]"]),
+        (["evaluate", "report.examples=-1"], ["report.examples=-1"]),
+        (["export", "format=onxx"], ["format=onxx", "onnx, torch_export, safetensors"]),
+        (["benchmark", "measure.rounds=0"], ["measure.rounds=0"]),
+        (["table", "layout=x"], ["layout=x", "published, runs"]),
+        (["report"], ["run is missing: give run=<value>"]),
+        (["prepare", "shards=0"], ["shards=0"]),
+        (["plan", "gpus=0"], ["gpus=0"]),
+        (["reproduce", "evaluate=perhaps"], ["evaluate=perhaps"]),
+        (["sweep=optuna", "seed=1,2", "sweep.trials=0"], ["sweep.trials=0"]),
+        (["sweep=joblib", "seed=1,2", "sweep.jobs=many"], ["jobs", "many"]),
+        (["table", "hydra.job.chdir=perhaps"], ["hydra.job.chdir", "perhaps"]),
+    ],
+    ids=" ".join,
+)
+def test_values_of_other_commands(segtrain, arguments, parts):
+    fails(segtrain(*arguments), *parts)
+    assert not list(Path.cwd().iterdir())
+
+
+def test_no_experiment(segtrain):
+    """And no quickstart in its place."""
+    fails(segtrain("experiment=null", "architecture.refine=perhaps"), "architecture.refine=perhaps")
+
+
+def test_all_wrong_values_are_named_at_once(segtrain):
+    fails(segtrain(*TINY, "seed=x", "batch_size=0"), "seed=x", "\n  batch_size=0")
+
+
+def test_refused_overrides_of_a_resumed_run(segtrain):
+    assert segtrain(*TINY, "trainer.max_steps=1")[0] == 0
+    for change in ("trainer.max_steps=1.5", "dataset.num_workers=none"):
+        fails(segtrain(f"resume={only_run()}", change), f"{change}: expected")
+
+
+def test_a_folder_with_something_in_it_is_kept(segtrain):
+    Path("mine").mkdir()
+    Path("mine/notes.txt").write_text("here before")
+    fails(segtrain(*TINY, "hydra.run.dir=mine", "seed=x"), "seed=x")
+    assert Path("mine/notes.txt").is_file()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_network_that_is_not_finite(segtrain, tmp_path, value):
+    file = untrained(tmp_path / "x.ckpt", *TINY)
+    content = torch.load(file, weights_only=True)
+    name = "model.head.classifier.weight"
+    name = name if name in content["state_dict"] else next(iter(content["state_dict"]))
+    content["state_dict"][name].view(-1)[0] = value
+    torch.save(content, file)
+    write_pair(tmp_path, "a", np.zeros((32, 32), np.uint8))
+    for command in (["predict", f"input={tmp_path / 'images'}"], ["evaluate", "report=null"],
+                    ["export", "format=safetensors"]):  # fmt: skip
+        fails(segtrain(*command, f"checkpoint={file}"), str(file), "not finite",
+              name.removeprefix("model."))  # fmt: skip
 
 
 @pytest.mark.parametrize(

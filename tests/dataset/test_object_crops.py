@@ -3,9 +3,11 @@ import random
 import numpy as np
 import pytest
 import torch
+from conftest import composed
 from scipy.ndimage import find_objects as slices_of
 from scipy.ndimage import label as label_components
 
+from segtrain.cli.schema import checked
 from segtrain.contracts import VOID
 from segtrain.dataset.labels import VOC
 from segtrain.dataset.object_crops import Box, cut_out, find_objects, jittered, train_object_crops
@@ -195,12 +197,12 @@ def test_image_and_mask_stay_aligned():
 
 
 def test_wrong_settings_are_named():
-    with pytest.raises(UserError, match="others=drop: choose one of background, keep"):
-        train_object_crops((224, 224), (250, 250), 1.2, 0.0, "drop", 0.5)
+    for change in ("others=drop", "jitter=1.5"):
+        config = composed("dataset=voc_objects", f"dataset.transform.{change}")
+        with pytest.raises(UserError, match=f"transform.{change}: expected (one of|a num)"):
+            checked("train", config)
     with pytest.raises(UserError, match=r"crop_size \[300, 224\] is larger than resize"):
         train_object_crops((300, 224), (250, 250), 1.2, 0.0, "keep", 0.5)
-    with pytest.raises(UserError, match="jitter=1.5"):
-        train_object_crops((224, 224), (250, 250), 1.2, 1.5, "keep", 0.5)
 
 
 def test_real_objects_in_batches(real_data):

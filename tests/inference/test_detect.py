@@ -3,9 +3,11 @@ import pytest
 import torch
 from torchvision.ops import box_iou, nms
 
+from segtrain.cli.validation import validate
 from segtrain.errors import UserError
 from segtrain.inference import resizing
 from segtrain.inference.detect import Candidates, Detect, Frame, merge_masks, voters
+from segtrain.values import Node
 
 
 class Recorded:
@@ -196,5 +198,6 @@ def test_voting_on_masks_may_be_stricter_than_on_boxes():
                 {"box_voting": 1.0}, {"min_score": -1}],
 )  # fmt: skip
 def test_settings_that_make_no_sense_are_refused(changes):
-    with pytest.raises(UserError, match=next(iter(changes))):
-        Detect(**{**PLAIN, **changes})
+    node = {"_target_": "segtrain.inference.detect.Detect", **PLAIN, **changes}
+    with pytest.raises(UserError, match=f"inference.{next(iter(changes))}="):
+        validate(Node, node, "inference")

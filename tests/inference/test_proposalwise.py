@@ -1,8 +1,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import composed
 from torch import nn
 
+from segtrain.cli.schema import checked
 from segtrain.errors import UserError
 from segtrain.inference.proposalwise import GridBoxes, ProposalWise, enlarged
 
@@ -78,4 +80,4 @@ def test_grid_boxes_cover_the_image(size):
 
 def test_unknown_aggregate_is_refused():
     with pytest.raises(UserError, match="aggregate=median"):
-        ProposalWise(GridBoxes([0.5]), 50, 1.2, 224, "median", 1, None)
+        checked("train", composed("inference=proposalwise", "inference.aggregate=median"))

@@ -1,9 +1,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import composed
 from torch import nn
 
 from segtrain.architecture.blocks import Normalize
+from segtrain.cli.schema import checked
 from segtrain.dataset.transforms import MEAN_RGB
 from segtrain.errors import UserError
 from segtrain.inference.semantic import SemanticInference
@@ -216,9 +218,7 @@ def test_windows_cover_every_pixel():
     ("changes", "word"),
     [
         ({"stride": (20, 8)}, "gaps"),
-        ({"average": "votes"}, "average=votes"),
-        ({"canvas": "disk"}, "canvas=disk"),
-        ({"crops_at_once": 0}, "positive"),
+        ({"stride": (8, 20)}, "gaps"),
     ],
 )
 def test_windows_that_make_no_sense_are_refused(changes, word):
@@ -226,6 +226,20 @@ def test_windows_that_make_no_sense_are_refused(changes, word):
                 "canvas": "device"}  # fmt: skip
     with pytest.raises(UserError, match=word):
         SlidingWindow(**{**settings, **changes})
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("average=votes", "one of logits, probabilities"),
+        ("canvas=disk", "one of device, cpu"),
+        ("crops_at_once=0", "a whole number of at least 1"),
+    ],
+)
+def test_settings_of_windows_that_make_no_sense_are_refused(change, expected):
+    config = composed("inference=sliding", f"inference.window.{change}")
+    with pytest.raises(UserError, match=f"inference.window.{change}: expected {expected}"):
+        checked("train", config)
 
 
 def test_scales_and_windows_go_together():

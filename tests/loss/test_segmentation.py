@@ -7,6 +7,7 @@ from torch import nn
 
 from segtrain.assembly import make as build
 from segtrain.cli.main import options
+from segtrain.cli.schema import checked
 from segtrain.errors import UserError
 from segtrain.loss import segmentation
 from segtrain.loss.pixel import CrossEntropy
@@ -206,8 +207,8 @@ def test_every_loss_learns_and_has_no_gradient_where_all_is_void(name):
 
 
 def test_unknown_way_to_resize():
-    with pytest.raises(UserError, match=r"loss.resize=mask: expected logits or labels"):
-        make(resize="mask")
+    with pytest.raises(UserError, match=r"loss.resize=mask: expected one of logits, labels"):
+        checked("train", composed("loss.resize=mask"))
 
 
 class Plain(nn.Module):
@@ -233,5 +234,5 @@ def test_a_pixel_loss_needs_no_more_than_forward(monkeypatch):
 
 
 def test_unknown_form():
-    with pytest.raises(UserError, match="loss.form=strip: expected null or one of whole, strips"):
-        make(form="strip")
+    with pytest.raises(UserError, match="loss.form=strip: expected one of whole, strips, fused or"):
+        checked("train", composed("loss.form=strip"))

@@ -23,6 +23,7 @@ from segtrain.architecture.instance.fpn import (
 from segtrain.architecture.instance.roi import mask_targets
 from segtrain.contracts import ProposalOutputs, TrainInstances
 from segtrain.errors import UserError
+from segtrain.values import Count, Counts, Fraction, Positive, Positives
 
 LEVELS = 5  # P2 to P6
 
@@ -68,14 +69,14 @@ class FPNProposals(nn.Module):
         self,
         num_classes: int,
         backbone: nn.Module,
-        channels: int,
-        heads: list[int],
-        width: int,
-        mask_size: int,
-        scales: list[float],
-        padding: float,
-        samples: int,
-        positive_fraction: float,
+        channels: Count,
+        heads: Counts,
+        width: Count,
+        mask_size: Count,
+        scales: Positives,
+        padding: Positive,
+        samples: Count,
+        positive_fraction: Fraction,
     ) -> None:
         super().__init__()
         if len(scales) != LEVELS:

@@ -1,7 +1,7 @@
 """Mask R-CNN with a feature pyramid (He et al., ICCV 2017, arXiv 1703.06870)."""
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from torch import Tensor, nn
 
@@ -9,6 +9,7 @@ from segtrain.architecture.instance.fpn import FeaturePyramid, require_pyramid
 from segtrain.architecture.instance.roi import BoxHead, MaskHead
 from segtrain.architecture.instance.two_stage import View, find_boxes, find_masks, learn, look
 from segtrain.contracts import DetectionOutputs, TrainInstances
+from segtrain.values import Count, Fraction, Given
 
 
 class MaskRCNN(nn.Module):
@@ -33,14 +34,16 @@ class MaskRCNN(nn.Module):
         self,
         num_classes: int,
         backbone: nn.Module,
-        rpn: Callable[..., nn.Module],
-        channels: int,
-        box_size: int,
-        box_width: int,
-        mask_size: int,
-        positive_iou: float,
-        samples: int,
-        positive_fraction: float,
+        rpn: Annotated[
+            Callable[..., nn.Module], Given("in_channels", "finest_stride")
+        ],
+        channels: Count,
+        box_size: Count,
+        box_width: Count,
+        mask_size: Count,
+        positive_iou: Fraction,
+        samples: Count,
+        positive_fraction: Fraction,
     ) -> None:
         super().__init__()
         require_pyramid(backbone.strides)

@@ -5,7 +5,7 @@ R regions, Q positives, K classes, M cells a side of a mask.
 
 from collections.abc import Callable
 from functools import reduce
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from segtrain.architecture.instance.roi import (
 )
 from segtrain.architecture.instance.two_stage import View, find_boxes, find_masks, learn, look
 from segtrain.contracts import DetectionOutputs, TrainInstances
+from segtrain.values import Count, Fraction, Given, Natural
 
 
 class PANet(nn.Module):
@@ -55,19 +56,21 @@ class PANet(nn.Module):
         self,
         num_classes: int,
         backbone: nn.Module,
-        rpn: Callable[..., nn.Module],
-        channels: int,
-        norm: str,
+        rpn: Annotated[
+            Callable[..., nn.Module], Given("in_channels", "finest_stride")
+        ],
+        channels: Count,
+        norm: Literal["none", "batch", "group"],
         bottom_up: bool,
         adaptive_pooling: bool,
         fusion: bool,
-        box_convs: int,
-        box_size: int,
-        box_width: int,
-        mask_size: int,
-        positive_iou: float,
-        samples: int,
-        positive_fraction: float,
+        box_convs: Natural,
+        box_size: Count,
+        box_width: Count,
+        mask_size: Count,
+        positive_iou: Fraction,
+        samples: Count,
+        positive_fraction: Fraction,
     ) -> None:
         super().__init__()
         strides = backbone.strides

@@ -17,10 +17,18 @@ from segtrain.architecture.instance.boxes import (
 from segtrain.contracts import TrainInstances
 from segtrain.errors import UserError
 from segtrain.suppression import suppress
+from segtrain.values import Count, Fraction, Positives
 
 WEIGHTS = (1.0, 1.0, 1.0, 1.0)
 LEVELS = 5  # P2 to P6
 SMALLEST_SIDE = 1e-3  # pixels, of a proposal
+
+
+class ProposalCounts(TypedDict):
+    """How many proposals are kept at most, in training and in the test."""
+
+    train: Count
+    test: Count
 
 
 class AnchorExamples(TypedDict):
@@ -55,15 +63,15 @@ class RegionProposals(nn.Module):
         self,
         in_channels: int,
         finest_stride: int,
-        anchor_sizes: list[float],
-        aspect_ratios: list[float],
-        positive_iou: float,
-        negative_iou: float,
-        samples: int,
-        positive_fraction: float,
-        pre_nms: dict[str, int],
-        post_nms: dict[str, int],
-        nms_iou: float,
+        anchor_sizes: Positives,
+        aspect_ratios: Positives,
+        positive_iou: Fraction,
+        negative_iou: Fraction,
+        samples: Count,
+        positive_fraction: Fraction,
+        pre_nms: ProposalCounts,
+        post_nms: ProposalCounts,
+        nms_iou: Fraction,
     ) -> None:
         super().__init__()
         if len(anchor_sizes) != LEVELS:

@@ -10,11 +10,13 @@ from segtrain.architecture.vgg import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     VGG16_CONVOLUTIONS,
+    Channels,
     of_layers,
     read_vgg16,
 )
 from segtrain.architecture.weights import load_weights
 from segtrain.contracts import Outputs
+from segtrain.values import Count, Text
 
 
 class SwitchVGG16(nn.Module):
@@ -33,7 +35,9 @@ class SwitchVGG16(nn.Module):
         minimum_size: of an input, in pixels; smaller ones are padded.
     """
 
-    def __init__(self, weights: str, channels: list[int], fc_channels: int, fc6_size: int) -> None:
+    def __init__(
+        self, weights: Text, channels: Channels, fc_channels: Count, fc6_size: Count
+    ) -> None:
         super().__init__()
         self.name = "vgg16_bn_switches"
         self.channels = channels

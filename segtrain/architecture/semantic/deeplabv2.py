@@ -11,6 +11,7 @@ from segtrain.architecture.blocks import init_classifier
 from segtrain.architecture.vgg import ReducedVGG16
 from segtrain.contracts import Outputs, resize
 from segtrain.errors import UserError
+from segtrain.values import Counts, Positives
 
 
 class SummedASPP(nn.Module):
@@ -66,8 +67,8 @@ class DeepLabv2(nn.Module):
     def __init__(
         self,
         backbone: TimmBackbone | ReducedVGG16,
-        atrous_rates: list[int] | None,
-        scales: list[float],
+        atrous_rates: Counts | None,
+        scales: Positives,
         align_corners: bool,
         num_classes: int,
     ) -> None:

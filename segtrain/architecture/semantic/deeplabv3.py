@@ -15,6 +15,7 @@ from segtrain.architecture.blocks import (
 )
 from segtrain.contracts import Outputs
 from segtrain.errors import UserError
+from segtrain.values import Count, Counts
 
 
 class ASPP(nn.Module):
@@ -88,8 +89,8 @@ class DeepLabv3(nn.Module):
     def __init__(
         self,
         backbone: TimmBackbone,
-        aspp_channels: int,
-        atrous_rates: list[int],
+        aspp_channels: Count,
+        atrous_rates: Counts,
         refine: bool,
         auxiliary: bool,
         align_corners: bool,
@@ -129,8 +130,8 @@ class DeepLabv3Cascade(nn.Module):
     def __init__(
         self,
         backbone: TimmBackbone,
-        extra_blocks: int,
-        multi_grid: list[int],
+        extra_blocks: Count,
+        multi_grid: Counts,
         align_corners: bool,
         num_classes: int,
     ) -> None:

@@ -14,6 +14,7 @@ from segtrain.architecture.blocks import (
 from segtrain.architecture.semantic.deeplabv3 import ASPP, rates_at
 from segtrain.architecture.xception import Xception
 from segtrain.contracts import Outputs, resize
+from segtrain.values import Count, Counts
 
 
 class Decoder(nn.Module):
@@ -67,9 +68,9 @@ class DeepLabv3Plus(nn.Module):
     def __init__(
         self,
         backbone: TimmBackbone | Xception,
-        channels: int,
-        low_level_channels: int,
-        atrous_rates: list[int],
+        channels: Count,
+        low_level_channels: Count,
+        atrous_rates: Counts,
         separable: bool,
         align_corners: bool,
         num_classes: int,

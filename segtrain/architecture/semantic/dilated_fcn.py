@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from segtrain.architecture.backbone import TimmBackbone
 from segtrain.architecture.blocks import FCNHead
 from segtrain.contracts import Outputs
+from segtrain.values import ProperFraction
 
 
 class DilatedFCN(nn.Module):
@@ -24,7 +25,7 @@ class DilatedFCN(nn.Module):
     def __init__(
         self,
         backbone: TimmBackbone,
-        dropout: float,
+        dropout: ProperFraction,
         auxiliary: bool,
         align_corners: bool,
         num_classes: int,

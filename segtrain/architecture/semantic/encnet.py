@@ -13,6 +13,7 @@ from segtrain.architecture.blocks import (
     init_head,
 )
 from segtrain.contracts import Outputs, resize
+from segtrain.values import Count
 
 
 class Encoding(nn.Module):
@@ -89,8 +90,8 @@ class EncNet(nn.Module):
     def __init__(
         self,
         backbone: TimmBackbone,
-        channels: int,
-        num_codes: int,
+        channels: Count,
+        num_codes: Count,
         lateral: bool,
         auxiliary: bool,
         align_corners: bool,

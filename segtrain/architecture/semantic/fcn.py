@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from segtrain.architecture.backbone import TimmBackbone
 from segtrain.architecture.vgg import VGG16
 from segtrain.contracts import Outputs
+from segtrain.values import NonNegative
 
 
 class FCN(nn.Module):
@@ -27,7 +28,7 @@ class FCN(nn.Module):
     def __init__(
         self,
         backbone: VGG16 | TimmBackbone,
-        skip_scales: list[float],
+        skip_scales: list[NonNegative],
         learned_upsampling: bool,
         num_classes: int,
     ) -> None:

@@ -8,6 +8,7 @@ from segtrain.architecture.backbone import TimmBackbone
 from segtrain.architecture.blocks import init_classifier
 from segtrain.architecture.vgg import VGG16, ReducedVGG16
 from segtrain.contracts import Outputs, resize
+from segtrain.values import Count, Positive
 
 
 class L2Norm(nn.Module):
@@ -45,8 +46,8 @@ class ParseNet(nn.Module):
     def __init__(
         self,
         backbone: ReducedVGG16 | VGG16 | TimmBackbone,
-        local_maps: int,
-        initial_scale: float,
+        local_maps: Count,
+        initial_scale: Positive,
         align_corners: bool,
         num_classes: int,
     ) -> None:

@@ -13,6 +13,7 @@ from segtrain.architecture.blocks import (
     init_head,
 )
 from segtrain.contracts import Outputs, resize
+from segtrain.values import Counts
 
 
 class PyramidPooling(nn.Module):
@@ -104,7 +105,7 @@ class PSPNet(nn.Module):
     def __init__(
         self,
         backbone: TimmBackbone,
-        bins: list[int],
+        bins: Counts,
         auxiliary: bool,
         align_corners: bool,
         num_classes: int,

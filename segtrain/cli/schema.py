@@ -1,0 +1,291 @@
+"""What the configuration of every command holds, beyond what signatures say of `_target_` nodes.
+
+A key that the configurations of older runs lack is `NotRequired`.
+"""
+
+from copy import deepcopy
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
+
+from segtrain.cli.validation import validate
+from segtrain.errors import UserError
+from segtrain.values import (
+    Count,
+    Fraction,
+    Given,
+    Natural,
+    Node,
+    NonNegative,
+    Positive,
+    Precision,
+    ProperFraction,
+    Rule,
+    Size,
+    Text,
+)
+
+Devices = Count | Literal["auto"]
+Paths = Text | list[Text]
+SUCH = Rule("such as [1,8,64]", lambda numbers: True)  # an example, no rule
+Dataset = Annotated[Node, Given("batch_size", "seed")]
+
+
+class Processes(TypedDict):
+    """Where a command runs (conf/trainer/predict.yaml)."""
+
+    accelerator: Literal["auto", "gpu", "cpu"]
+    devices: Devices
+    num_nodes: Devices
+    max_restarts: NotRequired[Natural]
+
+
+class Computation(Processes):
+    """How networks are evaluated (conf/trainer/evaluate.yaml)."""
+
+    precision: Precision
+    deterministic: bool
+    compile: bool
+    channels_last: bool
+    progress_bar: bool
+
+
+class Training(Computation):
+    """How they are trained (conf/trainer/default.yaml)."""
+
+    max_steps: Count | None
+    max_epochs: Positive | None
+    accumulate_grad_batches: Count
+    gradient_clip_val: Positive | None
+    val_every_n_steps: Count | None
+    checkpoint_every_n_steps: Count
+    log_every_n_steps: Count
+
+
+class BatchNorm(TypedDict):
+    """Of a training; `decay` is the share of the running statistics that a step keeps."""
+
+    decay: Fraction | None
+    frozen: bool
+
+
+class PublishedValue(TypedDict):
+    """A paper's figure."""
+
+    value: float
+    metric: Text
+    source: Text
+    comparable: bool
+
+
+class Report(TypedDict):
+    """Pictures of report.html."""
+
+    examples: Natural
+    max_side: Count
+
+
+class Recipe(TypedDict):
+    """What `train` and `benchmark` share."""
+
+    dataset: Dataset
+    loss: Annotated[Node, Given("ignore_index")]
+    optimizer: Annotated[Node, Given("model", "max_steps")]
+    inference: Node
+    architecture: Annotated[Node, Given("num_classes")]
+    trainer: Training
+    callback: NotRequired[dict[str, Node]]
+    logger: Annotated[Node, Given("save_dir")]
+    experiment: NotRequired[Text]
+    seed: Natural
+    batch_size: Count
+    batch_norm: BatchNorm
+    frozen: NotRequired[list[Text]]
+    weights: Text | None
+    starts_from: NotRequired[Text | None]
+    resume: Text | None
+    published: PublishedValue | None
+    report: NotRequired[Report | None]
+
+
+class Benchmark(Recipe):
+    """`segtrain benchmark`."""
+
+    measure: Annotated[Node, Given("config")]
+
+
+class Evaluate(TypedDict):
+    """`segtrain evaluate`."""
+
+    dataset: NotRequired[Dataset]
+    inference: NotRequired[Node]
+    trainer: Computation
+    run: Text | None
+    checkpoint: Text | None
+    output_stride: Literal[8, 16, 32] | None
+    ensemble: list[Text]
+    split: Text | None
+    report: Report | None
+    trust_code: bool
+    submit: bool
+    submit_competition: Literal["comp5", "comp6"] | None
+
+
+class Use(TypedDict):
+    """How a network is used on pictures, see `segtrain.predictor.Settings`."""
+
+    device: Text
+    precision: Precision
+    min_score: Fraction
+    max_pixels: Count
+    short_side: Count | Literal["auto"] | None
+
+
+class Predict(Use):
+    """`segtrain predict`."""
+
+    inference: NotRequired[Node]
+    trainer: Processes
+    run: Text | None
+    checkpoint: Text | None
+    model: Text | None
+    weights: Text | None
+    weights_file: Text | None
+    input: Paths | None
+    output: Text | None
+    overwrite: bool
+    classes: list[Text | int]
+    batch_size: Count
+    num_workers: Natural | Literal["auto"]
+    trust_code: bool
+
+
+class Export(TypedDict):
+    """`segtrain export`."""
+
+    run: Text | None
+    checkpoint: Text | None
+    format: Literal["onnx", "torch_export", "safetensors"]
+    output: Text | None
+    returns: Literal["logits", "labels"]
+    size: Size | None
+    compare_on: Text | None
+    compare_sizes: list[Size]
+    trust_code: bool
+
+
+class ReportAgain(TypedDict):
+    """`segtrain report`."""
+
+    trainer: Computation
+    run: Text
+    examples: Natural
+    max_side: Count
+    trust_code: bool
+
+
+_Export = TypedDict("_Export", {"from": Text | None})  # which no class may have for a name
+
+
+class Prepare(_Export):
+    """`segtrain prepare`."""
+
+    to: Text | None
+    images: Text | None
+    val_share: ProperFraction
+    dataset: Dataset
+    verify: bool | None
+    preview: bool
+    preview_samples: Count
+    complete: bool
+    keep_archives: bool
+    shards: Count | Literal["auto"] | None
+    shard_megabytes: Positive
+    shard_splits: list[Text] | None
+    output: Text | None
+    seed: Natural
+    batch_size: Count
+
+
+class Table(TypedDict):
+    """`segtrain table`."""
+
+    runs: Paths
+    layout: Literal["published", "runs"]
+    sort: Text | None
+    output: Paths
+
+
+class Plan(TypedDict):
+    """`segtrain plan`."""
+
+    experiments: Paths
+    seeds: list[Natural] | None
+    measure_speed: bool | None
+    measure_seconds: Positive
+    gpus: Count | Annotated[list[Count], SUCH] | None
+    tflops: Positive | None
+    bandwidth: Positive
+    latency: NonNegative
+    output: Paths
+    overrides: list[Text]
+
+
+class Reproduce(TypedDict):
+    """`segtrain reproduce`."""
+
+    experiments: Paths
+    seeds: list[Natural] | None
+    evaluate: bool
+    resume: Text | None
+    overrides: list[Text]
+
+
+class Sweep(TypedDict, total=False):
+    """How the jobs of a sweep are run, and what a search is (conf/sweep)."""
+
+    jobs: Count | Literal[-1]
+    trials: Count
+    seed: Natural
+    storage: Text | None
+    study: Text
+    sampler: Annotated[Node, Given("seed")]
+    pruner: Node | None
+
+
+SCHEMAS: dict[str, type] = {
+    "train": Recipe,
+    "benchmark": Benchmark,
+    "evaluate": Evaluate,
+    "predict": Predict,
+    "export": Export,
+    "report": ReportAgain,
+    "prepare": Prepare,
+    "table": Table,
+    "plan": Plan,
+    "reproduce": Reproduce,
+}
+
+
+def checked(command: str, config: dict[str, Any]) -> dict[str, Any]:
+    """The resolved configuration of a command, which nothing in it will stop.
+
+    Raises:
+        UserError: see `segtrain.cli.validation.validate`.
+    """
+    return validate(SCHEMAS[command], config)
+
+
+def takes(command: str, config: dict[str, Any], key: str) -> bool:
+    """Whether something would read a key that the configuration does not have yet."""
+    whole = deepcopy(config)
+    *sections, name = key.split(".")
+    node = whole
+    for section in sections:
+        node = node.get(section)
+        if not isinstance(node, dict):
+            return False
+    node[name] = None
+    try:
+        checked(command, whole)
+    except UserError as error:
+        return f"unknown key '{key}'" not in str(error)
+    return True
