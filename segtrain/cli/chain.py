@@ -15,6 +15,7 @@ from segtrain.cli.explain import nearest
 from segtrain.cli.main import conf_dir
 from segtrain.errors import RunStopped, UserError
 from segtrain.foreign import admit_overrides, read_yaml
+from segtrain.writing import complete, write_text
 
 PLAN = "chain.yaml"
 OWN = ("experiment", "resume", "hydra.run.dir")  # read here, not handed to the stages
@@ -48,8 +49,7 @@ def run(overrides: list[str]) -> int:
             known = ", ".join(plan["stages"])
             raise UserError(f"{override}: no such stage; the stages are {known}")
     plan["overrides"] += added
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / PLAN).write_text(yaml.safe_dump(plan, sort_keys=False))
+    write_text(folder / PLAN, yaml.safe_dump(plan, sort_keys=False))
     train(plan, added, folder)
     finish(plan["stages"], folder)
     return 0
@@ -171,7 +171,8 @@ def quoted(path: Path) -> str:
 def finish(stages: list[str], folder: Path) -> None:
     """Makes the chain's folder read as a run, the last stage's, and prints all stages."""
     last = run_folder(folder, stages, stages[-1])
-    shutil.copyfile(last / "results.json", folder / "results.json")
+    with complete(folder / "results.json") as partial:
+        shutil.copyfile(last / "results.json", partial)
     link = folder / "checkpoints"
     link.unlink(missing_ok=True)
     link.symlink_to(Path(last.name) / "checkpoints")

@@ -1,7 +1,7 @@
 """Errors of Hydra, workers and the operating system, said in the user's terms."""
 
 import difflib
-import errno
+import os
 import re
 import sys
 
@@ -12,6 +12,13 @@ WORKER_ERROR = "segtrain.errors.UserError: "
 # What gloo and NCCL say of a process that has ended or cannot be reached.
 LOST = re.compile(
     r"gloo/|Connection (closed|reset) by peer|Timed out waiting|remote process exited"
+)
+# An error of the operating system that names a file, and a worker's, which is handed over as text.
+OS_ERROR = re.compile(r"\[Errno (\d+)\] [^\n]*?: '([^\n]+?)'(?: -> [^\n]*)?\s*$")
+# What OpenCV, PyTorch and its libraries say where the host or a GPU has no memory left.
+NO_MEMORY = re.compile(
+    r"[^\n]*(can't allocate memory|not enough memory|Insufficient memory|out of memory"
+    r"|(CUBLAS|CUDNN)_STATUS_ALLOC_FAILED)[^\n]*"
 )
 
 
@@ -24,9 +31,17 @@ def explain(error: BaseException) -> tuple[str, int] | None:
         return str(error), error.exit_code
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", 130
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"no space left on the disk ({error.filename or 'while writing'}); what was saved "\
-            "before is untouched", 1  # fmt: skip
+    if isinstance(error, MemoryError) or (no_memory := NO_MEMORY.search(str(error))):
+        said = str(error) if isinstance(error, MemoryError) else no_memory[0]
+        return (
+            f"out of memory ({said.strip().rpartition(chr(10))[2][:200]}); lower batch_size, "
+            "dataset.transform.crop_size or dataset.eval_batch_size, raise "
+            "trainer.accumulate_grad_batches, or set trainer.precision=bf16-mixed; for predict "
+            "lower batch_size or max_pixels"
+        ), 1
+    if isinstance(error, OSError) and (found := OS_ERROR.search(str(error))):
+        number, path = found.groups()
+        return f"{path}: {os.strerror(int(number))}; what was saved before is untouched", 1
     if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
         return (
             f"a loader worker died ({str(error).splitlines()[0]}); out of memory is the usual "

@@ -21,6 +21,7 @@ from segtrain.plan.jobs import Job, Target, jobs
 from segtrain.table.sheet import Cell, Column, Sheet
 from segtrain.table.writing import print_sheet
 from segtrain.trained import find_checkpoint
+from segtrain.writing import write_text
 
 logger = logging.getLogger("segtrain")
 
@@ -89,9 +90,7 @@ def read_state(folder: Path, trust_code: bool) -> dict:
 
 def write_state(folder: Path, state: dict) -> None:
     """Keeps the state where a person can read it, in one step."""
-    partial = folder / f"{STATE}.partial"
-    partial.write_text(yaml.safe_dump(state, sort_keys=False))
-    partial.replace(folder / STATE)
+    write_text(folder / STATE, yaml.safe_dump(state, sort_keys=False))
 
 
 def check_overrides(overrides: list[str], experiments: Sequence[str]) -> None:

@@ -23,6 +23,7 @@ from segtrain.cli.explain import explain
 from segtrain.cli.main import report
 from segtrain.errors import PRUNED
 from segtrain.sweep.ledger import HEARTBEAT, LEDGER, RECORD, Ledger, now, read_record, write_record
+from segtrain.writing import write_text
 
 INTERRUPTED = 128  # exit codes from here on are signals', which mean the whole sweep
 STOP = "stop"  # file in the sweep's folder that keeps further jobs from being begun
@@ -93,8 +94,7 @@ def run_apart(command: str, config: dict, run_dir: Path, launcher: dict, jobs: i
     """Runs a job in a process of its own, each line of whose output begins with its number."""
     parent = os.getppid()
     end_with_parent()
-    run_dir.mkdir(parents=True, exist_ok=True)
-    (run_dir / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    write_text(run_dir / "config.yaml", yaml.safe_dump(config, sort_keys=False))
     trainer = config.get("trainer", {})
     devices = trainer.get("devices", 1)
     devices = devices if isinstance(devices, int) else 1

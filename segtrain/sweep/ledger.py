@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from segtrain.errors import UserError
+from segtrain.writing import write_json
 
 LEDGER = "sweep.json"
 RECORD = "job.json"
@@ -109,7 +110,7 @@ class Ledger:
             "overrides": self.overrides,
             "swept": self.swept,
             "jobs": self.entries(),
-        })  # fmt: skip
+        }, own_name())  # fmt: skip
 
     def print(self) -> None:
         """A table of all jobs, best first."""
@@ -201,15 +202,12 @@ def read_record(folder: Path) -> dict:
 
 def write_record(folder: Path, **changes: object) -> None:
     """Changes entries of a job's record."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / RECORD, read_record(folder) | changes)
+    write_json(folder / RECORD, read_record(folder) | changes, own_name())
 
 
-def write_json(path: Path, content: dict) -> None:
-    """Writes a file in one step, whichever process writes it at the same time."""
-    partial = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(partial, path)
+def own_name() -> str:
+    """Tells this process from all that may write a record at the same time."""
+    return f"{socket.gethostname()}-{os.getpid()}"
 
 
 def is_alive(folder: Path, record: dict) -> bool:
