@@ -19,6 +19,7 @@ from segtrain.cli.main import conf_dir
 from segtrain.cli.own_experiment import with_own_experiments
 from segtrain.cli.resume import LAST, resume, trusted
 from segtrain.errors import PRUNED, UserError
+from segtrain.lifetime import end_children, ending_stopped_workers
 from segtrain.writing import naming, write_text
 
 HANDLER = "segtrain"
@@ -243,7 +244,7 @@ def execute(command: str, config: dict, run_dir: Path) -> int:
     """Runs the command in this process."""
     module = imported(command)
     configure_logging(run_dir / "run.log")
-    with naming(run_dir):  # of writers that do not say which file
+    with ending_stopped_workers(), naming(run_dir):  # of writers that do not say which file
         module.run(config, run_dir)
     return 0
 
@@ -251,6 +252,7 @@ def execute(command: str, config: dict, run_dir: Path) -> int:
 def imported(command: str) -> ModuleType:
     """The command's module; from here on garbage is collected, but not among what it imported."""
     module = importlib.import_module(f"segtrain.cli.{command}")
+    atexit.register(end_children)
     if not gc.isenabled():  # see segtrain.__main__
         gc.freeze()
         atexit.register(gc.unfreeze)  # Triton's bindings complain of what is left at the end

@@ -44,9 +44,10 @@ def explain(error: BaseException) -> tuple[str, int] | None:
         return f"{path}: {os.strerror(int(number))}; what was saved before is untouched", 1
     if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
         return (
-            f"a loader worker died ({str(error).splitlines()[0]}); out of memory is the usual "
-            "cause: lower dataset.num_workers (num_workers of predict), or set it to 0 to see the "
-            "error itself"
+            f"a loader worker died ({str(error).splitlines()[0]}); too little memory is the usual "
+            "cause: lower dataset.num_workers (num_workers of predict) or batch_size, give a "
+            "container more room in /dev/shm (docker run --shm-size=8g), or set the workers to 0 "
+            "to see the error itself"
         ), 1
     if lost_process(error):
         return (

@@ -24,8 +24,8 @@ from segtrain.dataset.shard_labels import (
     encode_mask,
 )
 from segtrain.dataset.shards import ShardSource
-from segtrain.dataset.stream import one_thread
 from segtrain.dataset.transforms import SemanticPreset
+from segtrain.dataset.workers import one_thread
 from segtrain.errors import UserError
 from segtrain.writing import naming, write_json
 

@@ -12,7 +12,7 @@ from segtrain.dataset.counts import count_labels
 from segtrain.dataset.datamodule import SegmentationData
 from segtrain.dataset.preflight import image_orientation
 from segtrain.dataset.progress import track
-from segtrain.dataset.stream import one_thread
+from segtrain.dataset.workers import one_thread
 from segtrain.errors import UserError
 
 
