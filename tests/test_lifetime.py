@@ -146,9 +146,10 @@ def test_a_stopped_worker_is_ended():
         list(batches)
 
 
-def test_no_room_in_shared_memory():
+@pytest.mark.parametrize("collate", ["None", "torch.stack"])  # in shared memory itself, or not
+def test_no_room_in_shared_memory(collate):
     """What a worker cannot hand over is not waited for."""
-    process = start("-c", NO_ROOM)
+    process = start("-c", NO_ROOM.replace("COLLATE", collate))
     code, out, err = end(process, timeout=60)
     assert code == 0, err
     assert "Traceback" not in err
@@ -161,10 +162,13 @@ import torch
 from faults import largest_file
 from segtrain.cli.explain import explain
 from segtrain.dataset.workers import one_thread
+from segtrain.lifetime import end_children
 from torch.utils.data import DataLoader
 with largest_file(1000):
     try:
-        list(DataLoader(torch.zeros(4, 10000), num_workers=1, worker_init_fn=one_thread))
+        list(DataLoader(torch.zeros(4, 10000), num_workers=1, worker_init_fn=one_thread,
+                        collate_fn=COLLATE))
     except RuntimeError as error:
         print(*explain(error))
+end_children()
 """

@@ -15,6 +15,8 @@ LOST = re.compile(
 )
 # An error of the operating system that names a file, and a worker's, which is handed over as text.
 OS_ERROR = re.compile(r"\[Errno (\d+)\] [^\n]*?: '([^\n]+?)'(?: -> [^\n]*)?\s*$")
+# What PyTorch says of a loader worker that was killed, or that has no room for its batch.
+DIED = re.compile(r"DataLoader worker \(pid[^\n]*|[^\n]*unable to \w+ shared memory[^\n]*")
 # What OpenCV, PyTorch and its libraries say where the host or a GPU has no memory left.
 NO_MEMORY = re.compile(
     r"[^\n]*(can't allocate memory|not enough memory|Insufficient memory|out of memory"
@@ -42,9 +44,9 @@ def explain(error: BaseException) -> tuple[str, int] | None:
     if isinstance(error, OSError) and (found := OS_ERROR.search(str(error))):
         number, path = found.groups()
         return f"{path}: {os.strerror(int(number))}; what was saved before is untouched", 1
-    if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
+    if isinstance(error, RuntimeError) and (died := DIED.search(str(error))):
         return (
-            f"a loader worker died ({str(error).splitlines()[0]}); too little memory is the usual "
+            f"a loader worker died ({died[0]}); too little memory is the usual "
             "cause: lower dataset.num_workers (num_workers of predict) or batch_size, give a "
             "container more room in /dev/shm (docker run --shm-size=8g), or set the workers to 0 "
             "to see the error itself"
