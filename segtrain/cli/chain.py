@@ -1,6 +1,5 @@
 """`chain`: an experiment and those that it starts from, trained in turn, each by a process."""
 
-import json
 import re
 import shutil
 import sys
@@ -14,7 +13,8 @@ from segtrain.cli.child import run_process
 from segtrain.cli.explain import nearest
 from segtrain.cli.main import conf_dir
 from segtrain.errors import RunStopped, UserError
-from segtrain.foreign import admit_overrides, read_yaml
+from segtrain.foreign import admit_overrides, read_record
+from segtrain.table.runs import read_results
 from segtrain.writing import complete, write_text
 
 PLAN = "chain.yaml"
@@ -103,7 +103,7 @@ def read_plan(folder: Path, trust_code: bool) -> dict:
     """
     if not (folder / PLAN).is_file():
         raise UserError(f"resume={folder}: {folder / PLAN} does not exist; give a chain's folder")
-    plan = read_yaml(folder / PLAN, trust_code)
+    plan = read_record(folder / PLAN, {"stages": list, "overrides": list}, trust_code)
     return plan | {
         key: admit_overrides(plan[key], str(folder / PLAN), trust_code)
         for key in ("stages", "overrides")
@@ -192,4 +192,4 @@ def finish(stages: list[str], folder: Path) -> None:
 
 def results(run_dir: Path) -> dict:
     """Content of a run's `results.json`."""
-    return json.loads((run_dir / "results.json").read_text())
+    return read_results(run_dir / "results.json")

@@ -16,7 +16,9 @@ LOST = re.compile(
 # An error of the operating system that names a file, and a worker's, which is handed over as text.
 OS_ERROR = re.compile(r"\[Errno (\d+)\] [^\n]*?: '([^\n]+?)'(?: -> [^\n]*)?\s*$")
 # What PyTorch says of a loader worker that was killed, or that has no room for its batch.
-DIED = re.compile(r"DataLoader worker \(pid[^\n]*|[^\n]*unable to \w+ shared memory[^\n]*")
+DIED = re.compile(
+    r"DataLoader worker \(pid[^\n]*|unable to \w+ (shared memory|file </torch_)[^\n]*"
+)
 # What OpenCV, PyTorch and its libraries say where the host or a GPU has no memory left.
 NO_MEMORY = re.compile(
     r"[^\n]*(can't allocate memory|not enough memory|Insufficient memory|out of memory"

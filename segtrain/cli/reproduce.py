@@ -16,7 +16,7 @@ from segtrain.cli.main import conf_dir
 from segtrain.cli.plan import find_targets
 from segtrain.cli.table import show
 from segtrain.errors import RunStopped, UserError
-from segtrain.foreign import admit_overrides, read_yaml
+from segtrain.foreign import admit_overrides, read_record
 from segtrain.plan.jobs import Job, Target, jobs
 from segtrain.table.sheet import Cell, Column, Sheet
 from segtrain.table.writing import print_sheet
@@ -82,7 +82,8 @@ def read_state(folder: Path, trust_code: bool) -> dict:
         (folder / "config.yaml").unlink(missing_ok=True)  # written just now
         raise UserError(f"resume={folder}: {folder / STATE} does not exist; give a folder that "
                         "segtrain reproduce began")  # fmt: skip
-    state = read_yaml(folder / STATE, trust_code)
+    kinds = {"experiments": list, "seeds": list, "evaluate": bool, "overrides": list, "jobs": dict}
+    state = read_record(folder / STATE, kinds, trust_code)
     for key in ("experiments", "overrides"):
         admit_overrides(state[key], str(folder / STATE), trust_code)
     return state

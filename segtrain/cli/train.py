@@ -7,15 +7,16 @@ from pathlib import Path
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import TensorBoardLogger
 
+from segtrain.architecture.weights import load_weights, read_state_dict
 from segtrain.assembly import build_data, build_task, require_labels, resolve_class_weights
 from segtrain.callback.progress import Progress
 from segtrain.cli.evaluate import evaluate_checkpoint
 from segtrain.cli.report import report
 from segtrain.dataset.datamodule import SegmentationData
-from segtrain.foreign import read_checkpoint
 from segtrain.report.results import config_sha256, print_scores, write_results
 from segtrain.sweep.ledger import swept_values
 from segtrain.task.segmentation import Segmentation
+from segtrain.trained import require_resumable
 from segtrain.trainer import build_trainer
 
 logger = logging.getLogger("segtrain")
@@ -31,13 +32,15 @@ def run(config: dict, run_dir: Path) -> None:
     checkpoints = run_dir / "checkpoints"
     resumed = checkpoints / "last.ckpt" if config["resume"] else None
     if resumed is not None:
-        read_checkpoint(resumed, "checkpoint to resume from")  # before anything is built
+        require_resumable(resumed)
     pl.seed_everything(config["seed"], verbose=False)
     data = build_data(config)
     require_labels(data, config)
     data.check()
     resolve_class_weights(config, data)
     task = build_task(config, data.labels)
+    if resumed is not None:  # says what does not fit; Lightning loads it again
+        load_weights(task.model, read_state_dict(resumed), str(resumed))
     trainer, progress = build_trainer(config, data, run_dir, task.evaluation.headline)
     announce(config, data, task, trainer)
     trainer.fit(task, data, ckpt_path=resumed, weights_only=True)

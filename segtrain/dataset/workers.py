@@ -17,7 +17,7 @@ def one_thread(worker: int) -> None:
     cannot hand over a batch, as without room in /dev/shm: the training would wait for ever.
     """
     end_with_parent()
-    Queue._on_queue_feeder_error = _end
+    Queue._on_queue_feeder_error = staticmethod(_end)
     cv2.setNumThreads(0)
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)

@@ -66,13 +66,13 @@ class Ledger:
         """
         file = folder / LEDGER
         try:
-            content = json.loads(file.read_text())
+            content = json.loads(file.read_text(encoding="utf-8"))
             jobs = [Job(entry["job"], entry["overrides"]) for entry in content["jobs"]]
             return cls(folder, content["command"], content["overrides"], content["swept"], jobs)
         except FileNotFoundError:
             raise UserError(f"{file} does not exist; give the folder of a sweep, "
                             "outputs/multirun/<experiment>/<date_time>") from None  # fmt: skip
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{file}: not the ledger of a sweep ({error!r})") from None
 
     def job_folder(self, number: int) -> Path:
@@ -196,7 +196,7 @@ def read_record(folder: Path) -> dict:
              "started": None, "ended": None, "validation": None}  # fmt: skip
     try:
         return empty | json.loads((folder / RECORD).read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError):  # cut off, or no dictionary
         return empty
 
 
