@@ -4,6 +4,7 @@ import gc
 import sys
 
 from segtrain.cli.main import main
+from segtrain.lifetime import end_at_signals, end_with_caller
 
 
 def start() -> int:
@@ -12,6 +13,8 @@ def start() -> int:
     What is imported stays until the end; not to look through it for garbage, again and again, makes
     a command start a second faster. `segtrain.cli.app` turns the search on when all is imported.
     """
+    end_with_caller()
+    end_at_signals()
     gc.disable()
     return main()
 

@@ -7,7 +7,7 @@ has passed here.
 
 import re
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -65,12 +65,34 @@ def read_yaml(path: Path, trust_code: bool = False) -> Any:
         UserError: there is none, it is no YAML, or names code from elsewhere.
     """
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
     return admit(content, str(path), trust_code)
+
+
+def read_record(path: Path, keys: Mapping[str, type], trust_code: bool = False) -> dict:
+    """A dictionary from a YAML or JSON file that a command wrote, admitted (see `admit`).
+
+    Args:
+        path: the file.
+        keys: what it must hold, and of which kind.
+        trust_code: see `admit`.
+
+    Raises:
+        UserError: as `read_yaml`; or it is no dictionary, or a key is missing or of another kind.
+    """
+    content = read_yaml(path, trust_code)
+    if not isinstance(content, dict):
+        kind = "nothing" if content is None else f"a {type(content).__name__}"
+        raise UserError(f"{path}: holds {kind}, expected keys and values: {', '.join(keys)}")
+    for key, kind in keys.items():
+        if not isinstance(content.get(key), kind):
+            found = f"is {str(content[key])[:80]!r}" if key in content else "is missing"
+            raise UserError(f"{path}: {key} {found}, expected {kind.__name__}")
+    return content
 
 
 def admit(node: Any, origin: str, trust_code: bool = False) -> Any:

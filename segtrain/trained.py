@@ -144,6 +144,26 @@ def best_score(checkpoint: Path) -> float | None:
     return _segtrain_entry(checkpoint, True)["best_score"] if checkpoint.is_file() else None
 
 
+def require_resumable(checkpoint: Path) -> None:
+    """Looks whether a training can go on from a checkpoint, before anything is built.
+
+    Raises:
+        UserError: it is no checkpoint of this package, or holds no state of a training.
+    """
+    _segtrain_entry(checkpoint, True)
+    kinds = {"optimizer_states": list, "lr_schedulers": list, "loops": dict, "callbacks": dict}
+    require_keys(read_file(checkpoint, "checkpoint to resume from"), kinds, checkpoint)
+
+
+def require_keys(content: dict, kinds: dict, checkpoint: Path) -> None:
+    """Raises a UserError where a key is missing or of another kind."""
+    for key, kind in kinds.items():
+        if not isinstance(content.get(key), kind):
+            raise UserError(f"{checkpoint}: not a checkpoint of segtrain, or a damaged one: its "
+                            f"'{key}' is {'of another kind' if key in content else 'missing'}"
+                            )  # fmt: skip
+
+
 def _segtrain_entry(checkpoint: Path, trust_code: bool) -> dict:
     """What the run wrote into its checkpoint beside the weights, the step, and the best score."""
     content = read_file(checkpoint, "checkpoint of segtrain")
@@ -152,6 +172,8 @@ def _segtrain_entry(checkpoint: Path, trust_code: bool) -> dict:
                         "a file of torchvision's is used as weights=torchvision/<name>"
                         )  # fmt: skip
     entry = content["segtrain"]
+    require_keys(entry, {"config": dict, "epochs": int | float}, checkpoint)
+    require_keys(content, {"state_dict": dict, "global_step": int}, checkpoint)
     best = content.get("callbacks", {}).get("Checkpoints", {}).get("best_score")
     config = admit(entry["config"], str(checkpoint), trust_code)
     return {"global_step": content["global_step"], "best_score": best, **entry, "config": config}

@@ -1,6 +1,8 @@
 """A callback that strikes a running process, put into runs with `+callback.fault._target_`."""
 
+import contextlib
 import os
+import resource
 import subprocess
 import time
 from pathlib import Path
@@ -185,3 +187,17 @@ class NothingRandom(Callback):
         for name, mask in zip(batch["name"], batch.get("mask", ()), strict=False):
             if int(name.rpartition("/")[2]) % 2:
                 mask[len(mask) // 32 :] = 255
+
+
+@contextlib.contextmanager
+def largest_file(size: int):
+    """Lets every write of this process beyond so many bytes of a file fail, by the system itself.
+
+    What fails is what a full disk or a quota lets fail, whoever runs the tests.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

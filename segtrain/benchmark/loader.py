@@ -25,8 +25,9 @@ from segtrain.dataset.pixels import CachedPixels, write_pixels
 from segtrain.dataset.shapes import render_scene
 from segtrain.dataset.shard_index import ShardReading, join_splits
 from segtrain.dataset.shards import ShardSource
-from segtrain.dataset.stream import TrainStream, one_thread
+from segtrain.dataset.stream import TrainStream
 from segtrain.dataset.transforms import SemanticPreset
+from segtrain.dataset.workers import one_thread
 from segtrain.prepare.shards import write_split
 from segtrain.values import FILLED, Count, Natural, Size, Text
 

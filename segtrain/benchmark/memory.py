@@ -9,7 +9,8 @@ from torch.utils.data import DataLoader
 from segtrain.assembly import build_data
 from segtrain.contracts import Source
 from segtrain.dataset.pairs import ImageMaskPairs, Pair
-from segtrain.dataset.stream import TrainStream, one_thread
+from segtrain.dataset.stream import TrainStream
+from segtrain.dataset.workers import one_thread
 from segtrain.errors import UserError
 from segtrain.values import Count, Natural
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from segtrain.architecture.blocks import batch_norms
-from segtrain.dataset.stream import StepSampler, TrainStream, one_thread
+from segtrain.dataset.stream import StepSampler, TrainStream
+from segtrain.dataset.workers import one_thread
 from segtrain.errors import UserError
 from segtrain.values import Count
 

@@ -16,9 +16,11 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from segtrain.callback.agreement import Agreement
 from segtrain.errors import RunStopped
 from segtrain.trained import best_score
+from segtrain.writing import TorchFile, complete
 
 PREEMPTION_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 INTERRUPTION = signal.SIGINT  # Ctrl-C
+PATIENCE = 5.0  # seconds that a batch is waited for after a signal
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -30,17 +32,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict, path: str | Path, storage_options: object = None
     ) -> None:
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        try:
-            with open(partial, "wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with complete(Path(path)) as partial, open(partial, "wb") as file:
+            with TorchFile(file) as writer:
+                torch.save(checkpoint, writer)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 class Checkpoints(Checkpoint):
@@ -51,7 +47,8 @@ class Checkpoints(Checkpoint):
     resumed from it does that first, the one after the last step included. The score to beat is the
     one that `best.ckpt` holds itself, so whatever was killed when, a worse one never replaces it.
     SIGTERM, SIGUSR1 and Ctrl-C, on whichever process, let the running step end on all of them,
-    save, and stop the run; a second Ctrl-C does not wait for that.
+    save, and stop the run; a second Ctrl-C does not wait for that. Nor is a batch waited for that
+    does not come: the steps before it are saved.
 
     Args:
         folder: of the files.
@@ -83,6 +80,7 @@ class Checkpoints(Checkpoint):
         self._max_steps = 0
         self._signal = 0
         self._old_handlers: dict[signal.Signals, object] = {}
+        self._trainer: pl.Trainer | None = None
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict
@@ -102,10 +100,12 @@ class Checkpoints(Checkpoint):
             trainer.fit_loop.epoch_loop.max_steps = max(self._max_steps, step + 1)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._trainer = trainer
         if threading.current_thread() is threading.main_thread():
             for number in (*PREEMPTION_SIGNALS, INTERRUPTION):
                 if signal.getsignal(number) != signal.SIG_IGN:  # as in the background of a shell
                     self._old_handlers[number] = signal.signal(number, self._on_signal)
+            self._old_handlers[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._on_alarm)
         if self._owes_validation:  # as Lightning does it between two steps
             loop = trainer.fit_loop.epoch_loop
             loop.max_steps = self._max_steps
@@ -180,6 +180,8 @@ class Checkpoints(Checkpoint):
         self._stopped = state_dict["stopped"]
 
     def _restore_handlers(self) -> None:
+        if self._old_handlers:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in self._old_handlers.items():
             signal.signal(number, handler)
         self._old_handlers.clear()
@@ -189,13 +191,24 @@ class Checkpoints(Checkpoint):
         if number == self._signal == INTERRUPTION and not self.agreement.is_shared:
             raise KeyboardInterrupt
         self._signal = number
+        signal.setitimer(signal.ITIMER_REAL, PATIENCE, PATIENCE)
+
+    def _on_alarm(self, number: int, frame: FrameType | None) -> None:
+        """Stops the run if the next batch still has not come. The other processes end with it."""
+        trainer = self._trainer
+        if not trainer.profiler.is_waiting:
+            return
+        step = trainer.global_step
+        if step and not trainer.validating and not self.agreement.is_shared:
+            trainer.save_checkpoint(self.last)
+        self._stop(self._signal, step)
 
     def _stop(self, number: int, step: int) -> None:
-        raise RunStopped(
-            f"stopped by {signal.Signals(number).name} after step {step}; saved {self.last}. "
-            f"Go on with: segtrain {quote(f'resume={self.last.parent.parent}')}",
-            exit_code=128 + number,
-        )
+        name, run_dir = signal.Signals(number).name, self.last.parent.parent
+        saved = f"saved {self.last}. Go on with: segtrain {quote(f'resume={run_dir}')}"
+        if not self.last.is_file():
+            saved = "nothing was saved yet"
+        raise RunStopped(f"stopped by {name} after step {step}; {saved}", exit_code=128 + number)
 
 
 def stand_after(step: int, fit_loop: dict) -> None:

@@ -1,6 +1,5 @@
 """Stops a run whose loss or weights are not finite, before anything is saved over good weights."""
 
-import json
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from segtrain.callback.agreement import Agreement
 from segtrain.errors import RunStopped
+from segtrain.writing import write_json
 
 SAVED = ("state_dict", "optimizer_states")  # what a checkpoint holds of the training
 
@@ -61,7 +61,7 @@ class StopOnNonFinite(Callback):
         report = self.folder / f"nonfinite_loss{f'_rank{rank}' if rank else ''}.json"
         if found is not None:
             content = {**found, "rank": rank}
-            report.write_text(json.dumps(content, indent=2) + "\n")
+            write_json(report, content)
             found = {**content, "report": str(report)}
         first = next(entry for entry in self.agreement.gather(found) if entry is not None)
         where = f" on process {first['rank']}" if trainer.world_size > 1 else ""

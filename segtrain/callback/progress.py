@@ -16,18 +16,28 @@ WAIT_LIMIT = 0.2  # of the step; above it the loader is the bottleneck
 
 
 class DataWait(Profiler):
-    """Seconds that the training loop spent waiting for the next batch."""
+    """Seconds that the training loop spent waiting for the next batch.
+
+    Attributes:
+        seconds: in training; validations are left out.
+        is_waiting: whether training or a validation waits now.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.seconds = 0.0
+        self.is_waiting = False
         self._started = 0.0
 
     def start(self, action_name: str) -> None:
+        if action_name.endswith("_next"):
+            self.is_waiting = True
         if action_name.endswith("train_dataloader_next"):
             self._started = time.perf_counter()
 
     def stop(self, action_name: str) -> None:
+        if action_name.endswith("_next"):
+            self.is_waiting = False
         if action_name.endswith("train_dataloader_next"):
             self.seconds += time.perf_counter() - self._started
 

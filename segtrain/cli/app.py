@@ -23,7 +23,9 @@ from segtrain.cli.paths import with_literal_paths
 from segtrain.cli.resume import LAST, resume, trusted
 from segtrain.cli.schema import checked
 from segtrain.errors import PRUNED, UserError
+from segtrain.lifetime import end_children, ending_stopped_workers
 from segtrain.text import visible
+from segtrain.writing import naming, write_text
 
 HANDLER = "segtrain"
 MULTIRUN = ("-m", "--multirun")
@@ -218,10 +220,7 @@ def start(command: str, config: dict, run_dir: Path, is_named: bool = True) -> i
         go_on(config, run_dir)
     if not is_named:
         run_dir = claim(run_dir)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    partial = run_dir / "config.yaml.partial"  # renamed, so that no kill leaves half a file
-    partial.write_text(yaml.safe_dump(config, sort_keys=False))
-    partial.replace(run_dir / "config.yaml")
+    write_text(run_dir / "config.yaml", yaml.safe_dump(config, sort_keys=False))
     if launch.is_worker():
         launch.send(command, config, run_dir)
     elif settings and (settings["devices"] > 1 or settings.get("max_restarts")):
@@ -255,13 +254,15 @@ def execute(command: str, config: dict, run_dir: Path) -> int:
     """Runs the command in this process."""
     module = imported(command)
     configure_logging(run_dir / "run.log")
-    module.run(config, run_dir)
+    with ending_stopped_workers(), naming(run_dir):  # of writers that do not say which file
+        module.run(config, run_dir)
     return 0
 
 
 def imported(command: str) -> ModuleType:
     """The command's module; from here on garbage is collected, but not among what it imported."""
     module = importlib.import_module(f"segtrain.cli.{command}")
+    atexit.register(end_children)
     if not gc.isenabled():  # see segtrain.__main__
         gc.freeze()
         atexit.register(gc.unfreeze)  # Triton's bindings complain of what is left at the end
@@ -277,6 +278,14 @@ class PlainFormatter(logging.Formatter):
         return visible(super().format(record))
 
 
+class LogFile(logging.FileHandler):
+    """A log whose disk is full ends the command, as any other file's does."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        with naming(Path(self.baseFilename)):
+            raise  # noqa: PLE0704  (called where the error is handled)
+
+
 def configure_logging(path: Path) -> None:
     """Messages to the console, and with their times to run.log; warnings only but for rank zero."""
     root = logging.getLogger()
@@ -287,7 +296,7 @@ def configure_logging(path: Path) -> None:
         (logging.StreamHandler(sys.stdout), "%(message)s")
     ]
     if launch.rank() == 0:
-        handlers.append((logging.FileHandler(path), "%(asctime)s %(levelname)s %(message)s"))
+        handlers.append((LogFile(path), "%(asctime)s %(levelname)s %(message)s"))
     for handler, form in handlers:
         handler.name = HANDLER
         handler.setFormatter(PlainFormatter(form))

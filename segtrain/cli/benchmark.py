@@ -1,6 +1,5 @@
 """`benchmark`: measures one part of the pipeline, prints a table, writes `benchmark.json`."""
 
-import json
 import logging
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from segtrain.assembly import make
 from segtrain.cli import launch
 from segtrain.report.results import environment
 from segtrain.text import console
+from segtrain.writing import write_json
 
 logger = logging.getLogger("segtrain")
 
@@ -28,7 +28,7 @@ def run(config: dict, run_dir: Path) -> None:
         table.add_row(*(_format(value) for value in line))
     console(soft_wrap=True).print(table)
     content = {"rows": rows, "config": config, **environment()}
-    (run_dir / "benchmark.json").write_text(json.dumps(content, indent=2) + "\n")
+    write_json(run_dir / "benchmark.json", content)
     logger.info("results     %s", run_dir / "benchmark.json")
 
 

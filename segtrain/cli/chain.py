@@ -1,6 +1,5 @@
 """`chain`: an experiment and those that it starts from, trained in turn, each by a process."""
 
-import json
 import re
 import shutil
 import sys
@@ -15,7 +14,9 @@ from segtrain.cli.child import run_process
 from segtrain.cli.explain import nearest
 from segtrain.cli.main import conf_dir
 from segtrain.errors import RunStopped, UserError
-from segtrain.foreign import admit_overrides, read_yaml
+from segtrain.foreign import admit_overrides, read_record
+from segtrain.table.runs import read_results
+from segtrain.writing import complete, write_text
 
 PLAN = "chain.yaml"
 OWN = ("experiment", "resume", "hydra.run.dir")  # read here, not handed to the stages
@@ -49,8 +50,7 @@ def run(overrides: list[str]) -> int:
             known = ", ".join(plan["stages"])
             raise UserError(f"{override}: no such stage; the stages are {known}")
     plan["overrides"] += added
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / PLAN).write_text(yaml.safe_dump(plan, sort_keys=False))
+    write_text(folder / PLAN, yaml.safe_dump(plan, sort_keys=False))
     train(plan, added, folder)
     finish(plan["stages"], folder)
     return 0
@@ -105,7 +105,7 @@ def read_plan(folder: Path, trust_code: bool) -> dict:
     """
     if not (folder / PLAN).is_file():
         raise UserError(f"resume={folder}: {folder / PLAN} does not exist; give a chain's folder")
-    plan = read_yaml(folder / PLAN, trust_code)
+    plan = read_record(folder / PLAN, {"stages": list, "overrides": list}, trust_code)
     return plan | {
         key: admit_overrides(plan[key], str(folder / PLAN), trust_code)
         for key in ("stages", "overrides")
@@ -168,7 +168,8 @@ def own(overrides: list[str], stage: str) -> list[str]:
 def finish(stages: list[str], folder: Path) -> None:
     """Makes the chain's folder read as a run, the last stage's, and prints all stages."""
     last = run_folder(folder, stages, stages[-1])
-    shutil.copyfile(last / "results.json", folder / "results.json")
+    with complete(folder / "results.json") as partial:
+        shutil.copyfile(last / "results.json", partial)
     link = folder / "checkpoints"
     link.unlink(missing_ok=True)
     link.symlink_to(Path(last.name) / "checkpoints")
@@ -188,4 +189,4 @@ def finish(stages: list[str], folder: Path) -> None:
 
 def results(run_dir: Path) -> dict:
     """Content of a run's `results.json`."""
-    return json.loads((run_dir / "results.json").read_text())
+    return read_results(run_dir / "results.json")

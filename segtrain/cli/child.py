@@ -1,5 +1,6 @@
 """A command in a process of its own, which gets the signals that this one gets."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -8,6 +9,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 from typing import IO, NamedTuple
+
+from segtrain.lifetime import PARENT
 
 # What a child gets when its parent gets the key. A training saves on SIGTERM and SIGUSR1 only.
 PASSED_ON = {
@@ -31,7 +34,7 @@ def run_process(
     prefix: str = "",
     log: Path | None = None,
 ) -> Outcome:
-    """Runs a child process and hands signals on to it.
+    """Runs a child process, which ends with this one, and hands signals on to it.
 
     Args:
         arguments: its command line.
@@ -57,8 +60,9 @@ def run_process(
     try:
         # A process group of its own: Ctrl-C reaches this process alone, and the child as SIGTERM.
         child = subprocess.Popen(
-            arguments, env=environment, stdin=subprocess.DEVNULL, process_group=0, text=True,
-            errors="replace", stdout=piped, stderr=piped,
+            arguments, env={**(environment or os.environ), PARENT: str(os.getpid())},
+            stdin=subprocess.DEVNULL, process_group=0, text=True, errors="replace",
+            stdout=piped, stderr=piped,
         )  # fmt: skip
         if received:  # before there was a child
             child.send_signal(PASSED_ON[received[-1]])

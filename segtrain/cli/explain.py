@@ -1,7 +1,7 @@
 """Errors of Hydra, workers and the operating system, said in the user's terms."""
 
 import difflib
-import errno
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -47,6 +47,17 @@ WORKER_ERROR = "segtrain.errors.UserError: "
 LOST = re.compile(
     r"gloo/|Connection (closed|reset) by peer|Timed out waiting|remote process exited"
 )
+# An error of the operating system that names a file, and a worker's, which is handed over as text.
+OS_ERROR = re.compile(r"\[Errno (\d+)\] [^\n]*?: '([^\n]+?)'(?: -> [^\n]*)?\s*$")
+# What PyTorch says of a loader worker that was killed, or that has no room for its batch.
+DIED = re.compile(
+    r"DataLoader worker \(pid[^\n]*|unable to \w+ (shared memory|file </torch_)[^\n]*"
+)
+# What OpenCV, PyTorch and its libraries say where the host or a GPU has no memory left.
+NO_MEMORY = re.compile(
+    r"[^\n]*(can't allocate memory|not enough memory|Insufficient memory|out of memory"
+    r"|(CUBLAS|CUDNN)_STATUS_ALLOC_FAILED)[^\n]*"
+)
 
 
 def explain(error: BaseException) -> tuple[str, int] | None:
@@ -58,14 +69,23 @@ def explain(error: BaseException) -> tuple[str, int] | None:
         return str(error), error.exit_code
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", 130
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"no space left on the disk ({error.filename or 'while writing'}); what was saved "\
-            "before is untouched", 1  # fmt: skip
-    if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
+    if isinstance(error, MemoryError) or (no_memory := NO_MEMORY.search(str(error))):
+        said = str(error) if isinstance(error, MemoryError) else no_memory[0]
         return (
-            f"a loader worker died ({str(error).splitlines()[0]}); out of memory is the usual "
-            "cause: lower dataset.num_workers (num_workers of predict), or set it to 0 to see the "
-            "error itself"
+            f"out of memory ({said.strip().rpartition(chr(10))[2][:200]}); lower batch_size, "
+            "dataset.transform.crop_size or dataset.eval_batch_size, raise "
+            "trainer.accumulate_grad_batches, or set trainer.precision=bf16-mixed; for predict "
+            "lower batch_size or max_pixels"
+        ), 1
+    if isinstance(error, OSError) and (found := OS_ERROR.search(str(error))):
+        number, path = found.groups()
+        return f"{path}: {os.strerror(int(number))}; what was saved before is untouched", 1
+    if isinstance(error, RuntimeError) and (died := DIED.search(str(error))):
+        return (
+            f"a loader worker died ({died[0]}); too little memory is the usual "
+            "cause: lower dataset.num_workers (num_workers of predict) or batch_size, give a "
+            "container more room in /dev/shm (docker run --shm-size=8g), or set the workers to 0 "
+            "to see the error itself"
         ), 1
     if lost_process(error):
         return (

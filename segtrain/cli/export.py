@@ -1,6 +1,5 @@
 """`export`: a trained network as ONNX, torch.export or a folder, compared with the original."""
 
-import json
 import logging
 import time
 from collections.abc import Callable
@@ -43,6 +42,7 @@ from segtrain.trained import (
     white_level,
     without_pretraining,
 )
+from segtrain.writing import write_json
 
 logger = logging.getLogger("segtrain")
 
@@ -200,7 +200,7 @@ def finish(report: dict, comparisons: list[AnyComparison], run_dir: Path) -> Non
         "comparisons": [comparison._asdict() for comparison in comparisons],
         **environment(),
     }
-    (run_dir / "export.json").write_text(json.dumps(content, indent=2) + "\n")
+    write_json(run_dir / "export.json", content)
     if comparisons:
         print_comparisons(comparisons)
     logger.info("results     %s", run_dir / "export.json")

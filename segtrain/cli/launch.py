@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segtrain.errors import UserError
+from segtrain.lifetime import end_with_parent
 
 if TYPE_CHECKING:
     import torch.distributed as dist
@@ -148,11 +149,12 @@ def connect() -> None:
     """Connects this process with all others that torchrun started.
 
     Done before anything can fail in one process alone: from here on the end of a process, on
-    whatever machine, ends those that wait for it.
+    whatever machine, ends those that wait for it; and the end of the launcher ends this one.
 
     Raises:
         UserError: the restarts that torchrun was asked for could not work.
     """
+    end_with_parent()
     if os.environ["WORLD_SIZE"] == "1":
         return
     import torch

@@ -21,7 +21,7 @@ import yaml
 
 from segtrain.cli.inputs import MANIFEST, Input
 from segtrain.errors import UserError
-from segtrain.prediction.files import complete
+from segtrain.writing import complete
 
 SHOWN = 20  # inputs of which the end says what they show, or why they failed
 BLOCK = 256  # lines whose files one thread looks for

@@ -1,6 +1,5 @@
 """`plan`: what the table, or any choice of experiments, costs before anyone starts."""
 
-import json
 import logging
 import shutil
 from collections.abc import Sequence
@@ -37,6 +36,7 @@ from segtrain.table import wording
 from segtrain.table.published import read_published
 from segtrain.table.sheet import Sheet
 from segtrain.table.writing import comma_separated, markdown_page, print_sheet
+from segtrain.writing import write_json, write_text
 
 logger = logging.getLogger("segtrain")
 
@@ -210,15 +210,14 @@ def totals(costs: Sequence[Cost], speeds: dict[str, dict], share: int) -> dict[s
 def write(outputs: Sequence[Path], sheets: Sequence[Sheet], main: Sheet, total: dict) -> None:
     """The same into files."""
     for path in outputs:
-        path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".md":
             lines = "".join(f"- {name}: {text}\n" for name, text in total.items())
-            path.write_text(f"{markdown_page(sheets)}\n{lines}")
+            write_text(path, f"{markdown_page(sheets)}\n{lines}")
         elif path.suffix == ".csv":
-            path.write_text(comma_separated(main, None))
+            write_text(path, comma_separated(main, None))
         else:
             content = {sheet.name: as_records(sheet) for sheet in sheets} | {"totals": total}
-            path.write_text(json.dumps(content, indent=2) + "\n")
+            write_json(path, content)
         logger.info("written     %s", path)
 
 

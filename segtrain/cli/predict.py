@@ -19,10 +19,11 @@ from segtrain.dataset.progress import track
 from segtrain.errors import RunStopped, UserError
 from segtrain.loading import find_trained, make_predictor
 from segtrain.prediction import Prediction
-from segtrain.prediction.files import class_id, complete, named, start_files
+from segtrain.prediction.files import class_id, named, start_files
 from segtrain.predictor import Predictor, Settings
 from segtrain.report.video import VideoFile, VideoWriter
 from segtrain.trained import fingerprint
+from segtrain.writing import complete
 
 logger = logging.getLogger("segtrain")
 

@@ -1,6 +1,5 @@
 """`report`: report.html of a run, at its end and anew for one that is done."""
 
-import json
 import logging
 from pathlib import Path
 from shlex import quote
@@ -11,7 +10,7 @@ import yaml
 
 from segtrain.dataset.datamodule import SegmentationData
 from segtrain.errors import UserError
-from segtrain.foreign import read_yaml
+from segtrain.foreign import read_record
 from segtrain.metric.image_scores import FIRST_PROPOSALS
 from segtrain.predictor import find_dtype
 from segtrain.report.curves import read_curves
@@ -24,6 +23,7 @@ from segtrain.report.panels import (
 )
 from segtrain.report.record import ImageScores, read_confusion, read_image_scores
 from segtrain.report.run_report import IMAGE_SCORE_TITLES, RunReport, write_report
+from segtrain.table.runs import read_results
 from segtrain.task.segmentation import Segmentation
 from segtrain.trainer import uses_gpu
 
@@ -40,8 +40,8 @@ def run(config: dict, run_dir: Path) -> None:
     if not (folder / "results.json").is_file():
         raise UserError(f"run={folder}: {folder / 'results.json'} does not exist; give the folder "
                         "of a training run or of an evaluation that is done")  # fmt: skip
-    results = json.loads((folder / "results.json").read_text())
-    own = read_yaml(folder / "config.yaml", config["trust_code"])
+    results = read_results(folder / "results.json")
+    own = read_record(folder / "config.yaml", {"trainer": dict}, config["trust_code"])
     shown, examples = own, "This report was made without pictures."
     if config["examples"]:
         try:

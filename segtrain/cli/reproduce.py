@@ -17,11 +17,12 @@ from segtrain.cli.main import conf_dir
 from segtrain.cli.plan import find_targets
 from segtrain.cli.table import show
 from segtrain.errors import RunStopped, UserError
-from segtrain.foreign import admit_overrides, read_yaml
+from segtrain.foreign import admit_overrides, read_record
 from segtrain.plan.jobs import Job, Target, jobs
 from segtrain.table.sheet import Cell, Column, Sheet
 from segtrain.table.writing import print_sheet
 from segtrain.trained import find_checkpoint
+from segtrain.writing import write_text
 
 logger = logging.getLogger("segtrain")
 
@@ -82,7 +83,8 @@ def read_state(folder: Path, trust_code: bool) -> dict:
         (folder / "config.yaml").unlink(missing_ok=True)  # written just now
         raise UserError(f"resume={folder}: {folder / STATE} does not exist; give a folder that "
                         "segtrain reproduce began")  # fmt: skip
-    state = read_yaml(folder / STATE, trust_code)
+    kinds = {"experiments": list, "seeds": list, "evaluate": bool, "overrides": list, "jobs": dict}
+    state = read_record(folder / STATE, kinds, trust_code)
     for key in ("experiments", "overrides"):
         admit_overrides(state[key], str(folder / STATE), trust_code)
     return state
@@ -90,9 +92,7 @@ def read_state(folder: Path, trust_code: bool) -> dict:
 
 def write_state(folder: Path, state: dict) -> None:
     """Keeps the state where a person can read it, in one step."""
-    partial = folder / f"{STATE}.partial"
-    partial.write_text(yaml.safe_dump(state, sort_keys=False))
-    partial.replace(folder / STATE)
+    write_text(folder / STATE, yaml.safe_dump(state, sort_keys=False))
 
 
 def check_overrides(overrides: list[str], experiments: Sequence[str]) -> None:

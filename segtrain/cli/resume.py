@@ -7,10 +7,11 @@ from shlex import quote
 from segtrain.cli.paths import with_literal_paths
 from segtrain.cli.schema import Recipe, checked
 from segtrain.errors import UserError
-from segtrain.foreign import read_yaml
+from segtrain.foreign import read_record
 from segtrain.sweep.ledger import TRIAL
 
 LAST = Path("checkpoints", "last.ckpt")  # in a run folder
+NEEDED = ("architecture", "dataset", "optimizer", "trainer")  # of config.yaml
 # What the checkpoint has, or what the steps done so far were counted and drawn by.
 KEPT = (
     "architecture", "batch_norm", "batch_size", "frozen", "loss", "optimizer", "seed", "weights",
@@ -40,9 +41,9 @@ def resume(folder: str, overrides: list[str]) -> tuple[dict | None, Path]:
         print(f"segtrain: {run_dir} is done, its results are in {run_dir / 'results.json'}; "
               f"to train on: {again}")  # fmt: skip
         return None, run_dir
-    stored = read_yaml(run_dir / "config.yaml", trust_code)
+    stored = read_record(run_dir / "config.yaml", dict.fromkeys(NEEDED, dict), trust_code)
     if (run_dir / TRIAL).is_file():  # names a pruner
-        read_yaml(run_dir / TRIAL, trust_code)
+        read_record(run_dir / TRIAL, {"storage": str, "study": str, "trial": int}, trust_code)
     config = OmegaConf.create(stored)
     OmegaConf.set_struct(config, True)
     for change in with_literal_paths(changes, is_sweep=False):

@@ -1,6 +1,5 @@
 """Signals that end a command in order, after the piece of work that it is at."""
 
-import os
 import signal
 import threading
 from types import FrameType
@@ -21,7 +20,6 @@ class Stop:
     def __init__(self, advice: str) -> None:
         self.advice = advice
         self._signal = 0
-        self._parent = os.getppid()
         self._old_handlers: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> Self:
@@ -36,13 +34,7 @@ class Stop:
 
     @property
     def requested(self) -> bool:
-        """Whether the command is to end.
-
-        It is after a signal, and when the launcher that started it is no more: nobody else would
-        end it then.
-        """
-        if not self._signal and launch.is_worker() and os.getppid() != self._parent:
-            self._signal = signal.SIGHUP
+        """Whether the command is to end."""
         return self._signal > 0
 
     def check(self, done: str = "") -> None:

@@ -16,6 +16,7 @@ from segtrain.table.runs import find_runs
 from segtrain.table.sheet import Sheet
 from segtrain.table.summary import all_cells, fault_sheet, left_over, overview
 from segtrain.table.writing import comma_separated, markdown_page, print_sheet
+from segtrain.writing import write_text
 
 logger = logging.getLogger("segtrain")
 
@@ -49,15 +50,14 @@ def show(roots: list[Path], layout: str, sort: str | None, outputs: list[Path]) 
     logger.info("runs        %d results in %d groups, %d folders not counted", len(runs),
                 len(groups), len(faults))  # fmt: skip
     for path in outputs:
-        path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".md":
-            path.write_text(markdown_page(sheets))
+            write_text(path, markdown_page(sheets))
         elif path.suffix == ".csv":
-            path.write_text(comma_separated(listed, unusable))
+            write_text(path, comma_separated(listed, unusable))
         else:
             more = [compared] if layout == "published" and groups else []
             pages = [sheets[0], *more, *sheets[1:]]
-            path.write_text(html(pages, groups, path.parent), encoding="utf-8")
+            write_text(path, html(pages, groups, path.parent))
         logger.info("written     %s", path)
 
 

@@ -8,6 +8,7 @@ from shlex import quote
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import TensorBoardLogger
 
+from segtrain.architecture.weights import load_weights, read_state_dict
 from segtrain.assembly import (
     build_data,
     build_task,
@@ -19,10 +20,10 @@ from segtrain.callback.progress import Progress
 from segtrain.cli.evaluate import evaluate_checkpoint
 from segtrain.cli.report import report
 from segtrain.dataset.datamodule import SegmentationData
-from segtrain.foreign import read_checkpoint
 from segtrain.report.results import config_sha256, print_scores, write_results
 from segtrain.sweep.ledger import swept_values
 from segtrain.task.segmentation import Segmentation
+from segtrain.trained import require_resumable
 from segtrain.trainer import build_trainer
 
 logger = logging.getLogger("segtrain")
@@ -38,7 +39,7 @@ def run(config: dict, run_dir: Path) -> None:
     checkpoints = run_dir / "checkpoints"
     resumed = checkpoints / "last.ckpt" if config["resume"] else None
     if resumed is not None:
-        read_checkpoint(resumed, "checkpoint to resume from")  # before anything is built
+        require_resumable(resumed)
     pl.seed_everything(config["seed"], verbose=False)
     resolve_white_level(config)
     data = build_data(config)
@@ -46,6 +47,8 @@ def run(config: dict, run_dir: Path) -> None:
     data.check()
     resolve_class_weights(config, data)
     task = build_task(config, data.labels)
+    if resumed is not None:  # says what does not fit; Lightning loads it again
+        load_weights(task.model, read_state_dict(resumed), str(resumed))
     trainer, progress = build_trainer(config, data, run_dir, task.evaluation.headline)
     announce(config, data, task, trainer)
     trainer.fit(task, data, ckpt_path=resumed, weights_only=True)

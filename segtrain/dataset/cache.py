@@ -9,6 +9,7 @@ from pathlib import Path
 
 from segtrain.contracts import Listing
 from segtrain.errors import UserError
+from segtrain.writing import complete
 
 KEY_FILE = "key"
 READING = "3"  # how files are decoded; another way makes what was computed from them anew
@@ -70,14 +71,8 @@ def _is_current(folder: Path, key: str) -> bool:
 
 
 def _rebuild(folder: Path, key: str, build: Callable[[Path], None]) -> None:
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
+    with complete(folder) as partial:
+        partial.mkdir()
         build(partial)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    (partial / KEY_FILE).write_text(key)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+        (partial / KEY_FILE).write_text(key)
+        shutil.rmtree(folder, ignore_errors=True)

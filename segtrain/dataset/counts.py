@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 from segtrain.contracts import InstanceTarget, LabelSet, Source
 from segtrain.dataset.cache import cached_folder, fingerprint
 from segtrain.dataset.progress import track
+from segtrain.dataset.workers import one_thread
 
 logger = logging.getLogger("segtrain")
 
@@ -49,7 +50,9 @@ def class_frequency(source: Source, name: str, num_workers: int) -> tuple[np.nda
 
     def build(folder: Path) -> None:
         logger.info("classes     counting the labels of %d images, once", len(source))
-        loader = DataLoader(_Counts(source), batch_size=None, num_workers=num_workers)
+        loader = DataLoader(
+            _Counts(source), batch_size=None, num_workers=num_workers, worker_init_fn=one_thread
+        )
         pixels = shown_in = 0
         for row in track(loader, len(source), "counting labels"):
             per_class = np.asarray(row)[:-1]

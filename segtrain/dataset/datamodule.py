@@ -17,8 +17,9 @@ from segtrain.dataset.preflight import check_labels, report_left_out, report_tur
 from segtrain.dataset.preparation import Preparation
 from segtrain.dataset.shard_index import ShardReading, open_shards
 from segtrain.dataset.shards import ShardSource
-from segtrain.dataset.stream import EvalImages, StepSampler, TrainStream, one_thread
+from segtrain.dataset.stream import EvalImages, StepSampler, TrainStream
 from segtrain.dataset.transforms import InstancePreset, SemanticPreset
+from segtrain.dataset.workers import one_thread
 from segtrain.errors import UserError
 from segtrain.values import Count, Given, Natural, Positive, Text
 

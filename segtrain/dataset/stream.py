@@ -6,10 +6,8 @@ and the augmentation are the same for any number of workers and processes. Shard
 of their own, which is such a function as well.
 """
 
-import signal
 from collections.abc import Callable, Iterator
 
-import cv2
 import numpy as np
 from torch.utils.data import Dataset, Sampler
 
@@ -84,14 +82,3 @@ class EvalImages(Dataset):
         if isinstance(self.source, ShardSource):
             self.source.approach(index)
         return *self.source.read(index), self.source.name(index)
-
-
-def one_thread(worker: int) -> None:
-    """Worker start-up: parallelism comes from the workers, not from threads inside them.
-
-    A signal that goes to all processes of a job is the training's to answer: it still needs the
-    workers for the step that it ends with.
-    """
-    cv2.setNumThreads(0)
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)

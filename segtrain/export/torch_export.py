@@ -14,6 +14,7 @@ from torch.fx.experimental import _config as shapes
 from segtrain.errors import UserError
 from segtrain.export.deployed import Deployed
 from segtrain.export.detector import DeployedDetector
+from segtrain.writing import TorchFile
 
 TRACED_BATCH, TRACED_SIZE = 2, (96, 112)  # what the graph is made with; it takes others
 
@@ -105,8 +106,8 @@ def write_program(program: ExportedProgram, path: Path, description: dict) -> No
     `torch.export.load(path).module()` takes images (N, 3, H, W) uint8 RGB.
     """
     extra = {"config.json": json.dumps(description)}
-    with open(path, "wb") as file:
-        torch.export.save(program, file, extra_files=extra)
+    with open(path, "wb") as file, TorchFile(file) as writer:
+        torch.export.save(program, writer, extra_files=extra)
 
 
 def load_program(path: Path) -> Callable[[Tensor], Tensor]:

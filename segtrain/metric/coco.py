@@ -21,6 +21,7 @@ from segtrain.metric.matching import (
     true_entry,
 )
 from segtrain.metric.processes import collective
+from segtrain.writing import complete
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ class CocoEvaluation:
             images = self._gathered(group)
         if images is None:
             return
-        with path.open("w") as file:
+        with complete(path) as partial, partial.open("w") as file:
             file.write("[")
             for index, entry in enumerate(_results(images, labels, boxes)):
                 file.write((",\n" if index else "\n") + json.dumps(entry))

@@ -17,6 +17,7 @@ from segtrain.dataset.cache import cache_root
 from segtrain.dataset.instances import target_from_masks, training_objects
 from segtrain.trained import without_pretraining
 from segtrain.trainer import resolve_precision, uses_gpu
+from segtrain.writing import write_json
 
 FILE = "training_speed.json"  # in the cache; a person may read and delete it
 LEVELS = ((0.25, 2), (0.5, 2), (1.0, 2), (1.0, None))  # share of the side, images; None: all
@@ -117,11 +118,7 @@ def measure_speed(config: dict, experiment: str, seconds: float) -> dict:
         "measured": points[-1][2], "date": datetime.now().isoformat(timespec="seconds"),
     }  # fmt: skip
     entries = _stored() | {speed_key(config): entry}
-    path = cache_root() / FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
-    partial.write_text(json.dumps(entries, indent=2) + "\n")
-    os.replace(partial, path)
+    write_json(cache_root() / FILE, entries, str(os.getpid()))
     return entry
 
 

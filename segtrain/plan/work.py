@@ -25,6 +25,7 @@ from segtrain.assembly import build_task, make
 from segtrain.dataset.cache import cache_root
 from segtrain.plan.speed import picture_size
 from segtrain.trained import without_pretraining
+from segtrain.writing import write_json
 
 logger = logging.getLogger("segtrain")
 
@@ -75,10 +76,7 @@ def work(config: dict) -> Work:
     if key not in entries:
         logger.info("counting    %s", config["experiment"])
         entries[key] = count_work(config)._asdict()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}")
-        partial.write_text(json.dumps(entries, indent=2) + "\n")
-        os.replace(partial, path)
+        write_json(path, entries, str(os.getpid()))
     return Work(**entries[key])
 
 

@@ -1,10 +1,6 @@
 """What both kinds of prediction share: names of classes, cut-outs, and their files."""
 
-import json
-import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +10,7 @@ from segtrain.cli.explain import nearest
 from segtrain.contracts import LabelSet
 from segtrain.errors import UserError
 from segtrain.picture import Picture
+from segtrain.writing import write_json, write_picture
 
 OVERLAY_SIDES = (512, 1600)  # pixels, of an overlay's longer side: less is enlarged, more reduced
 
@@ -56,27 +53,6 @@ def start_files(folder: str | Path, stem: str) -> Path:
     return base
 
 
-@contextmanager
-def complete(path: Path) -> Iterator[Path]:
-    """A hidden name to write a file under, which then takes the place of `path`.
-
-    So no kill and no full disk leave half a file there. The ending is the same, by which writers
-    choose the format.
-    """
-    partial = path.with_name(f".partial.{path.name}")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def save_picture(picture: Image.Image, path: Path) -> None:
-    """Writes a picture, whole or not at all."""
-    with complete(path) as partial:
-        picture.save(partial)
-
-
 def write_files(
     base: Path,
     image: np.ndarray,
@@ -97,17 +73,15 @@ def write_files(
         The files.
     """
     written = [named(base, "_overlay.jpg"), named(base, ".json")]
-    with complete(written[0]) as partial:
-        overlay.save(partial, quality=92, subsampling=0)  # keeps thin lines' colours
-    with complete(written[1]) as partial:
-        partial.write_text(json.dumps(summary, indent=2) + "\n")
+    write_picture(overlay, written[0], quality=92)
+    write_json(written[1], summary)
     for name, mask in masks.items():
         part = re.sub(r"[^\w-]+", "_", name)
         written.append(named(base, f"_{part}_mask.png"))
-        save_picture(Image.fromarray(mask * np.uint8(255)), written[-1])
+        write_picture(Image.fromarray(mask * np.uint8(255)), written[-1])
         if mask.any():
             written.append(named(base, f"_{part}_cutout.png"))
-            save_picture(cut_out(image, mask), written[-1])
+            write_picture(cut_out(image, mask), written[-1])
     return written
 
 

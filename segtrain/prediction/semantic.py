@@ -20,11 +20,11 @@ from segtrain.prediction.files import (
     described,
     named,
     overlay_side,
-    save_picture,
     start_files,
     write_files,
 )
 from segtrain.report.legend import BACKGROUND, Entry, paint_labels, with_legend
+from segtrain.writing import write_picture
 
 FRAME_LINES = 2  # of the legend below a frame of a video
 WHITE = (255, 255, 255)
@@ -146,7 +146,7 @@ class SemanticPrediction:
         """
         base = start_files(folder, stem)
         labels = named(base, ".png")
-        save_picture(self.palette_image(), labels)
+        write_picture(self.palette_image(), labels)
         masks = {name: self.mask(name) for name in classes}
         summary = (about or {}) | self.summary()
         return [labels, *write_files(base, self.image, self.overlay(), summary, masks)]

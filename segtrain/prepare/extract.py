@@ -9,6 +9,7 @@ import zlib
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from segtrain.errors import UserError
+from segtrain.writing import naming
 
 logger = logging.getLogger("segtrain")
 BLOCK = 1 << 20  # bytes read at once
@@ -21,19 +22,23 @@ def extract(path: Path, folder: Path) -> None:
 
     Raises:
         UserError: a member would be written outside the folder or is no file, folder or link
-            (nothing is written then); the archive is damaged; the folder is not writable.
+            (nothing is written then); or the archive is damaged.
+        OSError: the folder cannot be written.
     """
     logger.info("extracting %s to %s", path, folder)
     name = path.name.lower()
     try:
-        if name.endswith((".tar", ".tar.gz", ".tgz")):
-            _extract_tar(path, folder)
-        elif name.endswith(".zip"):
-            _extract_zip(path, folder)
-        else:
-            folder.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, folder / path.name)
+        with naming(folder):
+            if name.endswith((".tar", ".tar.gz", ".tgz")):
+                _extract_tar(path, folder)
+            elif name.endswith(".zip"):
+                _extract_zip(path, folder)
+            else:
+                folder.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, folder / path.name)
     except (OSError, *DAMAGED) as error:
+        if getattr(error, "errno", None) is not None:  # the disk's, not of what was read
+            raise
         raise UserError(
             f"{path}: cannot be extracted to {folder}: {error}. If the archive is damaged or "
             "truncated, remove it and run again to download it anew"

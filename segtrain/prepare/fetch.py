@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 
 from segtrain.errors import UserError
+from segtrain.writing import naming
 
 logger = logging.getLogger("segtrain")
 BLOCK = 1 << 20  # bytes read at once
@@ -36,7 +37,8 @@ def download(url: str, path: Path, digest: str | None) -> None:
     """Downloads to `path` through `path` + ".part", which a later call resumes.
 
     Raises:
-        UserError: not reachable, no such file, no space, not writable, or a wrong hash.
+        UserError: not reachable, no such file, no space, or a wrong hash.
+        OSError: it cannot be written.
     """
     part = path.with_name(path.name + ".part")
     console = Console(stderr=True)
@@ -46,7 +48,7 @@ def download(url: str, path: Path, digest: str | None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         if progress.disable:
             logger.info("downloading %s to %s", url, path)
-        with progress:
+        with progress, naming(part):
             progress.add_task(path.name, total=None)
             _receive_all(url, part, digest, progress)
         _check_or_remove(part, digest)
@@ -56,8 +58,6 @@ def download(url: str, path: Path, digest: str | None) -> None:
             f"{url}: cannot be downloaded: {error}. Check the network and run again, or download "
             f"it elsewhere and put it at {path}"
         ) from None
-    except OSError as error:
-        raise UserError(f"{url}: cannot be written to {part} ({error})") from None
     if progress.disable:
         logger.info("downloaded %s (%d bytes)", path, path.stat().st_size)
 

@@ -26,6 +26,7 @@ from segtrain.prepare.frequency import (
 from segtrain.prepare.overlay import PICTURE_SIDE, Sample, draw_sample
 from segtrain.report.drawing import shorten, typeface
 from segtrain.text import escape
+from segtrain.writing import write_picture, write_text
 
 GAP, MARGIN, COLUMNS = 8, 28, 3
 TILE_WIDTH = 2 * PICTURE_SIDE + GAP
@@ -64,10 +65,9 @@ def write_preview(
         labels, counts, counts, int(counts.sum()), "crowd" if instances else "void"
     )
     unit = "instances" if instances else "pixels"
-    folder.mkdir(parents=True, exist_ok=True)
     sheet, page = folder / "contact_sheet.png", folder / "contact_sheet.html"
-    _draw_sheet(samples, labels, classes, title, unit).save(sheet)
-    page.write_text(_page(samples, labels, classes, title, unit), encoding="utf-8")
+    write_picture(_draw_sheet(samples, labels, classes, title, unit), sheet)
+    write_text(page, _page(samples, labels, classes, title, unit))
     return [sheet, page]
 
 

@@ -26,9 +26,10 @@ from segtrain.dataset.shard_labels import (
     encode_mask,
 )
 from segtrain.dataset.shards import ShardSource
-from segtrain.dataset.stream import one_thread
 from segtrain.dataset.transforms import SemanticPreset
+from segtrain.dataset.workers import one_thread
 from segtrain.errors import UserError
+from segtrain.writing import naming, write_json
 
 logger = logging.getLogger("segtrain")
 
@@ -80,7 +81,7 @@ def write_shards(
         shutil.rmtree(folder / split, ignore_errors=True)
         (folder / partial).rename(folder / split)
         described["splits"].append(split)
-        _write_json(folder / DATASET, described)
+        write_json(folder / DATASET, described)
         logger.info("verified    %s: each of %d samples is what it was made of", split, len(source))
 
 
@@ -119,7 +120,7 @@ def write_split(
     entry = {"file": TABLE, "sha256": sha256((partial / TABLE).read_bytes()).hexdigest()}
     index = {"split": split, "samples": len(source), "labelled": bool(source.labelled),
              "table": entry, "shards": shards}  # fmt: skip
-    _write_json(partial / INDEX, index)
+    write_json(partial / INDEX, index)
 
 
 class _Writing(Dataset):
@@ -155,7 +156,10 @@ def write_tar(source: Source, positions: np.ndarray, path: Path) -> None:
         from webdataset import TarWriter
     except ImportError:
         raise UserError("writing shards needs webdataset; pip install 'segtrain[shards]'") from None
-    with open(path, "wb") as file, TarWriter(file, encoder=False, mtime=0.0) as tar:
+    with (
+        naming(path), open(path, "wb") as file,
+        TarWriter(file, encoder=False, mtime=0.0) as tar,
+    ):  # fmt: skip
         for position in positions.tolist():
             image, label = source.read(position)
             ending, content = image_bytes(source, position, image)
@@ -272,7 +276,3 @@ def check_hashes(shards: ShardSource) -> None:
                             f"is {found}, expected {shard.sha256}; copy it anew")  # fmt: skip
 
 
-def _write_json(path: Path, content: dict) -> None:
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(json.dumps(content, indent=1) + "\n")
-    part.replace(path)

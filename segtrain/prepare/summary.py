@@ -1,6 +1,5 @@
 """What verification found, as a table and as JSON."""
 
-import json
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from rich.text import Text
 from segtrain.contracts import LabelSet
 from segtrain.prepare.verify import SplitReport
 from segtrain.text import console
+from segtrain.writing import write_json
 
 MOST_CLASSES = 64  # in the printed table; the JSON has all
 
@@ -61,7 +61,7 @@ def write_summary(path: Path, reports: list[SplitReport], labels: LabelSet) -> N
         }
         for report in reports
     }
-    path.write_text(json.dumps(content, indent=2) + "\n")
+    write_json(path, content)
 
 
 def _class_table(reports: list[SplitReport], labels: LabelSet) -> Table:

@@ -5,12 +5,13 @@ Both are tables that a spreadsheet opens, and the report is made from them.
 
 import csv
 import math
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from segtrain.writing import complete
 
 CONFUSION = "confusion.csv"  # rows truth, columns prediction, in pixels
 IMAGE_SCORES = "image_scores.csv"  # in the order of the split
@@ -57,10 +58,8 @@ def read_image_scores(folder: Path) -> ImageScores | None:
 
 
 def _write(path: Path, head: list[str], rows: Iterable[list]) -> None:
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
+    with complete(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([head, *rows])
-    os.replace(partial, path)
 
 
 def _read(path: Path) -> list[list[str]]:

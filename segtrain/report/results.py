@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from rich.table import Table
 
 from segtrain.figures import if_known
 from segtrain.text import console
+from segtrain.writing import write_text
 
 SCHEMA = 1
 PACKAGES = (
@@ -68,9 +68,7 @@ def file_sha256(path: Path) -> str:
 
 def write_results(path: Path, results: dict) -> None:
     """Writes `results.json`, or a later version of it, in one step."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps({"schema": SCHEMA, **results}, indent=2, allow_nan=False) + "\n")
-    os.replace(partial, path)
+    write_text(path, json.dumps({"schema": SCHEMA, **results}, indent=2, allow_nan=False) + "\n")
 
 
 def print_scores(metrics: dict, title: str) -> None:

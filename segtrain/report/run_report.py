@@ -1,6 +1,5 @@
 """report.html: one page about one run, which opens offline."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -29,6 +28,7 @@ from segtrain.report.page import (
 )
 from segtrain.report.protocol import protocol_facts
 from segtrain.report.results import TITLES
+from segtrain.writing import write_text
 
 HEADLINES = {"semantic": "miou", "instance": "ap", "proposal": "ar1000"}
 SIBLINGS = ("results.json", "config.yaml", "run.log", "confusion.csv", "image_scores.csv",
@@ -65,9 +65,7 @@ class RunReport(NamedTuple):
 
 def write_report(path: Path, report: RunReport) -> Path:
     """Writes the page in one step and returns its path."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(render(report), encoding="utf-8")
-    os.replace(partial, path)
+    write_text(path, render(report))
     return path
 
 

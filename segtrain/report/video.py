@@ -1,5 +1,7 @@
 """Videos through OpenCV: frames in, pictures of one size out."""
 
+import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
@@ -64,8 +66,12 @@ class VideoWriter:
         return self
 
     def __exit__(self, *reason: object) -> None:
-        if self.writer is not None:
-            self.writer.release()
+        if self.writer is None:
+            return
+        self.writer.release()
+        # OpenCV does not say that a disk is full.
+        if reason[0] is None and not has_index(self.path):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     def write(self, picture: np.ndarray) -> None:
         """Adds a picture (H, W, 3) uint8 RGB, padded to even sides.
@@ -86,3 +92,16 @@ class VideoWriter:
                     "(ffmpeg -i <video> frames/%06d.png)"
                 )
         self.writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+
+
+def has_index(path: Path) -> bool:
+    """Whether an MP4 holds its index, which is written last, to the end."""
+    with path.open("rb") as file:
+        while len(head := file.read(8)) == 8:
+            size, start = int.from_bytes(head[:4]), file.tell() - 8
+            if size == 1:  # a length of 64 bits follows
+                size = int.from_bytes(file.read(8))
+            if head[4:] == b"moov":
+                return start + size <= path.stat().st_size
+            file.seek(start + max(size, 8))
+    return False

@@ -1,7 +1,6 @@
 """Predictions of a whole split as its test server wants them: written, packed and read back."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -20,6 +19,7 @@ from segtrain.contracts import (
 )
 from segtrain.errors import UserError
 from segtrain.task.segmentation import Evaluation
+from segtrain.writing import complete
 
 
 class SubmittedImage(NamedTuple):
@@ -145,10 +145,9 @@ class Submission(nn.Module):
             UserError: an image is missing or twice, or a file is not what the server wants.
         """
         images = self._images()
-        partial = self.archive.with_name(self.archive.name + ".partial")
-        self.server.pack(self.folder, images, partial)
-        self.server.check(partial, images)
-        os.replace(partial, self.archive)
+        with complete(self.archive) as partial:
+            self.server.pack(self.folder, images, partial)
+            self.server.check(partial, images)
         shutil.rmtree(self.folder)
         return self.archive
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from segtrain.dataset.labels import VOC, voc_colour_map
 from segtrain.submit.packing import check_label_maps, pack_tar, read_tar
 from segtrain.submit.submission import SubmittedImage
+from segtrain.writing import write_picture
 
 PALETTE = np.array(voc_colour_map(256), np.uint8).tobytes()
 COMPETITIONS = ("comp5", "comp6")
@@ -33,9 +34,7 @@ class VocFormat:
         """Writes the best class of each pixel, given scores (21, H, W)."""
         picture = Image.fromarray(found.argmax(0).byte().cpu().numpy())
         picture.putpalette(PALETTE)
-        path = folder / self._member(image)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(path)
+        write_picture(picture, folder / self._member(image))
 
     def pack(self, folder: Path, images: list[SubmittedImage], archive: Path) -> None:
         """See `ServerFormat`."""

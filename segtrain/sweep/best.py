@@ -9,6 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
 from segtrain.sweep.ledger import TITLES, Ledger, percent
+from segtrain.writing import write_text
 
 BEST = "best.yaml"
 
@@ -34,7 +35,7 @@ def write_best(ledger: Ledger, loader: ConfigLoader) -> Path | None:
         *(f"# cannot be said in a file, give it on the command line: {line}" for line in lost),
     ]
     text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None)
-    path.write_text("\n".join(head) + "\n" + text)
+    write_text(path, "\n".join(head) + "\n" + text)
     return path
 
 

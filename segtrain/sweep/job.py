@@ -5,7 +5,6 @@ a job that crashes from ending the others.
 """
 
 import contextlib
-import ctypes
 import fcntl
 import gc
 import os
@@ -22,7 +21,9 @@ from segtrain.cli.child import run_process
 from segtrain.cli.explain import explain
 from segtrain.cli.main import report
 from segtrain.errors import PRUNED
+from segtrain.lifetime import PARENT, end_with_parent
 from segtrain.sweep.ledger import HEARTBEAT, LEDGER, RECORD, Ledger, now, read_record, write_record
+from segtrain.writing import write_text
 
 INTERRUPTED = 128  # exit codes from here on are signals', which mean the whole sweep
 STOP = "stop"  # file in the sweep's folder that keeps further jobs from being begun
@@ -93,9 +94,8 @@ def run_here(command: str, config: dict, run_dir: Path) -> int:
 def run_apart(command: str, config: dict, run_dir: Path, launcher: dict, jobs: int) -> int:
     """Runs a job in a process of its own, each line of whose output begins with its number."""
     parent = os.getppid()
-    end_with_parent()
-    run_dir.mkdir(parents=True, exist_ok=True)
-    (run_dir / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    end_with_parent(signal.SIGTERM)
+    write_text(run_dir / "config.yaml", yaml.safe_dump(config, sort_keys=False))
     trainer = config.get("trainer", {})
     devices = trainer.get("devices", 1)
     devices = devices if isinstance(devices, int) else 1
@@ -204,15 +204,10 @@ def share_of_gpus(number: int, devices: int) -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": ",".join(chosen)}
 
 
-def end_with_parent() -> None:
-    """Asks Linux for SIGTERM when the process that started this one dies, however it does."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-
-
 def main(command: str, run_dir: Path) -> int:
     """Runs the job with the configuration that lies in its folder."""
-    end_with_parent()
+    os.environ.pop(PARENT, None)  # it saves first
+    end_with_parent(signal.SIGTERM)
     return run_here(command, yaml.safe_load((run_dir / "config.yaml").read_text()), run_dir)
 
 

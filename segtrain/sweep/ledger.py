@@ -16,6 +16,7 @@ from rich.text import Text
 
 from segtrain.errors import UserError
 from segtrain.text import console, visible
+from segtrain.writing import write_json
 
 LEDGER = "sweep.json"
 RECORD = "job.json"
@@ -66,13 +67,13 @@ class Ledger:
         """
         file = folder / LEDGER
         try:
-            content = json.loads(file.read_text())
+            content = json.loads(file.read_text(encoding="utf-8"))
             jobs = [Job(entry["job"], entry["overrides"]) for entry in content["jobs"]]
             return cls(folder, content["command"], content["overrides"], content["swept"], jobs)
         except FileNotFoundError:
             raise UserError(f"{file} does not exist; give the folder of a sweep, "
                             "outputs/multirun/<experiment>/<date_time>") from None  # fmt: skip
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{file}: not the ledger of a sweep ({error!r})") from None
 
     def job_folder(self, number: int) -> Path:
@@ -110,7 +111,7 @@ class Ledger:
             "overrides": self.overrides,
             "swept": self.swept,
             "jobs": self.entries(),
-        })  # fmt: skip
+        }, own_name())  # fmt: skip
 
     def print(self) -> None:
         """A table of all jobs, best first."""
@@ -196,21 +197,18 @@ def read_record(folder: Path) -> dict:
              "started": None, "ended": None, "validation": None}  # fmt: skip
     try:
         return empty | json.loads((folder / RECORD).read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError):  # cut off, or no dictionary
         return empty
 
 
 def write_record(folder: Path, **changes: object) -> None:
     """Changes entries of a job's record."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / RECORD, read_record(folder) | changes)
+    write_json(folder / RECORD, read_record(folder) | changes, own_name())
 
 
-def write_json(path: Path, content: dict) -> None:
-    """Writes a file in one step, whichever process writes it at the same time."""
-    partial = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(partial, path)
+def own_name() -> str:
+    """Tells this process from all that may write a record at the same time."""
+    return f"{socket.gethostname()}-{os.getpid()}"
 
 
 def is_alive(folder: Path, record: dict) -> bool:

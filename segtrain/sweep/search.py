@@ -8,8 +8,9 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.utils import instantiate
 
 from segtrain.errors import UserError
-from segtrain.sweep.ledger import TRIAL, Job, read_record, write_json
+from segtrain.sweep.ledger import TRIAL, Job, read_record
 from segtrain.sweep.sweeping import Sweeping
+from segtrain.writing import write_json
 
 try:
     import optuna
@@ -67,7 +68,6 @@ def run_search(run: Sweeping, overrides: list[Override], settings: dict) -> None
             jobs.append(Job(trial.number, [*fixed, *values]))
             run.add(jobs[-1])
             folder = run.ledger.job_folder(trial.number)
-            folder.mkdir(parents=True, exist_ok=True)
             content = {"storage": url, "study": settings["study"], "trial": trial._trial_id,
                        "pruner": settings["pruner"]}  # fmt: skip
             write_json(folder / TRIAL, content)

@@ -131,23 +131,23 @@ def read_results(path: Path) -> dict:
         UserError: says what is wrong with it.
     """
     try:
-        results = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"results.json cannot be read ({error})") from None
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
     if not isinstance(results, dict) or results.get("schema") != SCHEMA:
         found = results.get("schema") if isinstance(results, dict) else type(results).__name__
-        raise UserError(f"results.json has schema {found}, expected {SCHEMA}")
+        raise UserError(f"{path}: has schema {found}, expected {SCHEMA}")
     if results.get("task") not in HEADLINES:
-        raise UserError(f"results.json: task is {results.get('task')!r}, expected one of "
+        raise UserError(f"{path}: task is {results.get('task')!r}, expected one of "
                         + ", ".join(HEADLINES))  # fmt: skip
     for key, kind in REQUIRED.items():
         if not isinstance(results.get(key), kind):
             found = f"is {results[key]!r}" if key in results else "is missing"
-            raise UserError(f"results.json: {key} {found}, expected {kind.__name__}")
+            raise UserError(f"{path}: {key} {found}, expected {kind.__name__}")
     headline = HEADLINES[results["task"]]
     value = results["metrics"].get(headline)
     if not isinstance(value, int | float):
-        raise UserError(f"results.json: metrics has no number for {headline}, found {value!r}")
+        raise UserError(f"{path}: metrics has no number for {headline}, found {value!r}")
     return results
 
 

@@ -16,7 +16,7 @@ from predicting import picture, write_run, write_video
 from processes import children, end, kill, start
 
 from segtrain.cli import predict
-from segtrain.prediction.files import complete
+from segtrain.writing import complete
 
 ENDINGS = (".png", "_overlay.jpg", ".json")
 TWO = ("trainer.accelerator=cpu", "trainer.devices=2", "num_workers=1")

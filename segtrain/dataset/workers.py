@@ -1,0 +1,28 @@
+"""How loader workers start, and how they end."""
+
+import os
+import signal
+from multiprocessing.queues import Queue
+
+import cv2
+
+from segtrain.lifetime import end_with_parent
+
+
+def one_thread(worker: int) -> None:
+    """Worker start-up: parallelism comes from the workers, not from threads inside them.
+
+    A signal that goes to all processes of a job is the training's to answer: it still needs the
+    workers for the step that it ends with. A worker ends with the training, though; and where it
+    cannot hand over a batch, as without room in /dev/shm: the training would wait for ever.
+    """
+    end_with_parent()
+    Queue._on_queue_feeder_error = staticmethod(_end)
+    cv2.setNumThreads(0)
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _end(error: Exception, batch: object) -> None:
+    """What multiprocessing does instead is to print a traceback and go on without the batch."""
+    os.kill(os.getpid(), signal.SIGKILL)
