@@ -66,3 +66,12 @@ def listening(pid: int) -> set[str]:
             if fields[3] == "0A" and f"socket:[{fields[9]}]" in own:
                 found.add(fields[1].partition(":")[0])
     return found
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and is not waited for does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"

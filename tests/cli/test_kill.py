@@ -1,12 +1,18 @@
 """A run that ends at any event, and is resumed, is the run that nothing happened to."""
 
+import os
+import random
+import shutil
 import signal
+import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import TINY, results_of
 from faults import Crash
+from processes import children, is_alive, start
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_train import TESTS, assert_same_training, process
 
@@ -125,6 +131,49 @@ def test_kill_and_resume(event, count, devices):
     resumed = process("resume=outputs/run", TRUST)
     assert resumed.returncode == 0, resumed.stderr
     assert_same_run(Path("outputs/whole"), Path("outputs/run"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("devices", "kills"), [(1, 20), (2, 5)])
+def test_kills_at_random_moments(devices, kills):
+    """SIGKILL to the program alone, again and again; what it has started ends with it."""
+    # As many steps that each kill leaves some; fewer, larger validation batches as above.
+    settings = [*RUN, f"trainer.devices={devices}", f"dataset.eval_batch_size={2 // devices}"]
+    run, log = Path("outputs/run"), Path("outputs/run/run.log")
+    generator, delays = random.Random(devices), []
+    whole = process(*settings, "hydra.run.dir=outputs/whole")
+    assert whole.returncode == 0, whole.stderr
+    lines = Path("outputs/whole/run.log").read_text().splitlines()
+    first, last = (datetime.fromisoformat(lines[i][:23].replace(",", ".")) for i in (0, -1))
+    longest = (last - first).total_seconds() + 1  # the end of the test among it
+
+    for _ in range(kills):
+        is_begun = (run / "checkpoints/last.ckpt").is_file()
+        if (run / "results.json").is_file():  # killed behind its end
+            assert_same_run(Path("outputs/whole"), run)
+            shutil.rmtree(run)
+            is_begun = False
+        chosen = [f"resume={run}"] if is_begun else [*settings, f"hydra.run.dir={run}"]
+        size = log.stat().st_size if log.is_file() else 0
+        struck = start("-m", "segtrain", *chosen)
+        while struck.poll() is None and not (log.is_file() and log.stat().st_size > size):
+            time.sleep(0.01)
+        delays.append(generator.uniform(0, longest))
+        time.sleep(delays[-1])
+        begun = children(struck.pid)
+        os.kill(struck.pid, signal.SIGKILL)
+        struck.communicate()
+        deadline = time.monotonic() + 5
+        while any(map(is_alive, begun)):
+            assert time.monotonic() < deadline, "a process outlived the one that started it"
+            time.sleep(0.05)
+        print(f"killed {delays[-1]:.2f} s after its first line")
+    if (run / "checkpoints/last.ckpt").is_file():
+        done = process(f"resume={run}")
+    else:
+        done = process(*settings, f"hydra.run.dir={run}")
+    assert done.returncode == 0, done.stderr
+    assert_same_run(Path("outputs/whole"), run)
 
 
 def test_a_worse_validation_never_replaces_a_better_one(segtrain, monkeypatch):
