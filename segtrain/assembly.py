@@ -1,7 +1,5 @@
 """Where the parts meet: a resolved configuration in, data, network and task out."""
 
-import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from torch import nn
 from segtrain.architecture.blocks import batch_norms
 from segtrain.architecture.published import fetch_torchvision, from_published, of_torchvision
 from segtrain.architecture.weights import load_weights, read_state_dict
-from segtrain.cli.explain import explain_config
+from segtrain.cli.explain import explain_config, where_to_look
 from segtrain.cli.main import conf_dir
 from segtrain.cli.schema import checked
 from segtrain.cli.validation import validate
@@ -51,18 +49,6 @@ def make(node: dict, **call_time: Any) -> Any:
             target, hint = node.get("_target_"), where_to_look(str(cause))
             raise UserError(f"{target} cannot be built from its settings: {cause}{hint}") from error
         raise
-
-
-def where_to_look(message: str) -> str:
-    """How Python finds the user's own module that it has not found; empty for other messages."""
-    missing = re.search(r"No module named '(\w+)", message)
-    if missing is None or missing[1] in sys.modules:
-        return ""
-    name = missing[1]
-    if not (Path(f"{name}.py").is_file() or Path(name).is_dir()):
-        return f"\nPut the folder that holds {name} on PYTHONPATH, or install it"
-    return (f"\n{name} lies in this folder, where the command `segtrain` does not look: "
-            "python -m segtrain ... does, or PYTHONPATH=. segtrain ...")  # fmt: skip
 
 
 def build_data(config: dict) -> SegmentationData:

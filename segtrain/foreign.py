@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from itertools import count
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 import yaml
@@ -73,7 +74,7 @@ def read_yaml(path: Path, trust_code: bool = False) -> Any:
     return admit(content, str(path), trust_code)
 
 
-def read_record(path: Path, keys: Mapping[str, type], trust_code: bool = False) -> dict:
+def read_record(path: Path, keys: Mapping[str, type | UnionType], trust_code: bool = False) -> dict:
     """A dictionary from a YAML or JSON file that a command wrote, admitted (see `admit`).
 
     Args:
@@ -89,9 +90,9 @@ def read_record(path: Path, keys: Mapping[str, type], trust_code: bool = False) 
         kind = "nothing" if content is None else f"a {type(content).__name__}"
         raise UserError(f"{path}: holds {kind}, expected keys and values: {', '.join(keys)}")
     for key, kind in keys.items():
-        if not isinstance(content.get(key), kind):
+        if key not in content or not isinstance(content[key], kind):
             found = f"is {str(content[key])[:80]!r}" if key in content else "is missing"
-            raise UserError(f"{path}: {key} {found}, expected {kind.__name__}")
+            raise UserError(f"{path}: {key} {found}, expected {getattr(kind, '__name__', kind)}")
     return content
 
 

@@ -5,6 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from segtrain.cli.main import options
@@ -235,3 +236,15 @@ def nearest(name: str, known: list[str]) -> str:
     """`nearest: a, b`, or the whole list where nothing is near."""
     near = difflib.get_close_matches(name, known, n=3, cutoff=CLOSE)
     return f"nearest: {', '.join(near)}" if near else f"known: {', '.join(known)}"
+
+
+def where_to_look(message: str) -> str:
+    """How Python finds the user's own module that it has not found; empty for other messages."""
+    missing = re.search(r"No module named '(\w+)", message)
+    if missing is None or missing[1] in sys.modules:
+        return ""
+    name = missing[1]
+    if not (Path(f"{name}.py").is_file() or Path(name).is_dir()):
+        return f"\nPut the folder that holds {name} on PYTHONPATH, or install it"
+    return (f"\n{name} lies in this folder, where the command `segtrain` does not look: "
+            "python -m segtrain ... does, or PYTHONPATH=. segtrain ...")  # fmt: skip

@@ -12,9 +12,10 @@ from pathlib import Path
 # Last parts of the keys that take a path, or several.
 KEYS = (
     "annotations", "checkpoint", "dir", "ensemble", "folder", "from", "images", "input", "masks",
-    "model", "output", "resume", "root", "run", "runs", "shard_cache", "shards", "to", "weights",
+    "model", "output", "resume", "root", "run", "runs", "shard_cache", "to", "weights",
     "weights_file",
 )  # fmt: skip
+KEYS_OF_SETS = ("dataset.shards",)  # `prepare` takes a number for `shards`
 ONE = r"""\s*(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")\s*"""
 QUOTED = re.compile(f"{ONE}(?:,{ONE})*", re.DOTALL)
 MAPPING = re.compile(r"\{\s*\w+:.*\}", re.DOTALL)
@@ -40,7 +41,9 @@ def with_literal_paths(overrides: Iterable[str], is_sweep: bool) -> list[str]:
 
 def _literal_path(override: str, is_sweep: bool) -> str:
     key, equals, value = override.partition("=")
-    if key.rpartition(".")[2].lstrip("+") not in KEYS or not equals or value in ("", "null"):
+    name = key.lstrip("+")
+    takes_path = name.rpartition(".")[2] in KEYS or name in KEYS_OF_SETS
+    if not takes_path or not equals or value in ("", "null"):
         return override
     if os.path.lexists(value):
         return f"{key}={literal(_without_interpolation(value))}"

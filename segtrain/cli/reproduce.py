@@ -83,7 +83,7 @@ def read_state(folder: Path, trust_code: bool) -> dict:
         (folder / "config.yaml").unlink(missing_ok=True)  # written just now
         raise UserError(f"resume={folder}: {folder / STATE} does not exist; give a folder that "
                         "segtrain reproduce began")  # fmt: skip
-    kinds = {"experiments": list, "seeds": list, "evaluate": bool, "overrides": list, "jobs": dict}
+    kinds = {"experiments": list, "seeds": list | None, "evaluate": bool, "overrides": list, "jobs": dict}
     state = read_record(folder / STATE, kinds, trust_code)
     for key in ("experiments", "overrides"):
         admit_overrides(state[key], str(folder / STATE), trust_code)

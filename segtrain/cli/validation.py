@@ -9,7 +9,7 @@ from typing import Any, get_args, get_origin, get_type_hints, is_typeddict
 
 from hydra.utils import get_object
 
-from segtrain.cli.explain import chosen, suggest
+from segtrain.cli.explain import chosen, suggest, where_to_look
 from segtrain.cli.hints import (
     LISTS,
     Unfit,
@@ -135,8 +135,9 @@ class _Check:
             return get_object(name)
         except Exception as error:  # importing a module of others can raise anything
             reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+            hint = where_to_look(str(error))
             self.problems.append(f"{key}={shown(name)}: expected a name that can be imported, such "
-                                 f"as segtrain.loss.region.Dice ({reason})")  # fmt: skip
+                                 f"as segtrain.loss.region.Dice ({reason}){hint}")  # fmt: skip
             return None
 
 

@@ -74,7 +74,7 @@ def test_verifies_shards_and_names_a_corrupt_one(shards, segtrain):
 def test_refuses_what_is_no_number(count, segtrain):
     code, _, err = segtrain("prepare", "dataset=shapes", *SET, f"shards={count}")
     assert code == 2
-    assert "expected a number of files per split, or auto" in err
+    assert f"shards={count}: expected a whole number of at least 1 or auto" in err
 
 
 def test_refuses_to_write_shards_of_shards(shards, segtrain):
