@@ -7,7 +7,7 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from segtrain.optimizer.groups import parameter_groups
+from segtrain.optimizer.groups import Kind, parameter_groups
 from segtrain.optimizer.schedule import poly, step_decay
 
 
@@ -20,14 +20,12 @@ def sgd_poly(
     weight_decay: float,
     head_multiplier: float,
     bias_multiplier: float,
-    decay_norm_and_bias: bool,
+    no_decay: list[Kind],
     power: float,
     warmup_steps: int,
 ) -> tuple[Optimizer, LambdaLR]:
     """SGD with momentum and poly decay, stepped once per optimiser step; power 0: a fixed rate."""
-    groups = parameter_groups(
-        model, lr, weight_decay, head_multiplier, bias_multiplier, decay_norm_and_bias
-    )
+    groups = parameter_groups(model, lr, weight_decay, head_multiplier, bias_multiplier, no_decay)
     optimizer = _sgd(model, groups, lr, momentum)
     return optimizer, _poly_lr(optimizer, max_steps, power, warmup_steps)
 
@@ -41,17 +39,20 @@ def sgd_step(
     weight_decay: float,
     head_multiplier: float,
     bias_multiplier: float,
-    decay_norm_and_bias: bool,
+    no_decay: list[Kind],
     gamma: float,
     milestones: list[int],
     warmup_steps: int,
+    warmup_factor: float,
 ) -> tuple[Optimizer, LambdaLR]:
-    """SGD with momentum, its rate multiplied by gamma at each milestone, an optimiser step."""
-    groups = parameter_groups(
-        model, lr, weight_decay, head_multiplier, bias_multiplier, decay_norm_and_bias
-    )
+    """SGD with momentum, its rate multiplied by gamma at each milestone, an optimiser step.
+
+    The warm-up starts at `warmup_factor` times the rate, see `warm_up`.
+    """
+    groups = parameter_groups(model, lr, weight_decay, head_multiplier, bias_multiplier, no_decay)
     optimizer = _sgd(model, groups, lr, momentum)
-    factor = partial(step_decay, gamma=gamma, milestones=milestones, warmup_steps=warmup_steps)
+    factor = partial(step_decay, gamma=gamma, milestones=milestones, warmup_steps=warmup_steps,
+                     warmup_factor=warmup_factor)  # fmt: skip
     return optimizer, LambdaLR(optimizer, factor)
 
 
@@ -63,12 +64,12 @@ def adamw_poly(
     betas: tuple[float, float],
     weight_decay: float,
     head_multiplier: float,
-    decay_norm_and_bias: bool,
+    no_decay: list[Kind],
     power: float,
     warmup_steps: int,
 ) -> tuple[Optimizer, LambdaLR]:
     """AdamW (Loshchilov & Hutter 2019) and poly decay, stepped once per optimiser step."""
-    groups = parameter_groups(model, lr, weight_decay, head_multiplier, 1.0, decay_norm_and_bias)
+    groups = parameter_groups(model, lr, weight_decay, head_multiplier, 1.0, no_decay)
     optimizer = AdamW(groups, lr=lr, betas=tuple(betas), fused=_fused(model))
     return optimizer, _poly_lr(optimizer, max_steps, power, warmup_steps)
 
