@@ -32,9 +32,14 @@ def changes(config: dict, recipe: dict) -> list[str]:
 
 
 def _same_weights(name: str, value: Any, wanted: Any) -> bool:
-    """Whether a file stands in for the download of the same backbone's weights."""
-    is_file = isinstance(value, str) and Path(value).suffix != ""
-    return name.endswith("backbone.weights") and wanted == "imagenet" and is_file
+    """Whether a file stands in for the download of the same backbone's weights.
+
+    Of torchvision's, the file alone; of another flavour, `<flavour>:<file>`.
+    """
+    if not (name.endswith("backbone.weights") and isinstance(value, str)):
+        return False
+    flavour, _, file = value.partition(":") if ":" in value else ("imagenet", "", value)
+    return wanted == flavour and Path(file).suffix != ""
 
 
 def _at(node: Any, key: str) -> Any:
