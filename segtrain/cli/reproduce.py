@@ -21,7 +21,6 @@ from segtrain.foreign import admit_overrides, read_yaml
 from segtrain.plan.jobs import Job, Target, jobs
 from segtrain.table.sheet import Cell, Column, Sheet
 from segtrain.table.writing import print_sheet
-from segtrain.trained import find_checkpoint
 
 logger = logging.getLogger("segtrain")
 
@@ -174,8 +173,8 @@ def arguments(job: Job, overrides: list[str], added: list[str], folder: Path) ->
     seed = [] if job.seed is None else [f"seed={job.seed}"]
     weights = []
     if not first:
-        before = find_checkpoint({"run": folder / job.after, "checkpoint": None})
-        weights = [f"weights={before.resolve()}"]
+        before = chain.first_checkpoint(folder / job.after, job.experiment, overrides)
+        weights = [f"weights={before}"]
     return [
         f"experiment={job.experiment}", *chain.general(overrides, first), *seed, *weights,
         *chain.own(overrides, job.experiment), place,

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 TRAINED_BY = (  # the keys that make another training
-    "architecture", "loss", "optimizer", "batch_size", "batch_norm", "frozen", "callback.ema",
+    "architecture", "loss", "optimizer", "batch_size", "batch_norm", "frozen",
+    "weights_without", "callback.ema",
     "trainer.max_steps", "trainer.max_epochs", "trainer.gradient_clip_val",
     "dataset.splits.train", "dataset.transform",
 )  # fmt: skip
