@@ -1,5 +1,6 @@
 """Where the parts meet: a resolved configuration in, data, network and task out."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ from segtrain.task.segmentation import Evaluation, Segmentation
 from segtrain.task.semantic import SemanticEvaluation
 from segtrain.trained import Trained, without_pretraining
 from segtrain.values import Node
+
+logger = logging.getLogger("segtrain")
 
 
 def make(node: dict, **call_time: Any) -> Any:
@@ -114,8 +117,8 @@ def with_sizes(inference: dict, dataset: dict) -> dict:
 def build_model(config: dict, num_classes: int) -> nn.Module:
     """The network with its initial weights."""
     model = make(config["architecture"], num_classes=num_classes)
-    if config["weights"] is not None:
-        load_initial_weights(model, config["weights"])
+    if config["weights"] is not None:  # older runs have no parts without them
+        load_initial_weights(model, config["weights"], config.get("weights_without", []))
     if config["batch_norm"]["decay"] is not None:
         for norm in batch_norms(model):
             norm.momentum = 1 - config["batch_norm"]["decay"]
@@ -194,13 +197,19 @@ def rebuild(trained: Trained, inference: dict | None) -> tuple[nn.Module, Any, L
     return model, make(with_sizes(inference, dataset)), labels
 
 
-def load_initial_weights(model: nn.Module, weights: str) -> None:
+def load_initial_weights(model: nn.Module, weights: str, without: Sequence[str] = ()) -> None:
     """Starts from a whole model: a checkpoint of ours or a published one, by file or name.
 
     Classifiers for other classes than the file's are trained anew, which is logged.
 
+    Args:
+        model: receives the weights.
+        weights: the file or name.
+        without: parts of the network that are trained anew, such as `head`.
+
     Raises:
-        UserError: the weights do not fit, or `torchvision/<name>` cannot be fetched.
+        UserError: the weights do not fit, `torchvision/<name>` cannot be fetched, or the network
+            has no such part.
     """
     if weights.startswith("torchvision/"):
         state = fetch_torchvision(weights.removeprefix("torchvision/"))
@@ -208,7 +217,17 @@ def load_initial_weights(model: nn.Module, weights: str) -> None:
         state = read_state_dict(weights)
         if Path(weights).name.startswith("maskrcnn_resnet50_fpn_coco"):  # torchvision's download
             state = of_torchvision("maskrcnn_resnet50_fpn", state)
-    load_weights(model, from_published(state, model.state_dict()), weights, new_classes=True)
+    own = model.state_dict()
+    state = from_published(state, own)
+    for part in without:
+        anew = {key: value for key, value in own.items() if key.startswith(f"{part}.")}
+        if not anew:
+            known = ", ".join(name for name, _ in model.named_children())
+            raise UserError(f"weights_without: the network has no part '{part}'; it has {known}")
+        kept = {key: value for key, value in state.items() if not key.startswith(f"{part}.")}
+        state = kept | anew
+        logger.info("weights     %s: trained anew, as the recipe says: %s", weights, part)
+    load_weights(model, state, weights, new_classes=True)
 
 
 def build_task(config: dict, labels: LabelSet) -> Segmentation:

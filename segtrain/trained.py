@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from segtrain.architecture.imagenet import untrained
 from segtrain.architecture.weights import read_state_dict
 from segtrain.contracts import LabelSet
 from segtrain.errors import UserError
@@ -181,4 +182,5 @@ def _segtrain_entry(checkpoint: Path, trust_code: bool) -> dict:
 
 def without_pretraining(architecture: dict) -> dict:
     """The same network without fetching initial weights that a checkpoint replaces anyway."""
-    return architecture | {"backbone": architecture["backbone"] | {"weights": "none"}}
+    backbone = architecture["backbone"]
+    return architecture | {"backbone": backbone | {"weights": untrained(backbone["weights"])}}

@@ -50,6 +50,7 @@ def stand_in(name: str) -> list[str]:
         "dataset=shapes",
         "loss.pixel.class_weights=null",  # of another class count than the stand-in's
         "inference.logit_adjustment=null",
+        *(["inference.least_size=null"] if "least_size" in config["inference"] else []),
     ]
     if "objects" in choices(name)["dataset"]:
         shared += ["~dataset.transform.jitter", "~dataset.transform.others"]

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segtrain.architecture.blocks import Normalize
+from segtrain.architecture.imagenet import fetch_flavour, flavour_of
 from segtrain.architecture.weights import load_weights, not_fetched, read_state_dict
 from segtrain.errors import UserError
 from segtrain.values import FILLED, Count, Counts, Natural, Text
@@ -16,16 +17,16 @@ Channels = tuple[Count, Count, Count, Count, Count]
 VGG16_CONVOLUTIONS = [  # in the state dicts of timm and torchvision
     f"features.{number}" for number in (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
 ]
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class VGG16(nn.Module):
     """VGG-16 whose fully connected layers are convolutions (FCN, section 4.1): fc6 7x7, fc7 1x1.
 
     Args:
-        weights: `imagenet` (downloaded by timm), `none` (random), or a file with the state dict of
-            timm's or torchvision's vgg16.
+        weights: `imagenet` (torchvision's, downloaded by timm), `none` (random), or a file with the
+            state dict of timm's or torchvision's vgg16. `vgg16_caffe` for those of the Caffe
+            networks, `vgg16_caffe:<file>` where they lie on the disk: they want another image, see
+            `flavour_of`.
         maps: which maps it returns, finest first: conv1..conv5, pool1..pool5, fc7.
         padding: of the first convolution. FCN pads by 100 pixels, so that an image of any size
             gives scores that cover it after fc6, which has no padding.
@@ -48,7 +49,7 @@ class VGG16(nn.Module):
         super().__init__()
         self.name = "vgg16"
         self.maps = maps
-        self.normalize = Normalize(IMAGENET_MEAN, IMAGENET_STD)
+        self.normalize = Normalize(*flavour_of(weights)[0][:2])
         self.stages = vgg_stages(channels)
         self.stages[0][0].padding = (padding, padding)
         self.fc6 = nn.Conv2d(channels[-1], fc_channels, 7, padding=fc6_padding)
@@ -99,7 +100,7 @@ class ReducedVGG16(nn.Module):
         super().__init__()
         self.name = "vgg16_reduced"
         self.maps = maps
-        self.normalize = Normalize(IMAGENET_MEAN, IMAGENET_STD)
+        self.normalize = Normalize(*flavour_of(weights)[0][:2])
         self.stages = vgg_stages(channels)
         for convolution in self.stages[4]:
             if isinstance(convolution, nn.Conv2d):
@@ -182,7 +183,7 @@ def initialise(
 
     Args:
         vgg: receives them.
-        weights: `imagenet`, `none` or a file.
+        weights: as for VGG16.
         pairs: every fc6 with its fc7.
 
     Raises:
@@ -192,7 +193,7 @@ def initialise(
     for layer in [*convolutions, *(layer for pair in pairs for layer in pair)]:
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         nn.init.zeros_(layer.bias)
-    if weights == "none":
+    if flavour_of(weights)[1] == "none":
         return
     state, names = read_vgg16(weights), {layer: name for name, layer in vgg.named_modules()}
     renamed = of_layers([names[layer] for layer in convolutions], VGG16_CONVOLUTIONS, state)
@@ -219,20 +220,25 @@ def of_layers(new: list[str], old: list[str], state: dict[str, Tensor]) -> dict[
 
 
 def read_vgg16(weights: str) -> dict[str, Tensor]:
-    """State dict of timm's or torchvision's vgg16, its first two linear layers as fc6 and fc7.
+    """State dict of a vgg16 that takes RGB, its first two linear layers as fc6 and fc7.
+
+    By the names of timm, of torchvision, or of the conversions from Caffe, whose classifiers have a
+    layer more in front or torchvision's.
 
     Raises:
         UserError: it cannot be fetched or read, or is another network's.
     """
+    flavour, source = flavour_of(weights)
     if weights == "imagenet":
         try:
             state = timm.create_model("vgg16", pretrained=True).state_dict()
         except (OSError, RuntimeError) as error:
             raise not_fetched("vgg16", error) from error
     else:
-        state = read_state_dict(weights)
+        state = fetch_flavour(weights) if source == "imagenet" else read_state_dict(source)
     state = dict(state)
     for old, new in (("classifier.0", "fc6"), ("classifier.3", "fc7"),
+                     ("classifier.1", "fc6"), ("classifier.4", "fc7"),
                      ("pre_logits.fc1", "fc6"), ("pre_logits.fc2", "fc7")):  # fmt: skip
         for part in ("weight", "bias"):
             if f"{old}.{part}" in state:
@@ -248,4 +254,6 @@ def read_vgg16(weights: str) -> dict[str, Tensor]:
     if state["fc6.weight"].ndim == 2:  # torchvision's, over the flattened 7x7 map
         state["fc6.weight"] = state["fc6.weight"].unflatten(1, (-1, 7, 7))
         state["fc7.weight"] = state["fc7.weight"][:, :, None, None]
+    if flavour.bgr:
+        state["features.0.weight"] = state["features.0.weight"].flip(1)
     return state

@@ -181,11 +181,11 @@ def shortened(keys: list[str], shown: int = LOGGED_KEYS) -> str:
     return ", ".join(keys[:shown]) + more
 
 
-def not_fetched(name: str, error: Exception) -> UserError:
-    """What to say where ImageNet weights cannot be had from the network."""
+def not_fetched(name: str, error: Exception, file: str = "<file>") -> UserError:
+    """What to say where ImageNet weights cannot be had from the network; `file` in their place."""
     return UserError(
         f"the ImageNet weights of '{name}' could not be fetched ({type(error).__name__}). "
-        "Give a file instead (architecture.backbone.weights=<file>) or train from scratch "
+        f"Give a file instead (architecture.backbone.weights={file}) or train from scratch "
         "(architecture.backbone.weights=none)"
     )
 

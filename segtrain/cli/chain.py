@@ -19,6 +19,7 @@ from segtrain.table.runs import read_results
 from segtrain.writing import complete, write_text
 
 PLAN = "chain.yaml"
+START = "starts_from_checkpoint"
 OWN = ("experiment", "resume", "hydra.run.dir")  # read here, not handed to the stages
 
 
@@ -72,19 +73,38 @@ def stages(experiment: str, conf_dir: Path) -> list[str]:
         if name in found:
             raise UserError(f"starts_from goes round in a circle: {' <- '.join([*found, name])}")
         found.append(name)
-        name = starts_from(known[name])
+        name = stated(known[name], "starts_from")
     return found[::-1]
 
 
-def starts_from(file: Path) -> str | None:
-    """The key of an experiment's file, or else of the experiments that it is derived from."""
+def stated(file: Path, key: str) -> str | None:
+    """A key of an experiment's file, or else of the experiments that it is derived from."""
     content = yaml.safe_load(file.read_text()) or {}
-    if "starts_from" in content:
-        return content["starts_from"]
+    if key in content:
+        return content[key]
     bases = [file.parent / f"{entry}.yaml" for entry in content.get("defaults", [])
              if isinstance(entry, str)]  # fmt: skip
-    origins = [starts_from(base) for base in bases if base.is_file()]
-    return next((origin for origin in reversed(origins) if origin), None)
+    values = [stated(base, key) for base in bases if base.is_file()]
+    return next((value for value in reversed(values) if value), None)
+
+
+def first_checkpoint(before: Path, stage: str, overrides: list[str]) -> Path:
+    """The checkpoint of the run `before` that a stage starts from: its recipe says, or the user.
+
+    Raises:
+        UserError: neither best nor last is asked for, or there is no such checkpoint.
+    """
+    of_stage = [*general(overrides, first=False), *own(overrides, stage)]
+    given = dict(override.partition("=")[::2] for override in of_stage)
+    recipe = stated(conf_dir() / "experiment" / f"{stage}.yaml", START)
+    which = given.get(START) or recipe or "best"
+    if which not in ("best", "last"):
+        raise UserError(f"{START}={which}: expected best or last")
+    names = ["last.ckpt"] if which == "last" else ["best.ckpt", "last.ckpt"]
+    files = [before / "checkpoints" / name for name in names]
+    if found := next((file for file in files if file.is_file()), None):
+        return found.resolve()
+    raise UserError(f"no checkpoint: {' and '.join(map(str, files))} do not exist")
 
 
 def new_folder(experiment: str, chosen: str | None) -> Path:
@@ -125,10 +145,14 @@ def train(plan: dict, added: list[str], folder: Path) -> None:
         added: the overrides of this call, which a stage that is resumed does not have yet.
         folder: of the chain.
     """
-    names, weights = plan["stages"], []
+    names = plan["stages"]
     for stage in names:
         first = stage == names[0]
         run_dir = run_folder(folder, names, stage)
+        weights = []
+        if not first:
+            before = run_folder(folder, names, names[names.index(stage) - 1])
+            weights = [f"weights={first_checkpoint(before, stage, plan['overrides'])}"]
         if not (run_dir / "results.json").is_file():
             if (run_dir / "checkpoints" / "last.ckpt").is_file():
                 arguments = [f"resume={run_dir}", *general(added, first), *own(added, stage)]
@@ -146,8 +170,6 @@ def train(plan: dict, added: list[str], folder: Path) -> None:
                     f"{quote(f'resume={folder}')} (overrides: {PLAN} there)",
                     exit_code=code,
                 )
-        name = Path(results(run_dir)["checkpoint"]).name  # beside it, wherever the folder is now
-        weights = [f"weights={(run_dir / 'checkpoints' / name).resolve()}"]
 
 
 def general(overrides: list[str], first: bool) -> list[str]:

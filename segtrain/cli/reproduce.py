@@ -21,7 +21,6 @@ from segtrain.foreign import admit_overrides, read_record
 from segtrain.plan.jobs import Job, Target, jobs
 from segtrain.table.sheet import Cell, Column, Sheet
 from segtrain.table.writing import print_sheet
-from segtrain.trained import find_checkpoint
 from segtrain.writing import write_text
 
 logger = logging.getLogger("segtrain")
@@ -83,7 +82,8 @@ def read_state(folder: Path, trust_code: bool) -> dict:
         (folder / "config.yaml").unlink(missing_ok=True)  # written just now
         raise UserError(f"resume={folder}: {folder / STATE} does not exist; give a folder that "
                         "segtrain reproduce began")  # fmt: skip
-    kinds = {"experiments": list, "seeds": list | None, "evaluate": bool, "overrides": list, "jobs": dict}
+    kinds = {"experiments": list, "seeds": list | None, "evaluate": bool, "overrides": list,
+             "jobs": dict}  # fmt: skip
     state = read_record(folder / STATE, kinds, trust_code)
     for key in ("experiments", "overrides"):
         admit_overrides(state[key], str(folder / STATE), trust_code)
@@ -174,8 +174,8 @@ def arguments(job: Job, overrides: list[str], added: list[str], folder: Path) ->
     seed = [] if job.seed is None else [f"seed={job.seed}"]
     weights = []
     if not first:
-        before = find_checkpoint({"run": folder / job.after, "checkpoint": None})
-        weights = [f"weights={before.resolve()}"]
+        before = chain.first_checkpoint(folder / job.after, job.experiment, overrides)
+        weights = [f"weights={before}"]
     return [
         f"experiment={job.experiment}", *chain.general(overrides, first), *seed, *weights,
         *chain.own(overrides, job.experiment), place,

@@ -101,6 +101,8 @@ class Recipe(TypedDict):
     frozen: NotRequired[list[Text]]
     weights: Text | None
     starts_from: NotRequired[Text | None]
+    starts_from_checkpoint: NotRequired[Literal["best", "last"]]
+    weights_without: NotRequired[list[Text]]
     resume: Text | None
     published: PublishedValue | None
     report: NotRequired[Report | None]

@@ -71,9 +71,10 @@ def announce(config: dict, data: SegmentationData, task: Segmentation, trainer: 
                 sum(p.numel() for p in task.model.parameters()) / 1e6)  # fmt: skip
     origin = config.get("starts_from")  # not in the configuration of older runs
     if origin is not None and config["weights"] is None:
-        logger.info("weights     this recipe starts from %s: give weights=<its checkpoint>, or "
-                    "train both with segtrain chain experiment=%s",
-                    origin, config["experiment"])  # fmt: skip
+        logger.info("weights     this recipe starts from %s: give weights=<its %s.ckpt>, or train "
+                    "both with segtrain chain experiment=%s",
+                    origin, config.get("starts_from_checkpoint", "best"),
+                    config["experiment"])  # fmt: skip
     logger.info("training    %d steps x %d images (%.1f epochs) on %d x %s, precision %s",
                 trainer.max_steps, config["batch_size"],
                 trainer.max_steps * config["batch_size"] / len(data.train_source),

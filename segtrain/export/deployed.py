@@ -15,7 +15,7 @@ RESULTS = ("logits", "labels")
 def one_look(inference: SemanticInference) -> SemanticInference:
     """Whole pictures at one scale, padded and with the terms for each class as `inference` says.
 
-    Its scales, mirroring, windows and CRF are left out: they are around the network.
+    Its scales, least size, mirroring, windows and CRF are left out: they are around the network.
     """
     return SemanticInference(
         window=None,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from segtrain.contracts import resize
 from segtrain.inference.resizing import by_size, resized
 from segtrain.inference.window import SlidingWindow, look_once
-from segtrain.values import FILLED, Positives
+from segtrain.values import FILLED, Positives, Size
 
 Refinement = Callable[[Tensor, Tensor], Tensor]
 
@@ -32,6 +32,8 @@ class SemanticInference:
             (Menon et al. 2021, Long-tail learning via logit adjustment).
         crf: (image (3, H, W) uint8, probabilities (K, H, W)) -> probabilities, applied last; or
             None.
+        least_size: height and width at scale 1 that whole pictures are padded to at least, with
+            the mean colour, or None: DeepLab tests VOC's images at the crop size of its training.
     """
 
     task: ClassVar[str] = "semantic"
@@ -44,6 +46,7 @@ class SemanticInference:
         flip: bool,
         logit_adjustment: Annotated[list[float], FILLED] | None,
         crf: Refinement | None,
+        least_size: Size | None = None,  # older runs have none
     ) -> None:
         self.window = window
         self.pad = pad
@@ -51,6 +54,7 @@ class SemanticInference:
         self.flip = flip
         self.logit_adjustment = logit_adjustment
         self.crf = crf
+        self.least_size = least_size
 
     @property
     def protocol(self) -> dict:
@@ -62,6 +66,7 @@ class SemanticInference:
             "pad": self.pad,
             "crf": self.crf is not None,
             "logit_adjustment": self.logit_adjustment,
+            **({} if self.least_size is None else {"least_size": list(self.least_size)}),
             **({} if self.window is None else self.window.protocol),
             **({} if self.crf is None else self.crf.protocol),
         }
@@ -85,7 +90,8 @@ class SemanticInference:
         for scale, mirrored in views:
             batch, _ = resized(images, tuple(max(1, round(side * scale)) for side in size))
             batch = batch.contiguous(memory_format=torch.channels_last)
-            logits = self._look(model, batch.flip(3) if mirrored else batch, adjustment, size)
+            seen = batch.flip(3) if mirrored else batch
+            logits = self._look(model, seen, adjustment, size, scale)
             scores = logits.softmax(1) if self.gives_probabilities else logits
             scores = scores.flip(3) if mirrored else scores
             total = scores if total is None else total + scores
@@ -95,11 +101,18 @@ class SemanticInference:
         return [self.crf(image, own) for image, own in zip(images, mean, strict=True)]
 
     def _look(
-        self, model: nn.Module, batch: Tensor, adjustment: Tensor | None, size: tuple[int, int]
+        self,
+        model: nn.Module,
+        batch: Tensor,
+        adjustment: Tensor | None,
+        size: tuple[int, int],
+        scale: float,
     ) -> Tensor:
         """Logits (N, K, *size) of pictures of one scale."""
         if self.window is None:
-            return look_once(model, batch, adjustment, size, self.pad)
+            # 513 is 257 at half the scale, as DeepLab's code has it: corners stay corners.
+            least = [round((side - 1) * scale) + 1 for side in self.least_size or (1, 1)]
+            return look_once(model, batch, adjustment, size, self.pad, tuple(least))
         scores = self.window(model, batch, adjustment)
         if self.window.average == "logits" or tuple(scores.shape[2:]) == size:
             return resize(scores, size, align_corners=False)

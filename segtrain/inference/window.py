@@ -136,17 +136,28 @@ class SlidingWindow:
 
 
 def look_once(
-    model: nn.Module, batch: Tensor, adjustment: Tensor | None, size: tuple[int, int], pad: bool
+    model: nn.Module,
+    batch: Tensor,
+    adjustment: Tensor | None,
+    size: tuple[int, int],
+    pad: bool,
+    least_size: tuple[int, int] = (0, 0),
 ) -> Tensor:
     """Pictures (N, 3, H, W), in 0..255 -> logits (N, K, *size) float32, by one forward pass.
 
-    With `pad`, where corners are aligned, the pictures are first padded to k times the output
-    stride plus one pixel, the only sizes at which cells lie where such resizing puts them.
+    The pictures are first padded to `least_size` at least. With `pad`, where corners are aligned,
+    also to k times the output stride plus one pixel, the only sizes at which cells lie where such
+    resizing puts them.
     """
-    if not (pad and model.align_corners):
+    height, width = (max(sides) for sides in zip(batch.shape[2:], least_size, strict=True))
+    aligned = pad and model.align_corners
+    if aligned:
+        stride = model.backbone.output_stride
+        height, width = (-(-(length - 1) // stride) * stride + 1 for length in (height, width))
+    elif (height, width) == tuple(batch.shape[2:]):
         return resize(adjusted_logits(model, batch, adjustment), size, model.align_corners)
-    padded = pad_to_cells(batch, model)
-    logits = resize(adjusted_logits(model, padded, adjustment), padded.shape[2:], True)
+    logits = adjusted_logits(model, padded(batch, model, (height, width)), adjustment)
+    logits = resize(logits, (height, width), model.align_corners)
     return resize(logits[:, :, : batch.shape[2], : batch.shape[3]], size, False)
 
 
@@ -175,11 +186,9 @@ def mean_colour(model: nn.Module, dtype: torch.dtype) -> Tensor:
     return model.backbone.normalize.mean.round().to(dtype)
 
 
-def pad_to_cells(batch: Tensor, model: nn.Module) -> Tensor:
-    """Pads right and bottom with the mean colour to sizes of the form k * output stride + 1."""
-    stride = model.backbone.output_stride
-    height, width = (-(-(length - 1) // stride) * stride + 1 for length in batch.shape[2:])
-    padded = mean_colour(model, batch.dtype).expand(len(batch), 3, height, width)
-    padded = padded.contiguous(memory_format=torch.channels_last)
-    padded[:, :, : batch.shape[2], : batch.shape[3]] = batch
-    return padded
+def padded(batch: Tensor, model: nn.Module, size: tuple[int, int]) -> Tensor:
+    """Pictures (N, 3, H, W) with the mean colour right and below: (N, 3, *size)."""
+    filled = mean_colour(model, batch.dtype).expand(len(batch), 3, *size)
+    filled = filled.contiguous(memory_format=torch.channels_last)
+    filled[:, :, : batch.shape[2], : batch.shape[3]] = batch
+    return filled

@@ -1,10 +1,15 @@
-"""Parameter groups: backbone and head, biases apart where they learn faster or do not decay."""
+"""Parameter groups: backbone and head, biases and kinds that do not decay apart."""
+
+from typing import Literal
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
-MATRICES = (_ConvNd, nn.Linear)
+from segtrain.errors import UserError
+
+Kind = Literal["bias", "norm", "depthwise"]
+KINDS = ("bias", "norm", "depthwise")  # of parameters that a recipe may leave undecayed
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
 
 
@@ -14,7 +19,7 @@ def parameter_groups(
     weight_decay: float,
     head_multiplier: float,
     bias_multiplier: float,
-    decay_norm_and_bias: bool,
+    no_decay: list[Kind],
 ) -> list[dict]:
     """Groups for a torch optimiser, named `backbone`, `head`, `backbone_no_decay`, `head_bias`, ...
 
@@ -25,23 +30,25 @@ def parameter_groups(
         head_multiplier: the head learns at lr times this.
         bias_multiplier: biases of convolutions and linear layers learn at this times their part's
             rate (2 in Caffe's recipes); those of norm layers do not.
-        decay_norm_and_bias: if false, vectors are not decayed: biases and the factors of norms,
-            whatever their axes, such as (1, C, 1, 1). A convolution's or linear layer's weight is
-            a matrix even where it has a single row; so are EncNet's codewords.
+        no_decay: kinds that are not decayed, see `parameter_kinds`.
 
     Returns:
         Non-empty groups; every trainable parameter is in exactly one.
+
+    Raises:
+        UserError: there is no such kind.
     """
-    matrices = {id(m.weight) for m in model.modules() if isinstance(m, MATRICES)}
-    norms = {id(p) for m in model.modules() if isinstance(m, NORMS) for p in m.parameters()}
+    if unknown := [kind for kind in no_decay if kind not in KINDS]:
+        raise UserError(f"optimizer.no_decay={no_decay}: no kind {', '.join(map(str, unknown))}; "
+                        f"choose from {', '.join(KINDS)}")  # fmt: skip
+    kinds = parameter_kinds(model)
     groups: dict[str, dict] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         part = "backbone" if name.startswith("backbone.") else "head"
-        is_matrix = id(parameter) in matrices or parameter.numel() > max(parameter.shape, default=1)
-        decays = decay_norm_and_bias or is_matrix
-        is_bias = name.endswith("bias") and id(parameter) not in norms and bias_multiplier != 1
+        decays = kinds[name] not in no_decay
+        is_bias = kinds[name] == "bias" and bias_multiplier != 1
         title = part + ("_bias" if is_bias else "" if decays else "_no_decay")
         group = groups.setdefault(
             title,
@@ -56,3 +63,28 @@ def parameter_groups(
         )
         group["params"].append(parameter)
     return list(groups.values())
+
+
+def parameter_kinds(model: nn.Module) -> dict[str, str]:
+    """What each parameter is, by its name.
+
+    `depthwise`: kernels that see one channel each. `weight`: every other kernel or matrix, even
+    where it has a single row; so are EncNet's codewords. `bias`: of convolutions and linear layers.
+    `norm`: scales and shifts of norm layers, and other factors of channels, whatever their axes,
+    such as (1, C, 1, 1).
+    """
+    norms, matrices = set(), {}
+    for module in model.modules():
+        if isinstance(module, NORMS):
+            norms |= {id(parameter) for parameter in module.parameters()}
+        elif isinstance(module, _ConvNd | nn.Linear):
+            groups = getattr(module, "groups", 1)
+            is_depthwise = 1 < groups == module.in_channels
+            matrices[id(module.weight)] = "depthwise" if is_depthwise else "weight"
+    kinds = {}
+    for name, parameter in model.named_parameters():
+        is_vector = parameter.numel() == max(parameter.shape, default=1)
+        is_bias = name.endswith("bias") and id(parameter) not in norms
+        other = "bias" if is_bias else "norm" if is_vector else "weight"
+        kinds[name] = matrices.get(id(parameter), other)
+    return kinds

@@ -7,7 +7,7 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from segtrain.optimizer.groups import parameter_groups
+from segtrain.optimizer.groups import Kind, parameter_groups
 from segtrain.optimizer.schedule import poly, step_decay
 from segtrain.values import Natural, NonNegative, ProperFraction
 
@@ -21,14 +21,12 @@ def sgd_poly(
     weight_decay: NonNegative,
     head_multiplier: NonNegative,
     bias_multiplier: NonNegative,
-    decay_norm_and_bias: bool,
+    no_decay: list[Kind],
     power: NonNegative,
     warmup_steps: Natural,
 ) -> tuple[Optimizer, LambdaLR]:
     """SGD with momentum and poly decay, stepped once per optimiser step; power 0: a fixed rate."""
-    groups = parameter_groups(
-        model, lr, weight_decay, head_multiplier, bias_multiplier, decay_norm_and_bias
-    )
+    groups = parameter_groups(model, lr, weight_decay, head_multiplier, bias_multiplier, no_decay)
     optimizer = _sgd(model, groups, lr, momentum)
     return optimizer, _poly_lr(optimizer, max_steps, power, warmup_steps)
 
@@ -42,17 +40,20 @@ def sgd_step(
     weight_decay: NonNegative,
     head_multiplier: NonNegative,
     bias_multiplier: NonNegative,
-    decay_norm_and_bias: bool,
+    no_decay: list[Kind],
     gamma: NonNegative,
     milestones: list[Natural],
     warmup_steps: Natural,
+    warmup_factor: ProperFraction,
 ) -> tuple[Optimizer, LambdaLR]:
-    """SGD with momentum, its rate multiplied by gamma at each milestone, an optimiser step."""
-    groups = parameter_groups(
-        model, lr, weight_decay, head_multiplier, bias_multiplier, decay_norm_and_bias
-    )
+    """SGD with momentum, its rate multiplied by gamma at each milestone, an optimiser step.
+
+    The warm-up starts at `warmup_factor` times the rate, see `warm_up`.
+    """
+    groups = parameter_groups(model, lr, weight_decay, head_multiplier, bias_multiplier, no_decay)
     optimizer = _sgd(model, groups, lr, momentum)
-    factor = partial(step_decay, gamma=gamma, milestones=milestones, warmup_steps=warmup_steps)
+    factor = partial(step_decay, gamma=gamma, milestones=milestones, warmup_steps=warmup_steps,
+                     warmup_factor=warmup_factor)  # fmt: skip
     return optimizer, LambdaLR(optimizer, factor)
 
 
@@ -64,12 +65,12 @@ def adamw_poly(
     betas: tuple[ProperFraction, ProperFraction],
     weight_decay: NonNegative,
     head_multiplier: NonNegative,
-    decay_norm_and_bias: bool,
+    no_decay: list[Kind],
     power: NonNegative,
     warmup_steps: Natural,
 ) -> tuple[Optimizer, LambdaLR]:
     """AdamW (Loshchilov & Hutter 2019) and poly decay, stepped once per optimiser step."""
-    groups = parameter_groups(model, lr, weight_decay, head_multiplier, 1.0, decay_norm_and_bias)
+    groups = parameter_groups(model, lr, weight_decay, head_multiplier, 1.0, no_decay)
     optimizer = AdamW(groups, lr=lr, betas=tuple(betas), fused=_fused(model))
     return optimizer, _poly_lr(optimizer, max_steps, power, warmup_steps)
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import timm
 import torch
 
+from segtrain.architecture.imagenet import flavour_of
 from segtrain.assembly import build_data, compose_choices
 from segtrain.cli.prepare import splits_to_verify, state_of
 from segtrain.dataset.cache import KEY_FILE, cache_root
@@ -111,11 +112,16 @@ def weight_state(config: dict) -> WeightState | None:
         return WeightState(given, "file" if Path(given).is_file() else "missing")
     backbone = config["architecture"]["backbone"]
     weights, name = backbone["weights"], backbone.get("name", "vgg16")
-    if weights == "none":
+    flavour, source = flavour_of(weights)
+    if source == "none":
         return None
-    if weights == "imagenet":
-        return WeightState(f"ImageNet, {name}", "cached" if is_cached(name) else "to fetch")
-    return WeightState(weights, "file" if Path(weights).is_file() else "missing")
+    if source != "imagenet":
+        return WeightState(source, "file" if Path(source).is_file() else "missing")
+    if flavour.url:
+        name, cached = weights, (checkpoints() / flavour.url.rpartition("/")[2]).is_file()
+    else:
+        cached = is_cached(name)
+    return WeightState(f"ImageNet, {name}", "cached" if cached else "to fetch")
 
 
 def is_cached(name: str) -> bool:

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 TRAINED_BY = (  # the keys that make another training
-    "architecture", "loss", "optimizer", "batch_size", "batch_norm", "frozen", "callback.ema",
+    "architecture", "loss", "optimizer", "batch_size", "batch_norm", "frozen",
+    "weights_without", "callback.ema",
     "trainer.max_steps", "trainer.max_epochs", "trainer.gradient_clip_val",
     "dataset.splits.train", "dataset.transform",
 )  # fmt: skip
@@ -32,9 +33,14 @@ def changes(config: dict, recipe: dict) -> list[str]:
 
 
 def _same_weights(name: str, value: Any, wanted: Any) -> bool:
-    """Whether a file stands in for the download of the same backbone's weights."""
-    is_file = isinstance(value, str) and Path(value).suffix != ""
-    return name.endswith("backbone.weights") and wanted == "imagenet" and is_file
+    """Whether a file stands in for the download of the same backbone's weights.
+
+    Of torchvision's, the file alone; of another flavour, `<flavour>:<file>`.
+    """
+    if not (name.endswith("backbone.weights") and isinstance(value, str)):
+        return False
+    flavour, _, file = value.partition(":") if ":" in value else ("imagenet", "", value)
+    return wanted == flavour and Path(file).suffix != ""
 
 
 def _at(node: Any, key: str) -> Any:

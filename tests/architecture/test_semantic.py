@@ -153,3 +153,19 @@ def test_two_processes_share_every_gradient(tmp_path):
         assert len(mine) == len(list(small(name).parameters()))
         for a, b in zip(mine, other, strict=True):
             assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("name", "share"),
+    [("deeplabv3", 0.1), ("deeplabv3plus", 0.1), ("deeplabv3plus_xception", 0.1),
+     ("deeplabv3_torchvision", 0.5)],
+)  # fmt: skip
+def test_deeplab_drops_a_share_of_what_its_aspp_finds(name, share):
+    """As the authors' code; torchvision's has more."""
+    model = small(name).train()
+    part = model.head if hasattr(model, "head") else model
+    dropped = []
+    part.dropout.register_forward_hook(lambda _, inputs, out: dropped.append(out == 0))
+    part.dropout.register_forward_pre_hook(lambda _, inputs: (inputs[0] + 1,))  # no zeros of ReLU
+    model(pixels(2, 3, 64, 64))
+    assert dropped[0].float().mean() == pytest.approx(share, abs=0.04)

@@ -1,13 +1,18 @@
 """VGG-16 backbones: geometry, dilation, and weights of torchvision's and timm's files."""
 
+import shutil
+
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 from torchvision.models import vgg16
+from torchvision.models.vgg import make_layers
 
 from segtrain.architecture.semantic.deconvnet import SwitchVGG16
-from segtrain.architecture.vgg import VGG16, ReducedVGG16
+from segtrain.architecture.vgg import VGG16, ReducedVGG16, read_vgg16
 from segtrain.errors import UserError
+from segtrain.trained import without_pretraining
 
 NARROW = [4, 4, 6, 6, 8]
 
@@ -43,6 +48,88 @@ def test_fully_convolutional_vgg_equals_torchvisions_classifier(files, name):
     assert (pool5 - peer.features(normalised)).abs().max() <= 1e-4
     assert fc7.shape == (1, 4096, 1, 1)
     assert (fc7.flatten(1) - expected).abs().max() <= 1e-4
+
+
+class NarrowVGG(nn.Module):
+    """A narrow vgg16 by torchvision's names, of the image that its weights are made for."""
+
+    def __init__(self):
+        super().__init__()
+        layers = [4, 4, "M", 4, 4, "M", 6, 6, 6, "M", 6, 6, 6, "M", 8, 8, 8, "M"]
+        self.features = make_layers(layers)
+        self.classifier = nn.Sequential(
+            nn.Linear(8 * 49, 16), nn.ReLU(), nn.Dropout(), nn.Linear(16, 16), nn.ReLU()
+        )
+
+    def forward(self, image):
+        return self.classifier(self.features(image).flatten(1))
+
+
+@pytest.fixture(params=["torchvision's names", "one further"])
+def caffe(request, tmp_path):
+    """A narrow vgg16 as Caffe's, which takes BGR, and its file, by either names of its layers."""
+    torch.manual_seed(0)
+    peer = NarrowVGG().eval()
+    state = peer.state_dict()
+    if request.param == "one further":
+        names = {"classifier.3": "classifier.4", "classifier.0": "classifier.1"}
+        state = {names.get(k[:12], k[:12]) + k[12:]: v for k, v in state.items()}
+    torch.save(state, tmp_path / "vgg16.pth")
+    return peer, tmp_path / "vgg16.pth"
+
+
+CAFFE_MEAN = torch.tensor([104.00699, 116.66877, 122.67892]).view(3, 1, 1)  # blue, green, red
+
+
+@pytest.mark.parametrize("kind", [VGG16, SwitchVGG16])
+def test_caffe_weights_take_bgr_less_the_mean_alone(kind, caffe):
+    peer, file = caffe
+    weights = f"vgg16_caffe:{file}"
+    if kind is VGG16:
+        ours = VGG16(weights, ["fc7"], 1, 0, NARROW, 16).eval()
+    else:
+        ours = SwitchVGG16(weights, NARROW, 16, 7).eval()
+    image = torch.randint(0, 256, (1, 3, 224, 224), dtype=torch.uint8)
+    with torch.no_grad():
+        expected = peer(image.flip(1).float() - CAFFE_MEAN)
+        fc7 = ours(image)[0].flatten(1)
+    assert expected.abs().max() > 1e-2
+    torch.testing.assert_close(fc7, expected, atol=1e-3, rtol=1e-3)
+
+
+def test_flavours_without_weights_keep_their_image():
+    """As where a checkpoint's weights are loaded afterwards."""
+    architecture = {"backbone": {"weights": "vgg16_caffe"}}
+    weights = without_pretraining(architecture)["backbone"]["weights"]
+    vgg = VGG16(weights, ["fc7"], 1, 0, NARROW, 16)
+    image = torch.randint(0, 256, (1, 3, 4, 4), dtype=torch.uint8)
+    torch.testing.assert_close(vgg.normalize(image), image.float() - CAFFE_MEAN.flip(0))
+
+
+def test_caffe_weights_by_name(caffe, monkeypatch, tmp_path):
+    """They are fetched once, and checked by the hash in their name."""
+    asked = []
+
+    def download(url, path, hash_prefix):
+        asked.append((url.rpartition("/")[2], hash_prefix))
+        shutil.copy(caffe[1], path)
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    states = [read_vgg16("vgg16_caffe") for _ in range(2)]
+    assert asked == [("vgg16-00b39a1b.pth", "00b39a1b")]
+    turned = caffe[0].features[0].weight.flip(1)
+    assert all(torch.equal(state["features.0.weight"], turned) for state in states)
+
+
+def test_caffe_weights_offline(monkeypatch, tmp_path):
+    def offline(*arguments, **settings):
+        raise OSError("no route to host")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    with pytest.raises(UserError, match=r"backbone.weights=vgg16_caffe:<file>, of https://"):
+        VGG16("vgg16_caffe", ["fc7"], 1, 0, NARROW, 16)
 
 
 def test_reduced_vgg_samples_the_fully_connected_layers(files):

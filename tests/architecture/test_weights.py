@@ -240,3 +240,23 @@ def test_authors_pspnet_checkpoint_loads(tmp_path):
                        theirs["module.ppm.features.3.2.running_var"])  # fmt: skip
     assert torch.equal(state["backbone.body.bn1.weight"], theirs["module.layer0.7.weight"])
     assert torch.equal(state["auxiliary.classifier.bias"], theirs["module.aux.4.bias"])
+
+
+def small_deeplabv2() -> torch.nn.Module:
+    chosen = "architecture=deeplabv2"
+    return build_model(composed(chosen, *small_network(chosen)), 3)
+
+
+def test_parts_start_anew_where_the_recipe_says(tmp_path, caplog):
+    """DeepLabv2's ASPP after COCO, though the classes are the same."""
+    file, own = small_deeplabv2(), small_deeplabv2()
+    torch.save(file.state_dict(), tmp_path / "w.pth")
+    before = {key: value.clone() for key, value in own.state_dict().items()}
+    with caplog.at_level("INFO"):
+        load_initial_weights(own, str(tmp_path / "w.pth"), ["head"])
+    for key, value in own.state_dict().items():
+        origin = before if key.startswith("head.") else file.state_dict()
+        assert torch.equal(value, origin[key]), key
+    assert "trained anew, as the recipe says: head" in caplog.text
+    with pytest.raises(UserError, match="no part 'haed'; it has backbone, head"):
+        load_initial_weights(own, str(tmp_path / "w.pth"), ["haed"])

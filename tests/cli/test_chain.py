@@ -13,7 +13,7 @@ import torch
 import yaml
 from conftest import TINY, only_run, results_of
 
-from segtrain.cli.chain import stages
+from segtrain.cli.chain import START, first_checkpoint, stages
 from segtrain.cli.main import conf_dir
 from segtrain.errors import UserError
 
@@ -132,6 +132,53 @@ def assert_second_started_from_first(folder: Path) -> None:
     first, second = parameters(folder / "1_first"), parameters(folder / "2_second")
     assert first
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+
+
+@pytest.fixture
+def two_checkpoints(tmp_path, monkeypatch):
+    """A run with a best and a last checkpoint, and recipes that start from either."""
+    conf = write_experiments(
+        tmp_path / "conf", plain="starts_from: a", late=f"{START}: last",
+        derived="defaults: [late]", own=f"defaults: [late]\n{START}: best",
+    )  # fmt: skip
+    monkeypatch.setattr("segtrain.cli.chain.conf_dir", lambda: conf)
+    folder = tmp_path / "run" / "checkpoints"
+    folder.mkdir(parents=True)
+    for name in ("best", "last"):
+        (folder / f"{name}.ckpt").touch()
+    return folder.parent
+
+
+@pytest.mark.parametrize(
+    ("stage", "overrides", "name"),
+    [
+        ("plain", [], "best"),
+        ("late", [], "last"),
+        ("derived", [], "last"),
+        ("own", [], "best"),
+        ("late", [f"{START}=best"], "best"),
+        ("plain", [f"plain:{START}=last"], "last"),
+        ("plain", [f"late:{START}=last"], "best"),
+    ],
+)
+def test_a_stage_starts_from_the_checkpoint_that_its_recipe_names(
+    two_checkpoints, stage, overrides, name
+):
+    found = first_checkpoint(two_checkpoints, stage, overrides)
+    assert found == two_checkpoints / "checkpoints" / f"{name}.ckpt"
+
+
+def test_a_stage_starts_from_the_last_checkpoint_where_none_is_best(two_checkpoints):
+    (two_checkpoints / "checkpoints" / "best.ckpt").unlink()
+    assert first_checkpoint(two_checkpoints, "plain", []).name == "last.ckpt"
+    (two_checkpoints / "checkpoints" / "last.ckpt").unlink()
+    with pytest.raises(UserError, match=r"no checkpoint: .*best\.ckpt and .*last\.ckpt do not"):
+        first_checkpoint(two_checkpoints, "plain", [])
+
+
+def test_no_such_checkpoint_of_a_stage(two_checkpoints):
+    with pytest.raises(UserError, match=f"{START}=worst: expected best or last"):
+        first_checkpoint(two_checkpoints, "plain", [f"{START}=worst"])
 
 
 def test_a_chain_of_two_stages(installed, segtrain):

@@ -30,7 +30,7 @@ def test_the_whole_table_with_nothing_there(segtrain):
     assert {row["state"] for row in plan["data"]} == {"absent"}
     assert {row["state"] for row in plan["weights"]} == {"to fetch"}
     # From the epochs and the published number of images.
-    assert trainings["encnet_voc_coco"]["steps"] == 80 * 10582 // 16
+    assert trainings["encnet_voc_coco"]["steps"] == 50 * 10582 // 16
     assert trainings["deeplabv3_cityscapes"]["images"] == 90_000 * 16
     assert trainings["deeplabv3_cityscapes"]["params"] == 58_040_147  # 19 classes
     assert trainings["deeplabv3_cityscapes"]["time"] == "-"

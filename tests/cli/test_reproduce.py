@@ -11,6 +11,9 @@ import pytest
 import yaml
 from conftest import TINY, results_of
 
+from segtrain.cli.reproduce import arguments
+from segtrain.plan.jobs import Job
+
 SMALL = [o for o in TINY if not o.startswith(("experiment=", "architecture.backbone.name"))]
 
 
@@ -46,6 +49,26 @@ def test_one_fails_the_rest_goes_on_and_what_is_done_is_kept(segtrain):
     assert {job["state"] for job in state_of("all")["jobs"].values()} == {"done"}
     assert Path("all/encnet_shapes/results.json").stat().st_mtime_ns == before
     assert results_of(Path("all/pspnet_shapes"))["global_step"] == 4
+
+
+@pytest.mark.parametrize(
+    ("stage", "overrides", "name"),
+    [
+        ("fcn16s_voc", [], "last"),  # as the authors' release
+        ("fcn16s_voc", ["starts_from_checkpoint=best"], "best"),
+        ("pspnet_voc_coco", [], "best"),
+    ],
+)
+def test_a_stage_starts_from_the_checkpoint_that_its_recipe_names(
+    tmp_path, stage, overrides, name
+):
+    folder = tmp_path / "before" / "checkpoints"
+    folder.mkdir(parents=True)
+    for checkpoint in ("best", "last"):
+        (folder / f"{checkpoint}.ckpt").touch()
+    job = Job(name=stage, experiment=stage, seed=None, after="before")
+    command = arguments(job, overrides, [], tmp_path)
+    assert f"weights={folder / name}.ckpt" in command
 
 
 def heed_interrupts() -> None:

@@ -307,3 +307,39 @@ def test_padding_has_the_colour_that_training_pads_with(dtype):
     for padded in seen:
         assert padded.shape == (1, 3, 9, 9)
         assert padded[0, :, -1, -1].tolist() == list(MEAN_RGB)
+
+
+class Sized(Net):
+    """A network with aligned corners that keeps what it sees."""
+
+    def __init__(self, align_corners):
+        super().__init__()
+        self.align_corners = align_corners
+        self.backbone = nn.Module()
+        self.backbone.normalize = Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+        self.backbone.output_stride = 4
+        self.seen = []
+
+    def forward(self, image):
+        self.seen.append(image)
+        return {**super().forward(image), "align_corners": self.align_corners}
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+def test_pictures_are_padded_to_the_least_size_at_every_scale(align_corners):
+    net, one = Sized(align_corners), image(20, 40)
+    inference = SemanticInference(None, True, [0.5, 1.0], False, None, None, least_size=(33, 33))
+    (result,) = inference(net, [one])
+    assert result.shape == (5, 20, 40)
+    half, whole_size = net.seen
+    assert tuple(half.shape[2:]) == ((17, 21) if align_corners else (17, 20))
+    assert tuple(whole_size.shape[2:]) == ((33, 41) if align_corners else (33, 40))
+    assert torch.equal(whole_size[0, :, :20, :40], one)
+    assert whole_size[0, :, 20:].flatten(1).unique(dim=1).squeeze(1).tolist() == list(MEAN_RGB)
+    assert inference.protocol["least_size"] == [33, 33]
+
+
+def test_a_picture_that_is_large_enough_is_left_alone():
+    net, one = Sized(align_corners=False), image(20, 40)
+    padded = SemanticInference(None, True, [1.0], False, None, None, least_size=(8, 8))
+    assert torch.equal(padded(net, [one])[0], whole()(net, [one])[0])

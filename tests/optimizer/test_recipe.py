@@ -5,6 +5,7 @@ from torch import nn
 
 from segtrain.assembly import make
 from segtrain.cli.main import options
+from segtrain.errors import UserError
 from segtrain.optimizer.groups import parameter_groups
 from segtrain.optimizer.schedule import poly, step_decay
 
@@ -55,17 +56,27 @@ def test_warm_up_rises_linearly_into_poly():
 
 
 def test_warm_up_rises_linearly_into_steps():
-    rates = [step_decay(step, 0.1, [20, 30], warmup_steps=10) for step in range(40)]
+    rates = [step_decay(step, 0.1, [20, 30], 10, warmup_factor=0.0) for step in range(40)]
     assert rates[0] == pytest.approx(0.1)
     assert rates[9] == rates[19] == 1.0
     assert rates[20] == pytest.approx(0.1)
     assert rates[30] == pytest.approx(0.01)
 
 
+def test_warm_up_starts_from_a_share_of_the_rate():
+    """Detectron's starts from a third."""
+    rates = [step_decay(step, 0.1, [600], warmup_steps=500, warmup_factor=1 / 3)
+             for step in range(601)]  # fmt: skip
+    assert rates[0] == pytest.approx(1 / 3, abs=2e-3)
+    assert rates[249] == pytest.approx(2 / 3)
+    assert rates[499] == rates[599] == 1.0
+    assert rates[600] == pytest.approx(0.1)
+
+
 @pytest.mark.parametrize("decay_all", [True, False])
 def test_groups_hold_every_parameter_once(decay_all):
     net = Net()
-    groups = parameter_groups(net, 0.1, 1e-4, 5.0, 2.0, decay_norm_and_bias=decay_all)
+    groups = parameter_groups(net, 0.1, 1e-4, 5.0, 2.0, [] if decay_all else ["bias", "norm"])
     held = [parameter for group in groups for parameter in group["params"]]
     assert {id(p) for p in held} == {id(p) for p in net.parameters()}
     assert len(held) == len(list(net.parameters()))
@@ -86,7 +97,7 @@ def test_every_architecture_decays_weights_alone(name):
     """Matrices and kernels, and what else has several dimensions as it is listed above."""
     architecture = composed(f"architecture={name}", *small_network(f"architecture={name}"))
     model = make(architecture["architecture"], num_classes=3)
-    groups = parameter_groups(model, 0.1, 1e-4, 1.0, 1.0, decay_norm_and_bias=False)
+    groups = parameter_groups(model, 0.1, 1e-4, 1.0, 1.0, ["bias", "norm"])
     decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
     layers = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
     weights = {id(m.weight) for m in model.modules() if isinstance(m, layers)}
@@ -100,7 +111,7 @@ def test_every_architecture_decays_weights_alone(name):
 def test_biases_of_convolutions_learn_faster_than_their_weights():
     """Caffe's recipes: biases at twice the rate, the head at ten times, without decay."""
     net = Net()
-    groups = {g["name"]: g for g in parameter_groups(net, 0.1, 1e-4, 10.0, 2.0, False)}
+    groups = {g["name"]: g for g in parameter_groups(net, 0.1, 1e-4, 10.0, 2.0, ["bias", "norm"])}
     assert {name: group["lr"] for name, group in groups.items()} == pytest.approx(
         {"backbone": 0.1, "backbone_bias": 0.2, "backbone_no_decay": 0.1, "head": 1.0,
          "head_bias": 2.0})  # fmt: skip
@@ -108,10 +119,40 @@ def test_biases_of_convolutions_learn_faster_than_their_weights():
     assert groups["head_bias"]["weight_decay"] == 0
 
 
+def mixed() -> nn.Module:
+    """A network with a parameter of every kind."""
+    net = Net()
+    net.backbone = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3, groups=4),
+        nn.Conv2d(4, 4, 3, groups=2),
+    )  # fmt: skip
+    return net
+
+
+OF_KIND = {
+    "bias": ["backbone.0.bias", "backbone.2.bias", "backbone.3.bias", "head.bias"],
+    "norm": ["backbone.1.weight", "backbone.1.bias"],
+    "depthwise": ["backbone.2.weight"],
+}
+
+
+@pytest.mark.parametrize("kind", OF_KIND)
+def test_every_kind_alone_can_be_left_undecayed(kind):
+    net = mixed()
+    groups = parameter_groups(net, 0.1, 1e-4, 1.0, 1.0, [kind])
+    still = {id(p) for group in groups if group["weight_decay"] == 0 for p in group["params"]}
+    assert [name for name, p in net.named_parameters() if id(p) in still] == OF_KIND[kind]
+
+
+def test_no_such_kind():
+    with pytest.raises(UserError, match=r"no_decay=\['norms'\]: no kind norms; choose from bias"):
+        parameter_groups(Net(), 0.1, 1e-4, 1.0, 1.0, ["norms"])
+
+
 def test_frozen_parameters_are_left_out():
     net = Net()
     net.backbone.requires_grad_(False)
-    assert {g["name"] for g in parameter_groups(net, 0.1, 0.0, 1.0, 1.0, True)} == {"head"}
+    assert {g["name"] for g in parameter_groups(net, 0.1, 0.0, 1.0, 1.0, [])} == {"head"}
 
 
 def test_one_step_is_torch_sgd():

@@ -5,10 +5,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segtrain.architecture.blocks import BatchNorm, Normalize, init_classifier
+from segtrain.architecture.imagenet import flavour_of
 from segtrain.architecture.vgg import (
     CONVOLUTIONS,
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     VGG16_CONVOLUTIONS,
     Channels,
     of_layers,
@@ -23,8 +22,7 @@ class SwitchVGG16(nn.Module):
     """VGG-16 with batch norm after every layer, which remembers where each maximum was (3.1).
 
     Args:
-        weights: `imagenet` (downloaded by timm), `none` (random), or a file with the state dict of
-            timm's or torchvision's vgg16. They have no batch norm; it starts neutral.
+        weights: as for `VGG16`. They have no batch norm; it starts neutral.
         channels: of the five stages.
         fc_channels: of fc6 and fc7.
         fc6_size: kernel of fc6, and so the smallest map it sees: 7.
@@ -45,7 +43,7 @@ class SwitchVGG16(nn.Module):
         self.fc6_size = fc6_size
         self.output_stride = 2 ** len(channels)
         self.minimum_size = self.output_stride * fc6_size
-        self.normalize = Normalize(IMAGENET_MEAN, IMAGENET_STD)
+        self.normalize = Normalize(*flavour_of(weights)[0][:2])
         widths = [3, *channels]
         self.stages = nn.ModuleList(
             nn.Sequential(
@@ -62,7 +60,7 @@ class SwitchVGG16(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-        if weights != "none":
+        if flavour_of(weights)[1] != "none":
             self._load(weights)
 
     def forward(self, image: Tensor) -> tuple[Tensor, list[tuple[Tensor, list[int]]]]:

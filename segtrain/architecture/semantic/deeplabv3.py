@@ -15,7 +15,7 @@ from segtrain.architecture.blocks import (
 )
 from segtrain.contracts import Outputs
 from segtrain.errors import UserError
-from segtrain.values import Count, Counts
+from segtrain.values import Count, Counts, ProperFraction
 
 
 class ASPP(nn.Module):
@@ -51,19 +51,25 @@ def rates_at(output_stride: int, atrous_rates: list[int]) -> list[int]:
 
 
 class DeepLabv3Head(nn.Module):
-    """ASPP and classifier.
+    """ASPP, dropout and classifier.
 
-    `refine` adds what torchvision's and many other ports have and the paper has not: dropout 0.5
-    after the ASPP and a 3x3 convolution with batch norm and ReLU before the classifier. The
-    classifier starts as in the authors' TensorFlow code (a normal distribution of deviation 0.01).
+    `refine` adds what torchvision's and many other ports have and the paper has not: a 3x3
+    convolution with batch norm and ReLU before the classifier. The classifier starts as in the
+    authors' TensorFlow code (a normal distribution of deviation 0.01).
     """
 
     def __init__(
-        self, in_channels: int, channels: int, rates: list[int], refine: bool, num_classes: int
+        self,
+        in_channels: int,
+        channels: int,
+        rates: list[int],
+        dropout: float,
+        refine: bool,
+        num_classes: int,
     ) -> None:
         super().__init__()
         self.aspp = ASPP(in_channels, channels, rates, separable=False)
-        self.dropout = nn.Dropout(0.5 if refine else 0.0)
+        self.dropout = nn.Dropout(dropout)
         self.refine = conv_norm_act(channels, channels, kernel_size=3) if refine else nn.Identity()
         self.classifier = nn.Conv2d(channels, num_classes, 1)
         init_head(self)
@@ -80,6 +86,7 @@ class DeepLabv3(nn.Module):
         backbone: gives four feature maps; output stride 8 or 16 and multi-grid are its settings.
         aspp_channels: of each ASPP branch (256 in the paper).
         atrous_rates: of the 3x3 branches at output stride 16 (see `rates_at`).
+        dropout: after the ASPP; 0.1 in the authors' code, 0.5 in torchvision's.
         refine: see `DeepLabv3Head`; false in the paper.
         auxiliary: FCN head on the third stage, in training only; not in the paper.
         align_corners: how the logits are to be resized; true in the authors' code.
@@ -95,12 +102,15 @@ class DeepLabv3(nn.Module):
         auxiliary: bool,
         align_corners: bool,
         num_classes: int,
+        dropout: ProperFraction = 0.0,  # older runs do not say it
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.align_corners = align_corners
         rates = rates_at(backbone.output_stride, atrous_rates)
-        self.head = DeepLabv3Head(backbone.channels[-1], aspp_channels, rates, refine, num_classes)
+        self.head = DeepLabv3Head(
+            backbone.channels[-1], aspp_channels, rates, dropout, refine, num_classes
+        )
         self.auxiliary = (
             FCNHead(backbone.channels[-2], num_classes, dropout=0.1) if auxiliary else None
         )

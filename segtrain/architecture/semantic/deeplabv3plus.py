@@ -14,7 +14,7 @@ from segtrain.architecture.blocks import (
 from segtrain.architecture.semantic.deeplabv3 import ASPP, rates_at
 from segtrain.architecture.xception import Xception
 from segtrain.contracts import Outputs, resize
-from segtrain.values import Count, Counts
+from segtrain.values import Count, Counts, ProperFraction
 
 
 class Decoder(nn.Module):
@@ -61,6 +61,7 @@ class DeepLabv3Plus(nn.Module):
         low_level_channels: of the reduced low-level map (48).
         atrous_rates: of the ASPP at output stride 16 (see `rates_at`).
         separable: depthwise-separable 3x3 convolutions in ASPP and decoder.
+        dropout: after the ASPP; 0.1 in the authors' code.
         align_corners: how maps and logits are resized; true in the authors' code.
         num_classes: K.
     """
@@ -74,12 +75,14 @@ class DeepLabv3Plus(nn.Module):
         separable: bool,
         align_corners: bool,
         num_classes: int,
+        dropout: ProperFraction = 0.0,  # older runs have none
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.align_corners = align_corners
         rates = rates_at(backbone.output_stride, atrous_rates)
         self.aspp = ASPP(backbone.channels[-1], channels, rates, separable)
+        self.dropout = nn.Dropout(dropout)
         self.decoder = Decoder(
             backbone.channels[0], low_level_channels, channels, separable, align_corners
         )
@@ -91,5 +94,5 @@ class DeepLabv3Plus(nn.Module):
     def forward(self, image: Tensor) -> Outputs:
         """(N, 3, H, W) RGB in 0..255 -> logits (N, K, h, w) at the low-level map's stride, 4."""
         maps = self.backbone(image)
-        logits = self.classifier(self.decoder(self.aspp(maps[-1]), maps[0]))
+        logits = self.classifier(self.decoder(self.dropout(self.aspp(maps[-1])), maps[0]))
         return {"logits": logits, "align_corners": self.align_corners}
