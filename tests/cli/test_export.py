@@ -144,7 +144,7 @@ def test_a_network_that_differs_is_not_kept(segtrain, run, monkeypatch):
     ("arguments", "message"),
     [
         (["format=tflite"], "onnx, torch_export, safetensors"),
-        (["returns=scores"], "logits or labels"),
+        (["returns=scores"], "returns=scores: expected one of logits, labels"),
         (["format=torch_export", "compare_on=nowhere.jpg"], "nowhere.jpg"),
         (["format=torch_export", "compare_on=empty"], "no picture"),
     ],
