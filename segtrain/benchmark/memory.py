@@ -20,7 +20,7 @@ def loader_memory(
     epochs: Count,
     num_workers: Natural,
     batch_size: Count,
-    listed: Count,
+    listed: Natural,
     samples: Count,
 ) -> list[dict]:
     """One row an epoch: proportional memory of this process and its workers, and its growth.

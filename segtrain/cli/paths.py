@@ -9,13 +9,14 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-# Last parts of the keys that take a path, or several.
+# Last parts of the keys that take a path, or several; and whole keys, whose last parts others have.
 KEYS = (
-    "annotations", "checkpoint", "dir", "ensemble", "folder", "from", "images", "input", "masks",
-    "model", "output", "resume", "root", "run", "runs", "shard_cache", "to", "weights",
-    "weights_file",
+    "checkpoint", "dir", "ensemble", "input", "model", "output", "resume", "root", "run", "runs",
+    "shard_cache", "weights", "weights_file",
 )  # fmt: skip
-KEYS_OF_SETS = ("dataset.shards",)  # `prepare` takes a number for `shards`
+WHOLE_KEYS = (
+    "dataset.shards", "dataset.source.annotations", "dataset.source.images", "from", "images", "to",
+)  # fmt: skip
 ONE = r"""\s*(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")\s*"""
 QUOTED = re.compile(f"{ONE}(?:,{ONE})*", re.DOTALL)
 MAPPING = re.compile(r"\{\s*\w+:.*\}", re.DOTALL)
@@ -42,7 +43,7 @@ def with_literal_paths(overrides: Iterable[str], is_sweep: bool) -> list[str]:
 def _literal_path(override: str, is_sweep: bool) -> str:
     key, equals, value = override.partition("=")
     name = key.lstrip("+")
-    takes_path = name.rpartition(".")[2] in KEYS or name in KEYS_OF_SETS
+    takes_path = name.rpartition(".")[2] in KEYS or name in WHOLE_KEYS
     if not takes_path or not equals or value in ("", "null"):
         return override
     if os.path.lexists(value):

@@ -5,12 +5,13 @@ import shutil
 
 import numpy as np
 import pytest
+import yaml
 from conftest import TINY, results_of, write_pair
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from segtrain.cli.main import conf_dir
-from segtrain.cli.paths import with_literal_paths
+from segtrain.cli.paths import KEYS, WHOLE_KEYS, with_literal_paths
 
 ODD = """it's "odd" (v2), [a]={b} #größe $x %s"""
 NAMES = [
@@ -41,6 +42,26 @@ def test_names_of_what_is_not_there_yet(name):
     assert value_of(with_literal_paths([f"output={name}"], False)[0]) == name
 
 
+@pytest.mark.parametrize(
+    "file", sorted(conf_dir().rglob("*.yaml")), ids=lambda file: str(file.relative_to(conf_dir()))
+)
+def test_only_keys_of_texts_take_paths(file):
+    """A number is one, whatever its key is called."""
+    group = file.parent.relative_to(conf_dir()).as_posix().replace("/", ".").removeprefix(".")
+    whole = file.parent == conf_dir() or "_global_" in file.read_text()[:100]
+
+    def check(node, key):
+        for name, value in node.items():
+            inner = f"{key}.{name}" if key else str(name)
+            if isinstance(value, dict):
+                check(value, inner)
+            elif inner.rpartition(".")[2] in KEYS or inner in WHOLE_KEYS:
+                assert value is None or isinstance(value, str | list), inner
+
+    if file.name != "published.yaml":  # is no configuration
+        check(yaml.safe_load(file.read_text()) or {}, "" if whole else group)
+
+
 def test_what_looks_like_a_reference_is_a_name_where_it_exists():
     os.mkdir("a${b}")
     assert value_of(with_literal_paths(["run=a${b}"], False)[0]) == "a${b}"
@@ -56,9 +77,8 @@ def test_several_paths_and_the_home_folder():
     os.mkdir("a,b")
     (override,) = with_literal_paths(["input=[c, a,b, d,a,b/e]"], False)
     assert value_of(override) == ["c", "a,b", "d", "a,b/e"]
-    assert value_of(with_literal_paths(["annotations={train: a.json, val: b.json}"], False)[0]) == {
-        "train": "a.json", "val": "b.json"
-    }  # fmt: skip
+    (override,) = with_literal_paths(["dataset.source.annotations={train: a, val: b}"], False)
+    assert value_of(override) == {"train": "a", "val": "b"}
     assert with_literal_paths(["run=null", "optimizer.lr=1", "-m"], False) == [
         "run=null", "optimizer.lr=1", "-m"
     ]  # fmt: skip
