@@ -111,7 +111,7 @@ def test_best_checkpoint_else_the_last(runs, tmp_path):
         ("torchvision/deeplabv3_mobilenet_v3_large", {}, "torchvision/fcn_resnet50"),
         (None, {"device": "cuda:7"}, "cuda:7"),
         (None, {"device": "abacus"}, "abacus"),
-        (None, {"precision": "8-bit"}, "expected auto, 32-true"),
+        (None, {"precision": "8-bit"}, "expected one of auto, 32-true"),
         (None, {"inference": "multiscal"}, "nearest: multiscale"),
         (None, {"inference": "detect"}, "is a network for 'semantic'"),
         (None, {"overrides": ["inference.flop=true"]}, "flop"),

@@ -1,5 +1,6 @@
 """Messages: to the console, and with their times to run.log."""
 
+import contextlib
 import logging
 import sys
 import warnings
@@ -37,6 +38,10 @@ class LogFile(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         with naming(Path(self.baseFilename)):
             raise  # noqa: PLE0704  (called where the error is handled)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # of the line that ended the command
+            super().close()
 
 
 def configure_logging(path: Path) -> None:

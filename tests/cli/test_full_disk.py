@@ -56,12 +56,12 @@ def place(trained, tmp_path, monkeypatch):
         picture(f"in/{number}.png", seed=number)
     write_video("a.mp4")
     rng = torch.Generator().manual_seed(0)
-    for name in ("a", "b", "c"):
+    for name in "abcdef":
         mask = torch.randint(0, 2, (40, 48), generator=rng, dtype=torch.uint8).numpy()
         write_pair(Path("pairs"), name, mask)
     Path("pairs/classes.txt").write_text("sky\nroad\n")
-    for split in ("train", "val"):
-        Path(f"pairs/{split}.txt").write_text("a\nb\nc\n")
+    Path("pairs/train.txt").write_text("a\nb\nc\n")
+    Path("pairs/val.txt").write_text("d\ne\nf\n")
 
 
 def content() -> dict[Path, bytes]:
