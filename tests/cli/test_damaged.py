@@ -83,11 +83,18 @@ def trained(tmp_path_factory):
     return folder
 
 
+CASES = [(command, name, damage) for command, (_, files) in COMMANDS.items()
+         for name, damages in files.items() for damage in damages]  # fmt: skip
+
+
+# One reader serves all commands: every damage by one of them, and some by each, are enough by day.
 @pytest.mark.parametrize(
     ("command", "name", "damage"),
-    [(command, name, damage) for command, (_, files) in COMMANDS.items()
-     for name, damages in files.items() for damage in damages],
-)  # fmt: skip
+    [
+        pytest.param(*case, marks=pytest.mark.slow if number % 4 and case[0] != "predict" else ())
+        for number, case in enumerate(CASES)
+    ],
+)
 def test_one_message_that_names_the_file(segtrain, trained, command, name, damage):
     shutil.copytree(trained, "run")
     picture("a.png")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from conftest import composed
 
-from segtrain.assembly import build_data, resolve_class_weights
+from segtrain.assembly import build_data, compose_config, resolve_class_weights
 from segtrain.dataset.counts import class_frequency, median_frequency_weights
 from segtrain.dataset.labels import SHAPES
 from segtrain.dataset.shapes import Shapes
@@ -54,9 +54,8 @@ def test_rule_becomes_numbers():
     weights = config["loss"]["pixel"]["class_weights"]
     assert weights == pytest.approx(expected**0.5, abs=1e-4)
     assert len(weights) == SHAPES.num_classes
-    config["loss"]["pixel"]["class_weights"] = "balanced"
-    with pytest.raises(UserError, match="one of median_frequency, sqrt_median_frequency"):
-        resolve_class_weights(config, data)
+    with pytest.raises(UserError, match="class_weights=balanced.*sqrt_median_frequency"):
+        compose_config(["dataset=shapes", "loss.pixel.class_weights=balanced"])
 
 
 def test_camvid_weights_are_those_of_its_experiment(real_data):
