@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
@@ -96,18 +96,30 @@ def ending_stopped_workers(patience: int = STOPPED) -> Iterator[None]:
     PyTorch tells of a worker that was killed. Seconds count in which this process runs itself, so a
     job that is suspended and goes on as a whole is left alone.
     """
+    seconds: dict[int, int] = {}
+
+    def look() -> None:
+        nonlocal seconds
+        seconds = {pid: seconds.get(pid, 0) + 1 for pid in _stopped_workers()}
+        for pid, stopped in seconds.items():
+            if stopped >= patience:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+    with repeating(look, 1.0):
+        yield
+
+
+@contextlib.contextmanager
+def repeating(action: Callable[[], None], seconds: float) -> Iterator[None]:
+    """Calls `action` again and again from a thread, `seconds` apart, as long as it is entered."""
     ended = threading.Event()
 
-    def watch() -> None:
-        seconds: dict[int, int] = {}
-        while not ended.wait(1.0):
-            seconds = {pid: seconds.get(pid, 0) + 1 for pid in _stopped_workers()}
-            for pid, stopped in seconds.items():
-                if stopped >= patience:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
+    def repeat() -> None:
+        while not ended.wait(seconds):
+            action()
 
-    thread = threading.Thread(target=watch, daemon=True)
+    thread = threading.Thread(target=repeat, daemon=True)
     thread.start()
     try:
         yield

@@ -11,7 +11,6 @@ import os
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from segtrain.cli.child import run_process
 from segtrain.cli.explain import explain
 from segtrain.cli.main import report
 from segtrain.errors import PRUNED
-from segtrain.lifetime import PARENT, end_with_parent
+from segtrain.lifetime import PARENT, end_with_parent, repeating
 from segtrain.sweep.ledger import HEARTBEAT, LEDGER, RECORD, Ledger, now, read_record, write_record
 from segtrain.writing import write_text
 
@@ -144,20 +143,13 @@ def validated(run_dir: Path) -> float | None:
 @contextlib.contextmanager
 def signs_of_life(run_dir: Path) -> Iterator[None]:
     """Touches the job's record again and again, for those who look from other machines."""
-    ended = threading.Event()
 
     def beat() -> None:
-        while not ended.wait(HEARTBEAT):
-            with contextlib.suppress(OSError):
-                os.utime(run_dir / RECORD)
+        with contextlib.suppress(OSError):
+            os.utime(run_dir / RECORD)
 
-    thread = threading.Thread(target=beat, daemon=True)
-    thread.start()
-    try:
+    with repeating(beat, HEARTBEAT):
         yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 @contextlib.contextmanager
