@@ -1,7 +1,6 @@
 """Every command as a Hydra application over conf/."""
 
 import atexit
-import contextlib
 import gc
 import importlib
 import os
@@ -11,6 +10,7 @@ from itertools import count
 from pathlib import Path
 from shlex import quote
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import yaml
 
@@ -24,6 +24,9 @@ from segtrain.cli.schema import checked
 from segtrain.errors import PRUNED, UserError
 from segtrain.lifetime import end_children, ending_stopped_workers
 from segtrain.writing import naming, write_text
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 MULTIRUN = ("-m", "--multirun")
 
@@ -56,46 +59,8 @@ def is_sweep(overrides: list[str]) -> bool:
 
 
 def compose_and_run(command: str, overrides: list[str]) -> int:
-    """Runs the command once, or once per job of a sweep."""
-    import hydra
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-    from omegaconf import DictConfig, OmegaConf
-
-    codes: list[int] = []
-    failures: list[BaseException] = []
-
-    def job(cfg: DictConfig) -> None:
-        hydra_config = HydraConfig.get()
-        run_dir = Path(hydra_config.runtime.output_dir)
-        # Hydra would print an error of its own first, and end a sweep at its first failed job.
-        if hydra_config.mode == RunMode.MULTIRUN:
-            from segtrain.sweep import job as sweep_job
-
-            launcher = OmegaConf.to_container(hydra_config.launcher, resolve=True)
-            jobs = OmegaConf.select(cfg, "sweep.jobs", default=1)
-            code = sweep_job.run(command, lambda: resolved(cfg), run_dir, launcher, jobs)
-            codes.append(0 if code == PRUNED else code)
-            if code >= sweep_job.INTERRUPTED and sweep_job.is_here(launcher):
-                raise SystemExit(code)
-            return
-        try:
-            codes.append(start(command, checked(command, resolved(cfg)), run_dir, is_named))
-        except BaseException as error:
-            failures.append(error)
-            leave_no_empty_folder(run_dir)
-
-    def resolved(cfg: DictConfig) -> dict:
-        config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-        config.pop("sweep", None)  # where and how jobs are run is no part of what they are
-        if command == "train":
-            choices = HydraConfig.get().runtime.choices
-            unnamed = f"{choices.get('architecture')}_{choices.get('dataset')}"
-            config["experiment"] = choices.get("experiment") or unnamed
-        return config
-
-    # Composition errors come out of Hydra as exceptions then.
-    os.environ["HYDRA_FULL_ERROR"] = "1"
+    """Runs the command once, or once per job of a sweep, or shows its configuration."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # composition errors come out of Hydra as exceptions then
     if is_sweep(overrides):
         gc.enable()  # its own process runs long, and may import no command
         overrides = ["-m", *(o for o in overrides if o not in MULTIRUN)]
@@ -107,10 +72,67 @@ def compose_and_run(command: str, overrides: list[str]) -> int:
         # What is composed is the user's own, whatever code it names.
         overrides = name_run(with_own_experiments(trusted(overrides)[1]))
     overrides = with_literal_paths(overrides, is_sweep(overrides))
-    sys.argv = ["segtrain", *flags_first(overrides)]
+    if any(override[0] == "-" for override in overrides):
+        return sweep_or_show(command, flags_first(overrides))
+    config, run_dir = compose_one(command, overrides)
+    return start(command, checked(command, config), run_dir, is_named)
+
+
+def compose_one(command: str, overrides: list[str]) -> tuple[dict, Path]:
+    """The resolved configuration of a single run, and its folder, which is not made yet."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import open_dict
+
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        cfg = compose(command, overrides, return_hydra_config=True)
+        run_dir = Path(cfg.hydra.run.dir).absolute()
+        with open_dict(cfg):
+            cfg.hydra.runtime.output_dir = str(run_dir)
+            HydraConfig.instance().set_config(cfg)  # values may refer to it
+            del cfg["hydra"]
+        try:
+            return resolved(command, cfg), run_dir
+        finally:
+            HydraConfig.instance().cfg = None
+
+
+def resolved(command: str, cfg: "DictConfig") -> dict:
+    """A composed configuration as plain data, with the name of the experiment."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    config.pop("sweep", None)  # where and how jobs are run is no part of what they are
+    if command == "train":
+        choices = HydraConfig.get().runtime.choices
+        unnamed = f"{choices.get('architecture')}_{choices.get('dataset')}"
+        config["experiment"] = choices.get("experiment") or unnamed
+    return config
+
+
+def sweep_or_show(command: str, arguments: list[str]) -> int:
+    """What Hydra's own flags ask for: the jobs of a sweep (-m), or the configuration (--cfg)."""
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    from segtrain.sweep import job as sweep_job
+
+    codes: list[int] = []
+
+    def job(cfg: "DictConfig") -> None:  # it raises nothing, or Hydra would end the sweep
+        settings = HydraConfig.get()
+        launcher = OmegaConf.to_container(settings.launcher, resolve=True)
+        jobs = OmegaConf.select(cfg, "sweep.jobs", default=1)
+        run_dir = Path(settings.runtime.output_dir)
+        code = sweep_job.run(command, lambda: resolved(command, cfg), run_dir, launcher, jobs)
+        codes.append(0 if code == PRUNED else code)
+        if code >= sweep_job.INTERRUPTED and sweep_job.is_here(launcher):
+            raise SystemExit(code)
+
+    sys.argv = ["segtrain", *arguments]  # which Hydra reads
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(job)()
-    if failures and not codes:
-        raise failures[0]
     return max(codes, default=0)
 
 
@@ -118,15 +140,6 @@ def without_null(override: str) -> str:
     """`group=null` as Hydra has it: the empty list of choices."""
     group, _, value = override.partition("=")
     return f"{group}=[]" if value == "null" and options(group) else override
-
-
-def leave_no_empty_folder(run_dir: Path) -> None:
-    """Removes what Hydra made for a run that was refused: the run folder, and those around it."""
-    with contextlib.suppress(OSError):  # not empty, or not there
-        for folder in (run_dir, *run_dir.parents):
-            if folder == Path.cwd():
-                return
-            folder.rmdir()
 
 
 def name_run(overrides: list[str]) -> list[str]:
@@ -204,7 +217,9 @@ def start(command: str, config: dict, run_dir: Path, is_named: bool = True) -> i
         launch.count_processes(settings)
     if launch.restartable_job() and command == "train" and not config["resume"]:
         go_on(config, run_dir)
-    if not is_named:
+    if is_named:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    else:
         run_dir = claim(run_dir)
     write_text(run_dir / "config.yaml", yaml.safe_dump(config, sort_keys=False))
     if launch.is_worker():
