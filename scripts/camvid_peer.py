@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from segtrain.assembly import build_data
-from segtrain.cli.main import conf_dir
+from segtrain.configuration.folder import conf_dir
 from segtrain.dataset.batches import collate_crops
 from segtrain.dataset.stream import StepSampler, TrainStream
 from segtrain.metric.confusion import ConfusionMatrix, scores

@@ -17,8 +17,9 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from segtrain.assembly import build_model, compose_config, make
-from segtrain.cli.main import conf_dir
+from segtrain.assembly import build_model, make
+from segtrain.configuration.composing import compose_config
+from segtrain.configuration.folder import conf_dir
 from segtrain.export.compare import compare, smooth_pictures
 from segtrain.export.deployed import Deployed, one_look
 from segtrain.export.onnx import load_onnx, write_onnx

@@ -27,7 +27,7 @@ import yaml
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-from segtrain.assembly import compose_config
+from segtrain.configuration.composing import compose_config
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "recipes"
 VERDICTS = ("same", "stated", "variant")

@@ -15,7 +15,8 @@ import yaml
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-from segtrain.cli.main import COMMANDS, conf_dir
+from segtrain.cli.main import COMMANDS
+from segtrain.configuration.folder import conf_dir
 
 ROOT = Path(__file__).resolve().parents[1]
 HIDDEN = ("defaults", "hydra")  # of a file: shown as choices, and the same in every command

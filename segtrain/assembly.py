@@ -6,21 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import InstantiationException
 from hydra.utils import get_class, instantiate
-from omegaconf import OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from segtrain.architecture.blocks import batch_norms
 from segtrain.architecture.published import fetch_torchvision, from_published, of_torchvision
 from segtrain.architecture.weights import load_weights, read_state_dict
-from segtrain.cli.explain import explain_config, where_to_look
-from segtrain.cli.main import conf_dir
-from segtrain.cli.schema import checked
-from segtrain.cli.validation import validate
+from segtrain.configuration.messages import where_to_look
+from segtrain.configuration.validation import validate
 from segtrain.contracts import LabelSet
 from segtrain.dataset.counts import class_frequency, median_frequency_weights
 from segtrain.dataset.datamodule import SegmentationData
@@ -125,50 +119,6 @@ def build_model(config: dict, num_classes: int) -> nn.Module:
     if config["trainer"]["channels_last"]:
         model = model.to(memory_format=torch.channels_last)
     return model
-
-
-def compose_config(overrides: Sequence[str]) -> dict:
-    """What `segtrain train` would get from these overrides; works inside other Hydra programs.
-
-    Raises:
-        UserError: there is no such choice or key, or a value cannot be.
-    """
-    return compose_choices(overrides)[0]
-
-
-def compose_choices(overrides: Sequence[str]) -> tuple[dict, dict[str, str | None]]:
-    """As `compose_config`, and the option of each group that was chosen.
-
-    Raises:
-        UserError: there is no such choice or key.
-    """
-    running = GlobalHydra.instance().hydra
-    GlobalHydra.instance().clear()
-    try:
-        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            config = compose("train", list(overrides), return_hydra_config=True)
-        with open_dict(config):
-            choices = dict(config.pop("hydra").runtime.choices)
-        return checked("train", OmegaConf.to_container(config, resolve=True)), choices
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(explain_config(error)) from None
-    finally:
-        GlobalHydra.instance().hydra = running
-
-
-def changed(node: dict, overrides: Sequence[str], group: str) -> dict:
-    """A configuration node with other values, `<group>.<key>=<value>` each.
-
-    Raises:
-        UserError: an override names no key of the node.
-    """
-    config = OmegaConf.create({group: node})
-    OmegaConf.set_struct(config, True)
-    try:
-        config.merge_with_dotlist(list(overrides))
-    except (OmegaConfBaseException, ValueError) as error:
-        raise UserError(f"{' '.join(overrides)}: {explain_config(error)}") from None
-    return OmegaConf.to_container(config, resolve=True)[group]
 
 
 def rebuild(trained: Trained, inference: dict | None) -> tuple[nn.Module, Any, LabelSet]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from segtrain.cli.main import conf_dir
+from segtrain.configuration.folder import conf_dir
 from segtrain.errors import UserError
 
 NAMES = ("_target_", "path")  # keys whose value is a name that is imported

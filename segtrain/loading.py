@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from segtrain.assembly import changed, compose_config, make, rebuild
-from segtrain.cli.schema import Use
-from segtrain.cli.validation import validate
+from segtrain.assembly import make, rebuild
+from segtrain.configuration.composing import changed, compose_config
+from segtrain.configuration.schema import Use
+from segtrain.configuration.validation import validate
 from segtrain.errors import UserError
 from segtrain.predictor import Predictor, Settings
 from segtrain.pretrained import PREFIX, read_torchvision

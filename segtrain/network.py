@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from segtrain.assembly import compose_config, load_initial_weights, make
-from segtrain.cli.main import options
+from segtrain.assembly import load_initial_weights, make
+from segtrain.configuration.composing import compose_config
+from segtrain.configuration.folder import options
 
 
 def build(

@@ -7,7 +7,8 @@ import torch
 
 from segtrain.architecture.published import fetch_torchvision, from_published, of_torchvision
 from segtrain.architecture.weights import read_state_dict
-from segtrain.assembly import compose_config, make
+from segtrain.assembly import make
+from segtrain.configuration.composing import compose_config
 from segtrain.contracts import LabelSet
 from segtrain.dataset.labels import COCO, VOC
 from segtrain.errors import UserError

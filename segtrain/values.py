@@ -1,7 +1,8 @@
 """Types of configuration values: ranges that annotations of constructors and settings name.
 
-An annotation is the only place that says which values a key may have; `segtrain.cli.validation`
-reads it before anything is built. Whole numbers and numbers are always finite.
+An annotation is the only place that says which values a key may have;
+`segtrain.configuration.validation` reads it before anything is built. Whole numbers and numbers
+are always finite.
 """
 
 from collections.abc import Callable

@@ -105,7 +105,7 @@ def unresolved(*overrides: str, command: str = "train") -> DictConfig:
     """A configuration as it is before its references are resolved; not to be changed."""
     from hydra import compose, initialize_config_dir
 
-    from segtrain.cli.main import conf_dir
+    from segtrain.configuration.folder import conf_dir
 
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         return compose(command, list(overrides))
@@ -116,7 +116,7 @@ def choices(experiment: str) -> dict:
     """The option of each group that an experiment chooses."""
     from hydra import compose, initialize_config_dir
 
-    from segtrain.cli.main import conf_dir
+    from segtrain.configuration.folder import conf_dir
 
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = compose("train", [f"experiment={experiment}"], return_hydra_config=True)
@@ -127,7 +127,7 @@ def architectures(kind: str) -> list[str]:
     """Names of the architectures of a kind, semantic or instance."""
     import yaml
 
-    from segtrain.cli.main import conf_dir
+    from segtrain.configuration.folder import conf_dir
 
     files = sorted((conf_dir() / "architecture").glob("*.yaml"))
     return [p.stem for p in files if f".{kind}." in yaml.safe_load(p.read_text())["_target_"]]

@@ -7,8 +7,9 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
-from segtrain.cli.main import COMMANDS, conf_dir, options, split_command
+from segtrain.cli.main import COMMANDS, split_command
 from segtrain.cli.own_experiment import with_own_experiments
+from segtrain.configuration.folder import conf_dir, options
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

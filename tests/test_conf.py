@@ -14,7 +14,8 @@ from conftest import (
 
 from segtrain.assembly import make
 from segtrain.cli.chain import stages
-from segtrain.cli.main import GROUPS, conf_dir, options
+from segtrain.cli.main import GROUPS
+from segtrain.configuration.folder import conf_dir, options
 
 EXPERIMENTS = options("experiment")
 TARGET_GROUPS = ("architecture", "loss", "optimizer", "inference", "logger")

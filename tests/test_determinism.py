@@ -13,7 +13,7 @@ from determinism import DOCUMENTED, REFUSED, as_on_a_gpu
 from hydra.utils import get_class
 
 from segtrain.assembly import build_data, build_task
-from segtrain.cli.main import conf_dir, options
+from segtrain.configuration.folder import conf_dir, options
 from segtrain.contracts import LabelSet
 from segtrain.dataset.stream import EvalImages, TrainStream
 

@@ -23,7 +23,7 @@ from torchvision.models import segmentation
 import segtrain as package
 from segtrain import UserError, build, load, pretrained
 from segtrain.architecture.weights import read_state_dict
-from segtrain.cli.main import conf_dir
+from segtrain.configuration.folder import conf_dir
 from segtrain.dataset.labels import SHAPES
 from segtrain.dataset.shapes import shapes
 from segtrain.inference import strips

@@ -9,7 +9,7 @@ from conftest import annotation, composed, only_run, results_of, write_coco, wri
 from PIL import Image
 from scipy.io import savemat
 
-from segtrain.cli.main import options
+from segtrain.configuration.folder import options
 
 FULL_SIZE = [
     name for name in options("experiment") if not name.endswith(("_shapes", "_camvid", "start"))

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from segtrain.cli.main import COMMANDS, conf_dir
+from segtrain.cli.main import COMMANDS
+from segtrain.configuration.folder import conf_dir
 
 ROOT = Path(__file__).parents[1]
 CONF = sorted(path for path in conf_dir().rglob("*.yaml") if "hydra" not in path.parts[-3:-1])

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from benchmarks.gpu.cell import Setting, Skipped
 from segtrain.assembly import build_data, build_task, make
 from segtrain.cli import app, launch
-from segtrain.cli.main import conf_dir
+from segtrain.configuration.folder import conf_dir
 from segtrain.errors import UserError
 
 # The quickstart's network, data and budget, small enough for a test of the command on a CPU.

@@ -1,7 +1,5 @@
 """One contract for every backbone: uint8 RGB in, four feature maps out."""
 
-import difflib
-import re
 from typing import Annotated
 
 import timm
@@ -10,19 +8,11 @@ from torch import Tensor, nn
 
 from segtrain.architecture.blocks import Normalize
 from segtrain.architecture.weights import load_weights, not_fetched, read_state_dict
+from segtrain.configuration.messages import nearest_models
 from segtrain.errors import UserError
 from segtrain.values import Counts, OutputStride, Rule, Text
 
 CLASSIFIER_KEYS = ("fc.", "head.", "classifier.", "conv_head.", "bn2.", "norm_head.")
-
-
-def nearest_models(name: str) -> str:
-    """That timm has no such model, and which a name may stand for: of its family, or alike."""
-    plain = {re.sub("[^a-z0-9]", "", model): model for model in timm.list_models()}
-    wanted = re.sub("[^a-z0-9]", "", name.lower())
-    near = [model for text, model in plain.items() if wanted and text.startswith(wanted)]
-    near = near or [plain[text] for text in difflib.get_close_matches(wanted, plain, n=6)]
-    return f"timm has no model '{name}'; nearest: {', '.join(near[:6]) or 'none'}"
 
 
 TimmModel = Annotated[str, Rule("that names a model of timm", timm.is_model, nearest_models)]

@@ -16,11 +16,11 @@ import yaml
 
 from segtrain.cli import collect, launch
 from segtrain.cli.logs import configure_logging
-from segtrain.cli.main import conf_dir, options
 from segtrain.cli.own_experiment import with_own_experiments
 from segtrain.cli.paths import with_literal_paths
 from segtrain.cli.resume import LAST, resume, trusted
-from segtrain.cli.schema import checked
+from segtrain.configuration.folder import conf_dir, options
+from segtrain.configuration.schema import checked
 from segtrain.errors import PRUNED, UserError
 from segtrain.lifetime import end_children, ending_stopped_workers
 from segtrain.writing import naming, write_text
@@ -117,7 +117,8 @@ def sweep_or_show(command: str, arguments: list[str]) -> int:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
-    from segtrain.sweep import job as sweep_job
+    from segtrain.cli import sweep_job
+    from segtrain.sweep.ledger import INTERRUPTED
 
     codes: list[int] = []
 
@@ -128,7 +129,7 @@ def sweep_or_show(command: str, arguments: list[str]) -> int:
         run_dir = Path(settings.runtime.output_dir)
         code = sweep_job.run(command, lambda: resolved(command, cfg), run_dir, launcher, jobs)
         codes.append(0 if code == PRUNED else code)
-        if code >= sweep_job.INTERRUPTED and sweep_job.is_here(launcher):
+        if code >= INTERRUPTED and sweep_job.is_here(launcher):
             raise SystemExit(code)
 
     sys.argv = ["segtrain", *arguments]  # which Hydra reads

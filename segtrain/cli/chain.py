@@ -11,8 +11,8 @@ import yaml
 
 from segtrain.cli import launch
 from segtrain.cli.child import run_process
-from segtrain.cli.explain import nearest
-from segtrain.cli.main import conf_dir
+from segtrain.configuration.folder import conf_dir
+from segtrain.configuration.messages import nearest
 from segtrain.errors import RunStopped, UserError
 from segtrain.foreign import admit_overrides, read_record
 from segtrain.table.runs import read_results

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import yaml
 
-from segtrain.cli.main import conf_dir
 from segtrain.cli.paths import literal
+from segtrain.configuration.folder import conf_dir
 from segtrain.errors import UserError
 
 COMMANDS = ("plan", "reproduce")

@@ -8,8 +8,8 @@ import os
 import sys
 import time
 import traceback
-from pathlib import Path
 
+from segtrain.configuration.folder import options
 from segtrain.errors import RunStopped, UserError
 
 # A thread that waits for the others must soon sleep, not spin on the core that a loader worker or
@@ -104,18 +104,6 @@ def report(error: BaseException) -> int:
         return code  # a signal, which all processes have taken together; rank zero says so
     print(visible(f"segtrain: {prefix}{message}"), file=sys.stderr, flush=True)
     return code
-
-
-def conf_dir() -> Path:
-    """`conf/`: inside the package in a wheel, beside it in a checkout."""
-    package = Path(__file__).resolve().parents[1]
-    inside = package / "conf"
-    return inside if inside.is_dir() else package.parent / "conf"
-
-
-def options(group: str) -> list[str]:
-    """The choices of one configuration group."""
-    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
 
 
 def experiments() -> list[str]:

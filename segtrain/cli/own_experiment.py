@@ -4,8 +4,8 @@ import hashlib
 import re
 from pathlib import Path
 
-from segtrain.cli.main import options
 from segtrain.cli.paths import literal
+from segtrain.configuration.folder import options
 from segtrain.dataset.cache import cache_root
 from segtrain.errors import UserError
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from segtrain.cli import chain
 from segtrain.cli.collect import check_names
-from segtrain.cli.main import conf_dir, options
 from segtrain.cli.table import as_paths
+from segtrain.configuration.folder import conf_dir, options
 from segtrain.errors import UserError
 from segtrain.plan.cost import Cost, cost
 from segtrain.plan.jobs import Target, targets

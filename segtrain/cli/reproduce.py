@@ -9,13 +9,13 @@ from shlex import quote
 
 import yaml
 
-from segtrain.assembly import compose_config
 from segtrain.cli import chain, launch
 from segtrain.cli.child import run_process
 from segtrain.cli.collect import check_names
-from segtrain.cli.main import conf_dir
 from segtrain.cli.plan import find_targets
 from segtrain.cli.table import show
+from segtrain.configuration.composing import compose_config
+from segtrain.configuration.folder import conf_dir
 from segtrain.errors import RunStopped, UserError
 from segtrain.foreign import admit_overrides, read_record
 from segtrain.plan.jobs import Job, Target, jobs

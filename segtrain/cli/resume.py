@@ -5,7 +5,7 @@ from pathlib import Path
 from shlex import quote
 
 from segtrain.cli.paths import with_literal_paths
-from segtrain.cli.schema import Recipe, checked
+from segtrain.configuration.schema import Recipe, checked
 from segtrain.errors import UserError
 from segtrain.foreign import read_record
 from segtrain.sweep.ledger import TRIAL

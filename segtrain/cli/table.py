@@ -4,8 +4,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from segtrain.assembly import compose_config
-from segtrain.cli.main import conf_dir
+from segtrain.configuration.composing import compose_config
+from segtrain.configuration.folder import conf_dir
 from segtrain.errors import UserError
 from segtrain.table.changes import changes
 from segtrain.table.comparison import compare

@@ -6,8 +6,9 @@ from functools import cache
 
 import torch
 
-from segtrain.assembly import build_data, compose_choices, compose_config, make
-from segtrain.cli.main import options
+from segtrain.assembly import build_data, make
+from segtrain.configuration.composing import compose_choices, compose_config
+from segtrain.configuration.folder import options
 from segtrain.plan.needs import DataState, WeightState, data_state, weight_state
 from segtrain.plan.speed import images_a_step, picture_size
 

@@ -4,7 +4,7 @@ import fnmatch
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from segtrain.cli.explain import nearest
+from segtrain.configuration.messages import nearest
 from segtrain.errors import UserError
 from segtrain.table.published import Benchmark, Published
 

@@ -7,12 +7,13 @@ import timm
 import torch
 
 from segtrain.architecture.imagenet import flavour_of
-from segtrain.assembly import build_data, compose_choices
-from segtrain.cli.prepare import splits_to_verify, state_of
+from segtrain.assembly import build_data
+from segtrain.configuration.composing import compose_choices
 from segtrain.dataset.cache import KEY_FILE, cache_root
 from segtrain.dataset.datamodule import SegmentationData
 from segtrain.errors import UserError
 from segtrain.prepare.archives import is_there
+from segtrain.prepare.once import splits_to_verify, state_of
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # of timm's models, as they are looked for
 

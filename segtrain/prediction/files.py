@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from segtrain.cli.explain import nearest
+from segtrain.configuration.messages import nearest
 from segtrain.contracts import LabelSet
 from segtrain.errors import UserError
 from segtrain.picture import Picture

@@ -17,12 +17,19 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from segtrain.cli.schema import Sweep
-from segtrain.cli.validation import validate
+from segtrain.configuration.schema import Sweep
+from segtrain.configuration.validation import validate
 from segtrain.errors import RunStopped, UserError
 from segtrain.sweep.best import write_best
-from segtrain.sweep.job import INTERRUPTED, STOP
-from segtrain.sweep.ledger import ENDED, LEDGER, Job, Ledger, read_record
+from segtrain.sweep.ledger import (
+    ENDED,
+    INTERRUPTED,
+    LEDGER,
+    STOP,
+    Job,
+    Ledger,
+    read_record,
+)
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 PATIENCE = 60  # seconds that jobs get to save when the sweep is ended

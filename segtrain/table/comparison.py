@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from segtrain.cli.explain import nearest
+from segtrain.configuration.messages import nearest
 from segtrain.errors import UserError
 from segtrain.table import wording
 from segtrain.table.groups import Group

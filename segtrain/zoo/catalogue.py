@@ -14,7 +14,7 @@ from functools import cache
 
 import yaml
 
-from segtrain.cli.main import conf_dir
+from segtrain.configuration.folder import conf_dir
 from segtrain.errors import UserError
 from segtrain.zoo.entry import Entry, Protocol
 

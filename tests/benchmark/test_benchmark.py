@@ -5,7 +5,7 @@ import pytest
 from conftest import annotation, only_run, write_coco
 from PIL import Image
 
-from segtrain.cli.main import options
+from segtrain.configuration.folder import options
 
 FAST = {
     "memory": ["measure.listed=0", "measure.samples=8", "measure.epochs=2"],

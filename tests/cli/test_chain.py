@@ -14,7 +14,7 @@ import yaml
 from conftest import TINY, only_run, results_of
 
 from segtrain.cli.chain import START, first_checkpoint, stages
-from segtrain.cli.main import conf_dir
+from segtrain.configuration.folder import conf_dir
 from segtrain.errors import UserError
 
 TESTS = Path(__file__).parents[1]

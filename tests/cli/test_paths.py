@@ -10,8 +10,8 @@ from conftest import TINY, results_of, write_pair
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from segtrain.cli.main import conf_dir
 from segtrain.cli.paths import KEYS, WHOLE_KEYS, with_literal_paths
+from segtrain.configuration.folder import conf_dir
 
 ODD = """it's "odd" (v2), [a]={b} #größe $x %s"""
 NAMES = [

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import composed, only_run, write_pair
 
-from segtrain.cli.main import options
+from segtrain.configuration.folder import options
 
 
 @pytest.fixture(autouse=True)

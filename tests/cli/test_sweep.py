@@ -251,7 +251,7 @@ def test_jobs_of_submitit(segtrain):
 
 
 def test_missing_plugin_is_named(segtrain, monkeypatch):
-    from segtrain.cli.explain import explain_config
+    from segtrain.configuration.messages import explain_config
 
     error = ValueError("Could not find 'hydra/launcher/joblib'\n\nAvailable options")
     assert "pip install 'segtrain[sweep]'" in explain_config(error)

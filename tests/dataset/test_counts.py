@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from conftest import composed
 
-from segtrain.assembly import build_data, compose_config, resolve_class_weights
+from segtrain.assembly import build_data, resolve_class_weights
+from segtrain.configuration.composing import compose_config
 from segtrain.dataset.counts import class_frequency, median_frequency_weights
 from segtrain.dataset.labels import SHAPES
 from segtrain.dataset.shapes import Shapes

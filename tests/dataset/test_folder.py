@@ -10,9 +10,9 @@ from conftest import composed, write_pair
 from PIL import Image
 
 from segtrain.assembly import build_data
-from segtrain.cli.prepare import splits_to_verify
 from segtrain.dataset.folder import folder, folder_labels
 from segtrain.errors import UserError
+from segtrain.prepare.once import splits_to_verify
 from segtrain.prepare.shards import write_shards
 from segtrain.prepare.verify import verify
 

@@ -9,7 +9,7 @@ from conftest import composed
 from scipy.ndimage import map_coordinates
 
 from segtrain.assembly import build_data
-from segtrain.cli.main import options
+from segtrain.configuration.folder import options
 from segtrain.dataset.instances import mask_boxes, target_from_masks, whole_masks
 from segtrain.dataset.transforms import (
     InstancePreset,

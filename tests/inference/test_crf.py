@@ -7,7 +7,7 @@ import yaml
 
 from segtrain.assembly import make
 from segtrain.benchmark.crf import blurred, generate, run_pydensecrf
-from segtrain.cli.main import conf_dir
+from segtrain.configuration.folder import conf_dir
 from segtrain.errors import UserError
 from segtrain.inference.crf import DenseCRF
 from segtrain.inference.crf_search import Grid, Setting, search_crf

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torchvision.ops import box_iou, nms
 
-from segtrain.cli.validation import validate
+from segtrain.configuration.validation import validate
 from segtrain.errors import UserError
 from segtrain.inference import resizing
 from segtrain.inference.detect import Candidates, Detect, Frame, merge_masks, voters

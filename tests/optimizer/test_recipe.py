@@ -4,7 +4,7 @@ from conftest import architectures, composed, small_network
 from torch import nn
 
 from segtrain.assembly import make
-from segtrain.cli.main import options
+from segtrain.configuration.folder import options
 from segtrain.errors import UserError
 from segtrain.optimizer.groups import parameter_groups
 from segtrain.optimizer.schedule import poly, step_decay

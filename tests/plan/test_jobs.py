@@ -3,7 +3,7 @@
 import pytest
 
 from segtrain.cli.chain import stages
-from segtrain.cli.main import conf_dir, options
+from segtrain.configuration.folder import conf_dir, options
 from segtrain.errors import UserError
 from segtrain.plan.jobs import Job, Target, jobs, targets
 from segtrain.table.published import read_published

@@ -7,8 +7,8 @@ from conftest import composed
 from tabling import training, write_results
 
 from segtrain.cli.chain import stages
-from segtrain.cli.main import conf_dir, options
 from segtrain.cli.table import published_sheets
+from segtrain.configuration.folder import conf_dir, options
 from segtrain.errors import UserError
 from segtrain.table.changes import changes
 from segtrain.table.groups import group_runs

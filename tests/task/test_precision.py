@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from segtrain.assembly import make
-from segtrain.cli.main import options
+from segtrain.configuration.folder import options
 from segtrain.contracts import LabelSet
 from segtrain.inference.semantic import SemanticInference
 from segtrain.task.segmentation import Segmentation

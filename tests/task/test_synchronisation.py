@@ -7,7 +7,7 @@ from faults import FORBIDS_WAITING
 from torch.profiler import ProfilerActivity, profile
 
 from segtrain.assembly import build_model, make
-from segtrain.cli.main import options
+from segtrain.configuration.folder import options
 
 CLASSES = 5
 # What an operation of a device must tell the host: a number, or how many elements there are.

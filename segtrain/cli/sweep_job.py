@@ -1,7 +1,7 @@
 """One job of a sweep: in the sweep's process, or in one of its own with its share of CPU and GPU.
 
-`python -m segtrain.sweep.job COMMAND RUN_FOLDER` is the latter. A process of its own is what keeps
-a job that crashes from ending the others.
+`python -m segtrain.cli.sweep_job COMMAND RUN_FOLDER` is the latter. A process of its own is what
+keeps a job that crashes from ending the others.
 """
 
 import contextlib
@@ -21,11 +21,19 @@ from segtrain.cli.explain import explain
 from segtrain.cli.main import report
 from segtrain.errors import PRUNED
 from segtrain.lifetime import PARENT, end_with_parent, repeating
-from segtrain.sweep.ledger import HEARTBEAT, LEDGER, RECORD, Ledger, now, read_record, write_record
+from segtrain.sweep.ledger import (
+    HEARTBEAT,
+    INTERRUPTED,
+    LEDGER,
+    RECORD,
+    STOP,
+    Ledger,
+    now,
+    read_record,
+    write_record,
+)
 from segtrain.writing import write_text
 
-INTERRUPTED = 128  # exit codes from here on are signals', which mean the whole sweep
-STOP = "stop"  # file in the sweep's folder that keeps further jobs from being begun
 SLOTS = ".slots"
 
 
@@ -74,7 +82,7 @@ def is_interrupted(run_dir: Path) -> bool:
 def run_here(command: str, config: dict, run_dir: Path) -> int:
     """Runs a job in this process, keeping its record, and returns its exit code."""
     from segtrain.cli import app
-    from segtrain.cli.schema import checked
+    from segtrain.configuration.schema import checked
 
     write_record(run_dir, state="running", exit_code=None, message=None, process=os.getpid(),
                  host=socket.gethostname(), started=now(), ended=None)  # fmt: skip
@@ -100,7 +108,7 @@ def run_apart(command: str, config: dict, run_dir: Path, launcher: dict, jobs: i
     devices = devices if isinstance(devices, int) else 1
     local = "n_jobs" in launcher  # joblib; SLURM gives each of its jobs what it asked for
     environment = {**os.environ, **share_of_threads(jobs if local else 1, devices)}
-    arguments = [sys.executable, "-m", "segtrain.sweep.job", command, str(run_dir)]
+    arguments = [sys.executable, "-m", "segtrain.cli.sweep_job", command, str(run_dir)]
     with slot(run_dir.parent, jobs if local else 1) as number:
         if local and trainer.get("accelerator") != "cpu":
             environment |= share_of_gpus(number, devices)

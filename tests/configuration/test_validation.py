@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import pytest
 
-from segtrain.cli.validation import validate
+from segtrain.configuration.validation import validate
 from segtrain.errors import UserError
 from segtrain.values import Count, Given, Node, Positive
 

@@ -10,9 +10,10 @@ import yaml
 from conftest import unresolved
 from omegaconf import OmegaConf
 
-from segtrain.cli.main import GROUPS, conf_dir, options
-from segtrain.cli.schema import SCHEMAS, Sweep, checked
-from segtrain.cli.validation import validate
+from segtrain.cli.main import GROUPS
+from segtrain.configuration.folder import conf_dir, options
+from segtrain.configuration.schema import SCHEMAS, Sweep, checked
+from segtrain.configuration.validation import validate
 from segtrain.errors import UserError
 
 FREE = ("architecture.backbone.timm_arguments", "overrides")  # what timm, and trainings, take

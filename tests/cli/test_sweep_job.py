@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from segtrain.cli.sweep_job import message_of, share_of_gpus, share_of_threads, slot, state_of
 from segtrain.errors import PRUNED, RunStopped, UserError
-from segtrain.sweep.job import message_of, share_of_gpus, share_of_threads, slot, state_of
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from typing import Any, get_args, get_origin, get_type_hints, is_typeddict
 
 from hydra.utils import get_object
 
-from segtrain.cli.explain import chosen, suggest, where_to_look
-from segtrain.cli.hints import (
+from segtrain.configuration.folder import options
+from segtrain.configuration.hints import (
     LISTS,
     Unfit,
     bare,
@@ -23,7 +23,7 @@ from segtrain.cli.hints import (
     shown,
     words,
 )
-from segtrain.cli.main import options
+from segtrain.configuration.messages import chosen, suggest, where_to_look
 from segtrain.errors import UserError
 
 RESERVED = {"_partial_": bool, "_recursive_": bool, "_convert_": str, "_args_": list}

@@ -6,7 +6,7 @@ A key that the configurations of older runs lack is `NotRequired`.
 from copy import deepcopy
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
-from segtrain.cli.validation import validate
+from segtrain.configuration.validation import validate
 from segtrain.errors import UserError
 from segtrain.values import (
     Count,
@@ -271,7 +271,7 @@ def checked(command: str, config: dict[str, Any]) -> dict[str, Any]:
     """The resolved configuration of a command, which nothing in it will stop.
 
     Raises:
-        UserError: see `segtrain.cli.validation.validate`.
+        UserError: see `segtrain.configuration.validation.validate`.
     """
     return validate(SCHEMAS[command], config)
 

@@ -1,0 +1,58 @@
+"""Configurations composed from conf/ by Python code, also inside other Hydra programs."""
+
+from collections.abc import Sequence
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from segtrain.configuration.folder import conf_dir
+from segtrain.configuration.messages import explain_config
+from segtrain.configuration.schema import checked
+from segtrain.errors import UserError
+
+
+def compose_config(overrides: Sequence[str]) -> dict:
+    """What `segtrain train` would get from these overrides; works inside other Hydra programs.
+
+    Raises:
+        UserError: there is no such choice or key, or a value cannot be.
+    """
+    return compose_choices(overrides)[0]
+
+
+def compose_choices(overrides: Sequence[str]) -> tuple[dict, dict[str, str | None]]:
+    """As `compose_config`, and the option of each group that was chosen.
+
+    Raises:
+        UserError: there is no such choice or key.
+    """
+    running = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            config = compose("train", list(overrides), return_hydra_config=True)
+        with open_dict(config):
+            choices = dict(config.pop("hydra").runtime.choices)
+        return checked("train", OmegaConf.to_container(config, resolve=True)), choices
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(explain_config(error)) from None
+    finally:
+        GlobalHydra.instance().hydra = running
+
+
+def changed(node: dict, overrides: Sequence[str], group: str) -> dict:
+    """A configuration node with other values, `<group>.<key>=<value>` each.
+
+    Raises:
+        UserError: an override names no key of the node.
+    """
+    config = OmegaConf.create({group: node})
+    OmegaConf.set_struct(config, True)
+    try:
+        config.merge_with_dotlist(list(overrides))
+    except (OmegaConfBaseException, ValueError) as error:
+        raise UserError(f"{' '.join(overrides)}: {explain_config(error)}") from None
+    return OmegaConf.to_container(config, resolve=True)[group]
