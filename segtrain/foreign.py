@@ -25,6 +25,7 @@ IMPORTS = "hydra.utils.get_object"  # builds what `path` names
 OVERRIDES = re.compile(r"_target_|\$\{(?!now:)|^-|hydra\.searchpath")
 LARGEST = 1_000_000  # values of a configuration
 PACKED = (".pth", ".pt", ".pkl")  # of what a zip archive may hold one
+UNSUPPORTED = re.compile(r"WeightsUnpickler error: (.{1,200}?)(?: was not an allowed|\n|$)")
 RATIO = 1.5  # of the tensors' bytes to those of their file, which does not compress them
 
 
@@ -51,7 +52,8 @@ def read_checkpoint(path: Path, expected: str) -> Any:
     except _InflatedError as error:
         raise UserError(f"{path}: not a readable {expected}: {error}") from None
     except Exception as error:  # torch and pickle raise many kinds for damaged files
-        reason = str(error).partition("\n")[0][:200] or type(error).__name__
+        names = UNSUPPORTED.search(str(error))  # after advice to trust the file
+        reason = names[1] if names else str(error).partition("\n")[0][:200] or repr(error)
         raise UserError(f"{path}: not a readable {expected} ({reason})") from None
 
 
@@ -79,9 +81,10 @@ def _load(file: Path | io.BytesIO, suffix: str, size: int) -> Any:
             inner = Path(members[0].filename).suffix if len(members) == 1 else ""
             if isinstance(file, Path) and inner in PACKED:
                 return _load(io.BytesIO(archive.read(members[0])), inner, inflated)
-        return torch.load(
-            file, map_location="cpu", weights_only=True, mmap=isinstance(file, Path) or None
-        )
+        if isinstance(file, Path):
+            return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        file.seek(0)
+        return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def read_yaml(path: Path, trust_code: bool = False) -> Any:

@@ -29,9 +29,9 @@ RESNETS = {
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """Tensors of a .pth / .pt / .ckpt / .safetensors file, a zip of one, or a .pkl of arrays.
 
-    Files of plain tensors only: pickled classes are refused (see `read_checkpoint`). A checkpoint of this package gives
-    its model's (averaged) weights. What wrappers of other programs put before the names
-    (`module.`, `_orig_mod.`, ...) is taken off, which is logged.
+    Files of plain tensors only: pickled classes are refused (see `read_checkpoint`). A checkpoint
+    of this package gives its model's (averaged) weights. What wrappers of other programs put before
+    the names (`module.`, `_orig_mod.`, ...) is taken off, which is logged.
 
     Raises:
         UserError: the file is missing or holds no weights.
