@@ -35,7 +35,7 @@ from segtrain.plan.work import work
 from segtrain.table import wording
 from segtrain.table.published import read_published
 from segtrain.table.sheet import Sheet
-from segtrain.table.writing import comma_separated, markdown_page, print_sheet
+from segtrain.table.writing import as_records, comma_separated, markdown_page, print_sheet
 from segtrain.writing import write_json, write_text
 
 logger = logging.getLogger("segtrain")
@@ -219,14 +219,3 @@ def write(outputs: Sequence[Path], sheets: Sequence[Sheet], main: Sheet, total: 
             content = {sheet.name: as_records(sheet) for sheet in sheets} | {"totals": total}
             write_json(path, content)
         logger.info("written     %s", path)
-
-
-def as_records(sheet: Sheet) -> list[dict]:
-    """Rows as dictionaries: numbers where cells have them, else texts."""
-    return [
-        {
-            column.key: cell.text if cell.value is None else cell.value
-            for column, cell in zip(sheet.columns, row, strict=True)
-        }
-        for row in sheet.rows
-    ]

@@ -70,13 +70,16 @@ class CocoAsVoc(AnnotatedImages):
     Args:
         root, split: as in `CocoInstances`.
         labels: the 21 classes of VOC.
-        min_area: images whose VOC classes cover no more pixels than this are left out.
+        min_area: images whose VOC classes cover no more pixels than this are left out; None for
+            none of them.
 
     Raises:
         UserError: as in `CocoInstances`.
     """
 
-    def __init__(self, root: Text, split: str, labels: LabelSet, min_area: Natural) -> None:
+    def __init__(
+        self, root: Text, split: str, labels: LabelSet, min_area: Natural | None
+    ) -> None:
         annotations, folder = open_split(root, split)
         known = np.isin(annotations.categories, list(VOC_OF_COCO))
         areas = np.add.reduceat(

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import timm
-import torch
 
 from segtrain.architecture.imagenet import flavour_of
 from segtrain.assembly import build_data, compose_choices
@@ -13,6 +12,8 @@ from segtrain.dataset.cache import KEY_FILE, cache_root
 from segtrain.dataset.datamodule import SegmentationData
 from segtrain.errors import UserError
 from segtrain.prepare.archives import is_there
+from segtrain.zoo.catalogue import find, is_row
+from segtrain.zoo.files import cached_file, checkpoints
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # of timm's models, as they are looked for
 
@@ -107,8 +108,9 @@ def weight_state(config: dict) -> WeightState | None:
     """State of the weights that a training starts from, before other stages; None for none."""
     given = config["weights"]
     if given is not None:
-        if given.startswith("torchvision/"):
-            return WeightState(given, "cached" if is_in_torch_hub(given) else "to fetch")
+        if is_row(given):
+            is_here = cached_file(find(given)).is_file()
+            return WeightState(given, "cached" if is_here else "to fetch")
         return WeightState(given, "file" if Path(given).is_file() else "missing")
     backbone = config["architecture"]["backbone"]
     weights, name = backbone["weights"], backbone.get("name", "vgg16")
@@ -137,16 +139,3 @@ def is_cached(name: str) -> bool:
             return True
     address = pretrained.url or ""
     return bool(address) and (checkpoints() / address.rpartition("/")[2]).is_file()
-
-
-def is_in_torch_hub(weights: str) -> bool:
-    """Whether torchvision's weights of a whole model are on this machine."""
-    from torchvision.models import get_model_weights
-
-    entry = get_model_weights(weights.removeprefix("torchvision/")).DEFAULT
-    return (checkpoints() / entry.url.rpartition("/")[2]).is_file()
-
-
-def checkpoints() -> Path:
-    """Where PyTorch keeps downloaded weights."""
-    return Path(torch.hub.get_dir()) / "checkpoints"

@@ -29,6 +29,7 @@ class Entry:
         split: that the figures were measured on.
         protocols: by name; the first is the zoo's usual one.
         note: what differs from the paper, in a sentence; None for nothing.
+        epsilon: of the file's batch norms, where it is not that of the network here.
     """
 
     zoo: str
@@ -44,6 +45,7 @@ class Entry:
     split: str
     protocols: dict[str, Protocol]
     note: str | None
+    epsilon: float | None = None
 
 
 class Recognised(NamedTuple):
