@@ -138,7 +138,7 @@ def test_damaged_exports_are_refused(runs, tmp_path, damage):
 @pytest.mark.parametrize(
     "target",
     ["os.system", "segtrain.architecture.weights.logging.os.system",
-     "segtrain.inference.semantic.product", "segtrain.inference.gone.Net", "predicting.Topmost"],
+     "segtrain.inference.detect.product", "segtrain.inference.gone.Net", "predicting.Topmost"],
 )  # fmt: skip
 def test_files_do_not_run_code_from_elsewhere(runs, tmp_path, target):
     folder = exported(runs["semantic"], tmp_path / "exported")
@@ -225,6 +225,17 @@ def test_large_pictures_of_another_scale(runs, caplog):
     assert prediction.labels.shape == (77, 99)
     assert prediction.protocol["scales"] == [0.5]
     assert prediction.protocol["inference"] == "sliding"
+
+
+def test_large_pictures_are_seen_at_the_size_of_the_test(runs):
+    """Their scores are not at their own size, and no window is needed where they are small then."""
+    settings = {"device": "cpu", "inference": "whole", "overrides": ["inference.size={short:24}"]}
+    expected = load(runs["semantic"], **settings)(noise())
+    large = load(runs["semantic"], **settings, max_pixels=1000)(noise())
+    assert large.labels.shape == (48, 64)
+    assert np.mean(large.labels == expected.labels) > 0.95
+    assert large.protocol == expected.protocol
+    assert large.protocol["size"] == {"short": 24}
 
 
 @pytest.mark.parametrize("size", [(1, 1), (9, 5), (64, 20), (3, 33)])

@@ -1,16 +1,17 @@
 """Scores of whole images from a semantic network: windows, scales, mirroring, and a CRF last."""
 
 from collections.abc import Callable
-from itertools import product
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from segtrain.contracts import resize
-from segtrain.inference.resizing import by_size, resized
+from segtrain.inference.resizing import InputSize, by_size, fitted, require_size, resized
 from segtrain.inference.window import SlidingWindow, look_once
 from segtrain.values import FILLED, Positives, Size
+
+LARGEST_LOGIT = 80.0  # of which exponentials are taken: sums of them stay finite
 
 Refinement = Callable[[Tensor, Tensor], Tensor]
 
@@ -25,7 +26,7 @@ class SemanticInference:
         window: through which pictures are looked at; None for whole ones.
         pad: for whole pictures, see `look_once`: for networks that are trained on crops of k times
             the output stride plus one pixel.
-        scales: of the input; scores always come back at the image's own size.
+        scales: of the input, relative to `size`; scores always come back at the image's own size.
         flip: also looks at the mirrored image.
         logit_adjustment: one term a class, added to its logits, or None. Minus a share of the log
             of the loss's class weights takes back the over-prediction that they cause in the end
@@ -34,6 +35,16 @@ class SemanticInference:
             None.
         least_size: height and width at scale 1 that whole pictures are padded to at least, with
             the mean colour, or None: DeepLab tests VOC's images at the crop size of its training.
+        size: that images are resized to before anything else, or None for their own. Logits of
+            whole pictures are then resized to what the network has seen, and from there to the
+            image.
+        scores: what is averaged over scales and mirrored images: `softmax`; `logits`; or `exp_sum`,
+            where logits of an image and its mirrored one are added, and their exponentials over the
+            scales (as EncNet's release tests). None for probabilities where there are several looks
+            or a CRF, and else for logits.
+
+    Raises:
+        UserError: `size` is none.
     """
 
     task: ClassVar[str] = "semantic"
@@ -46,8 +57,12 @@ class SemanticInference:
         flip: bool,
         logit_adjustment: Annotated[list[float], FILLED] | None,
         crf: Refinement | None,
-        least_size: Size | None = None,  # older runs have none
+        least_size: Size | None = None,  # older runs have none of these
+        size: InputSize | None = None,
+        scores: Literal["softmax", "logits", "exp_sum"] | None = None,
     ) -> None:
+        if size is not None:
+            require_size(size, "inference.size")
         self.window = window
         self.pad = pad
         self.scales = scales
@@ -55,6 +70,8 @@ class SemanticInference:
         self.logit_adjustment = logit_adjustment
         self.crf = crf
         self.least_size = least_size
+        self.size = size
+        self.scores = scores
 
     @property
     def protocol(self) -> dict:
@@ -67,6 +84,8 @@ class SemanticInference:
             "crf": self.crf is not None,
             "logit_adjustment": self.logit_adjustment,
             **({} if self.least_size is None else {"least_size": list(self.least_size)}),
+            **({} if self.size is None else {"size": dict(self.size)}),
+            **({} if self.scores is None else {"scores": self.scores}),
             **({} if self.window is None else self.window.protocol),
             **({} if self.crf is None else self.crf.protocol),
         }
@@ -74,7 +93,14 @@ class SemanticInference:
     @property
     def gives_probabilities(self) -> bool:
         """Whether scores are probabilities; else they are logits."""
-        return self.flip or len(self.scales) > 1 or self.crf is not None
+        return self._averaged != "logits" or self.crf is not None
+
+    @property
+    def _averaged(self) -> str:
+        if self.scores is not None:
+            return self.scores
+        several = self.flip or len(self.scales) > 1
+        return "softmax" if several or self.crf is not None else "logits"
 
     def __call__(self, model: nn.Module, images: list[Tensor]) -> list[Tensor]:
         """Images (3, H, W) uint8 RGB -> float32 scores (K, H, W), each in its image's size."""
@@ -85,20 +111,35 @@ class SemanticInference:
         adjustment = None
         if self.logit_adjustment is not None:
             adjustment = torch.tensor(self.logit_adjustment).view(-1, 1, 1)
-        views = list(product(self.scales, (False, True) if self.flip else (False,)))
         total: Tensor | None = None
-        for scale, mirrored in views:
-            batch, _ = resized(images, tuple(max(1, round(side * scale)) for side in size))
+        looks = 0
+        for scale in self.scales:
+            batch, _ = resized(images, self.size_seen(size, scale))
             batch = batch.contiguous(memory_format=torch.channels_last)
-            seen = batch.flip(3) if mirrored else batch
-            logits = self._look(model, seen, adjustment, size, scale)
-            scores = logits.softmax(1) if self.gives_probabilities else logits
-            scores = scores.flip(3) if mirrored else scores
-            total = scores if total is None else total + scores
-        mean = total / len(views)
+            found = []
+            for mirrored in (False, True) if self.flip else (False,):
+                seen = batch.flip(3) if mirrored else batch
+                scores = self._look(model, seen, adjustment, size, scale)
+                if self._averaged == "softmax":
+                    scores = scores.softmax(1)
+                found.append(scores.flip(3) if mirrored else scores)
+            if self._averaged == "exp_sum":
+                found = [sum(found).clamp(max=LARGEST_LOGIT).exp()]
+            for scores in found:
+                total = scores if total is None else total + scores
+            looks += len(found)
+        mean = total / (total.sum(1, keepdim=True) if self._averaged == "exp_sum" else looks)
         if self.crf is None:
             return list(mean)
+        if self._averaged == "logits":
+            mean = mean.softmax(1)
         return [self.crf(image, own) for image, own in zip(images, mean, strict=True)]
+
+    def size_seen(self, size: tuple[int, int], scale: float) -> tuple[int, int]:
+        """Height and width at which images of `size` are seen."""
+        if self.size is not None:
+            return fitted(size, self.size, scale)
+        return tuple(max(1, round(side * scale)) for side in size)
 
     def _look(
         self,
@@ -112,7 +153,9 @@ class SemanticInference:
         if self.window is None:
             # 513 is 257 at half the scale, as DeepLab's code has it: corners stay corners.
             least = [round((side - 1) * scale) + 1 for side in self.least_size or (1, 1)]
-            return look_once(model, batch, adjustment, size, self.pad, tuple(least))
+            first = size if self.size is None else tuple(batch.shape[2:])
+            logits = look_once(model, batch, adjustment, first, self.pad, tuple(least))
+            return resize(logits, size, align_corners=False)
         scores = self.window(model, batch, adjustment)
         if self.window.average == "logits" or tuple(scores.shape[2:]) == size:
             return resize(scores, size, align_corners=False)
