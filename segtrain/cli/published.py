@@ -6,6 +6,7 @@ from segtrain.zoo.catalogue import find, is_row
 from segtrain.zoo.entry import Entry
 
 COMMANDS = ("evaluate", "predict")
+PRECISION = "trainer.precision=32-true"  # of the zoos' tests
 
 
 def with_protocol(command: str, overrides: Sequence[str]) -> list[str]:
@@ -32,8 +33,10 @@ def with_protocol(command: str, overrides: Sequence[str]) -> list[str]:
         is_own = group not in given or (group == "dataset" and given[group] == row.dataset)
         if is_own and (command == "evaluate" or group == "inference"):
             added.append(override)
-    if command == "evaluate" and "dataset" not in given:
-        added.insert(0, f"dataset={row.dataset}")
+    if command == "evaluate":
+        added.insert(0, PRECISION)
+        if "dataset" not in given:
+            added.insert(0, f"dataset={row.dataset}")
     return [*added, *overrides]
 
 

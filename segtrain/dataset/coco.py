@@ -86,7 +86,9 @@ class CocoAsVoc(AnnotatedImages):
             np.append(np.where(known, annotations.areas, 0), 0), annotations.first[:-1]
         ) * (np.diff(annotations.first) > 0)  # reduceat gives empty ranges their neighbour
         chosen = choose_images(annotations, split)
-        super().__init__(annotations, folder, chosen[areas[chosen] > min_area], labels)
+        if min_area is not None:
+            chosen = chosen[areas[chosen] > min_area]
+        super().__init__(annotations, folder, chosen, labels)
         if not len(self):
             raise UserError(f"{annotations.path}: no image has {min_area} pixels of VOC")
 

@@ -7,10 +7,8 @@ import timm
 
 from segtrain.architecture.imagenet import flavour_of
 from segtrain.assembly import build_data, compose_choices
-from segtrain.cli.prepare import splits_to_verify, state_of
+from segtrain.cli.prepare import is_readable, splits_to_verify, state_of
 from segtrain.dataset.cache import KEY_FILE, cache_root
-from segtrain.dataset.datamodule import SegmentationData
-from segtrain.errors import UserError
 from segtrain.prepare.archives import is_there
 from segtrain.zoo.catalogue import find, is_row
 from segtrain.zoo.files import cached_file, checkpoints
@@ -80,14 +78,6 @@ def data_state(config: dict, choice: str) -> DataState:
         lacking = ", ".join(dict.fromkeys(unreadable))
         return DataState(choice, root, "incomplete", f"no {lacking}: {prepare}", archives, size)
     return DataState(choice, root, "absent", prepare, archives, size)
-
-
-def is_readable(data: SegmentationData, split: str) -> bool:
-    """Whether a split's lists and files are there, as far as listing them tells."""
-    try:
-        return len(data.source(split)) > 0
-    except UserError:
-        return False
 
 
 def is_verified(name: str) -> bool:

@@ -9,6 +9,7 @@ from segtrain.errors import UserError
 from segtrain.report.results import file_sha256, title_of
 from segtrain.text import console
 from segtrain.zoo.classes import in_order_of, require_classes
+from segtrain.zoo.files import difference
 from segtrain.zoo.network import Published
 
 
@@ -67,6 +68,9 @@ def published_entries(
              merged["inference"] != with_sizes(trained.config["inference"], own)),
             (f"output stride {config['output_stride']}", config["output_stride"] is not None),
             ("an ensemble", bool(config["ensemble"])),
+            (f"precision {merged['trainer']['precision']}",
+             merged["trainer"]["precision"] != "32-true"),
+            ("another file than the zoo's", difference(row, published.file) is not None),
         )
         if is_other
     ]  # fmt: skip
