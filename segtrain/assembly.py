@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, InstantiationException
 from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf, open_dict
@@ -166,8 +167,9 @@ def changed(node: dict, overrides: Sequence[str], group: str) -> dict:
     config = OmegaConf.create({group: node})
     OmegaConf.set_struct(config, True)
     try:
-        config.merge_with_dotlist(list(overrides))
-    except (OmegaConfBaseException, ValueError) as error:
+        for override in OverridesParser.create().parse_overrides(list(overrides)):
+            OmegaConf.update(config, override.key_or_group, override.value(), merge=False)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise UserError(f"{' '.join(overrides)}: {explain_config(error)}") from None
     return OmegaConf.to_container(config, resolve=True)[group]
 

@@ -30,6 +30,8 @@ def with_protocol(command: str, overrides: Sequence[str]) -> list[str]:
     added = []
     for override in row.protocols[_protocol(row, given)].inference:
         group = "dataset" if override.startswith("dataset.") else "inference"
+        if override.partition("=")[0] in given:
+            continue
         is_own = group not in given or (group == "dataset" and given[group] == row.dataset)
         if is_own and (command == "evaluate" or group == "inference"):
             added.append(override)

@@ -22,15 +22,16 @@ logger = logging.getLogger("segtrain")
 
 def missing_data(rows: Sequence[Entry]) -> dict[str, str]:
     """By `<zoo>/<name>`, the command that prepares the data set, where its split is not here."""
-    remedies: dict[tuple[str, str], str | None] = {}
+    is_here: dict[tuple, bool] = {}
+    missing = {}
     for row in rows:
-        key = row.dataset, row.split
-        if key not in remedies:
-            data = build_data(compose_config([f"dataset={row.dataset}"]))
-            is_here = is_readable(data, row.split)
-            remedies[key] = None if is_here else f"needs segtrain prepare dataset={row.dataset}"
-    found = {f"{row.zoo}/{row.name}": remedies[row.dataset, row.split] for row in rows}
-    return {name: remedy for name, remedy in found.items() if remedy is not None}
+        overrides = next(iter(row.protocols.values())).inference
+        chosen = (f"dataset={row.dataset}", *(o for o in overrides if o.startswith("dataset.")))
+        if (chosen, row.split) not in is_here:
+            is_here[chosen, row.split] = is_readable(build_data(compose_config(chosen)), row.split)
+        if not is_here[chosen, row.split]:
+            missing[f"{row.zoo}/{row.name}"] = f"needs segtrain prepare dataset={row.dataset}"
+    return missing
 
 
 def planned_sheet(rows: Sequence[Entry]) -> Sheet:
