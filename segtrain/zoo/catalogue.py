@@ -66,6 +66,8 @@ def _entry(zoo: str, name: str, row: dict, content: dict) -> Entry:
             for key, value in merged["protocols"].items()
         },
         note=merged.get("note"),
+        sha1=merged.get("sha1"),
+        by_hand=merged.get("by_hand", False),
     )
 
 
