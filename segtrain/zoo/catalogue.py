@@ -139,6 +139,8 @@ def _entry(zoo: str, name: str, row: dict, content: dict) -> Entry:
         },
         note=merged.get("note"),
         epsilon=merged.get("epsilon"),
+        sha1=merged.get("sha1"),
+        by_hand=merged.get("by_hand", False),
     )
 
 
