@@ -1,8 +1,10 @@
 """Files of the zoos on this machine: where they are kept, fetched, and looked at."""
 
 import fcntl
+import hashlib
 import logging
 import os
+import zipfile
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -30,8 +32,8 @@ def cached_file(entry: Entry) -> Path:
     A name that holds its own hash is of no other file, and whoever fetched it may have left it
     there; others are called after their row.
     """
-    name = file_name(entry)
-    if entry.sha256 and entry.sha256[:6] in name:
+    name, known = file_name(entry), entry.sha256 or entry.sha1
+    if known and known[:6] in name:
         return checkpoints() / name
     return checkpoints() / f"{entry.zoo}_{entry.name}{Path(name).suffix}"
 
@@ -59,6 +61,11 @@ def obtain(entry: Entry, given: str | Path | None, key: str) -> Path:
                            path, entry.zoo, entry.name, wrong)  # fmt: skip
         return path
     path = cached_file(entry)
+    if not path.is_file() and entry.by_hand:
+        raise UserError(
+            f"{entry.zoo}/{entry.name} has to be fetched by hand: {entry.address} is a page that "
+            f"leads to it. Give {key}=<file>, or put it at {path}"
+        )
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path.with_name(f"{path.name}.lock"), "w") as lock:
@@ -75,11 +82,13 @@ def difference(entry: Entry, path: Path) -> str | None:
     """In what a file is another than the row's: its hash, or its size where no hash is known."""
     from segtrain.prepare.fetch import check_digest
 
-    if entry.sha256 is not None:
+    if digest := _digest(entry):
         try:
-            check_digest(path, f"sha256:{entry.sha256}")
+            check_digest(path, digest)
         except UserError as error:
             return str(error).removeprefix(f"{path}: ")
+    elif entry.sha1 is not None and zipfile.is_zipfile(path):
+        return _difference_inside(path, entry.sha1)
     elif entry.size is not None and path.stat().st_size != entry.size:
         return f"it has {path.stat().st_size:,} bytes, expected {entry.size:,}"
     return None
@@ -88,7 +97,23 @@ def difference(entry: Entry, path: Path) -> str | None:
 def _fetch(entry: Entry, path: Path, key: str) -> None:
     from segtrain.prepare.fetch import download
 
-    digest = None if entry.sha256 is None else f"sha256:{entry.sha256}"
-    known = f", sha256 {entry.sha256}" if entry.sha256 else ""
+    digest = _digest(entry)
+    known = f", {digest.replace(':', ' ')}" if digest else ""
     by_hand = f"give {key}=<file> ({file_name(entry)}{known})"
     download(entry.address, path, digest, by_hand)
+
+
+def _digest(entry: Entry) -> str | None:
+    """The hash of a row's file; None where it is not known, or is that of a file inside."""
+    if entry.sha256 is not None:
+        return f"sha256:{entry.sha256}"
+    is_archive = file_name(entry).endswith(".zip")
+    return None if entry.sha1 is None or is_archive else f"sha1:{entry.sha1}"
+
+
+def _difference_inside(path: Path, sha1: str) -> str | None:
+    with zipfile.ZipFile(path) as archive, archive.open(archive.infolist()[0]) as file:
+        found = hashlib.file_digest(file, "sha1").hexdigest()
+    if found.startswith(sha1):
+        return None
+    return f"wrong sha1 hash of the file inside: expected {sha1}, found {found}"

@@ -17,7 +17,7 @@ from segtrain.zoo.network import shapes
 
 METRICS = {*TITLES, "ap", "ap50", "ap75", "box_ap"}
 FIELDS = {"like", "system", "file", "sha256", "size", "licence", "architecture", "dataset",
-          "classes", "split", "protocols", "note", "epsilon"}  # fmt: skip
+          "classes", "split", "protocols", "note", "epsilon", "sha1", "by_hand"}  # fmt: skip
 ROWS = {f"{row.zoo}/{row.name}": row for row in every()}
 SYSTEMS = {figure.system for figure in read_published(conf_dir() / "published.yaml")[1]}
 

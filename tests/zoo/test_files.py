@@ -5,6 +5,7 @@ import logging
 import multiprocessing
 import pickle
 import re
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -124,6 +125,25 @@ def test_a_file_from_the_disk(server, caplog):
     with pytest.raises(UserError, match="weights_file=no.pth: no such file"):
         obtain(entry, "no.pth", "weights_file")
     assert server.sent == 0
+
+
+def test_a_file_that_a_person_has_to_look_for(server):
+    entry = replace(row(server), by_hand=True, address="https://example.org/folder")
+    with pytest.raises(UserError, match="by hand: https://example.org/folder .*_file=<file>"):
+        obtain(entry, None, "weights_file")
+    cached_file(entry).parent.mkdir(parents=True)
+    cached_file(entry).write_bytes(CONTENT)
+    assert obtain(entry, None, "weights_file").read_bytes() == CONTENT
+
+
+def test_an_archive_whose_hash_is_of_the_file_inside(server):
+    with zipfile.ZipFile("a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("net.pth", CONTENT)
+    content, sha1 = Path("a.zip").read_bytes(), hashlib.sha1(CONTENT).hexdigest()
+    entry = replace(row(server, "net-1234abcd.zip", content), sha256=None, sha1=sha1[:8])
+    assert obtain(entry, None, "weights").read_bytes() == content
+    with pytest.raises(UserError, match="sha1 hash of the file inside: expected 01234567, found"):
+        obtain(replace(entry, sha1="01234567"), None, "weights")
 
 
 def fetch_in_process(entry):
