@@ -2,7 +2,7 @@
 
 A file of a zoo holds
 
-    title, source, address, licence   of the zoo; `address` stands before every `file`
+    title, source, address, licence   of the zoo; `address` stands before every `file` that is none
     shared:                           settings of several rows, by name
     models:                           rows by name; `like: [a, b]` takes shared settings in turn
 
@@ -15,6 +15,7 @@ import fnmatch
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from urllib.parse import urljoin
 
 import yaml
 
@@ -125,7 +126,7 @@ def _entry(zoo: str, name: str, row: dict, content: dict) -> Entry:
         zoo=zoo,
         name=name,
         system=merged["system"],
-        address=content["address"] + merged["file"],
+        address=urljoin(content["address"], merged["file"]),
         sha256=merged.get("sha256"),
         size=merged.get("size"),
         licence=merged.get("licence", content["licence"]),
