@@ -10,7 +10,8 @@ from segtrain.zoo.files import cached_file
 
 def listing(rows: Sequence[Entry]) -> Sheet:
     """One row each: what it is of, what was published for it, and whether it is here."""
-    protocols = list(dict.fromkeys(name for row in rows for name in row.protocols))
+    named = dict.fromkeys(name for row in rows for name in row.protocols)
+    protocols = sorted(named, key=lambda name: name != "single")  # the zoos' usual one first
     columns = (
         Column("name", "name"), Column("system", "system"), Column("dataset", "data set"),
         Column("split", "split"), *(Column(name, name, numeric=True) for name in protocols),
