@@ -15,7 +15,7 @@ from segtrain.errors import UserError
 from segtrain.inference.semantic import SemanticInference
 from segtrain.inference.strips import enlarged_labels, label_map
 from segtrain.inference.window import SlidingWindow
-from segtrain.masks import paste
+from segtrain.masks import frames_of, paste
 from segtrain.picture import AnyImage, Picture, read_picture
 from segtrain.prediction import InstancePrediction, Prediction, SemanticPrediction
 from segtrain.trained import white_level
@@ -211,7 +211,7 @@ class Predictor:
             boxes.clip(0, limits),
             scores,
             labels.astype(np.int64),
-            paste(masks, boxes, size, MASK_THRESHOLD),
+            paste(masks, boxes, size, MASK_THRESHOLD, frames_of(found)),
             self.labels,
             self.task,
             self.inference.protocol,

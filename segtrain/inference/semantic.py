@@ -7,11 +7,18 @@ import torch
 from torch import Tensor, nn
 
 from segtrain.contracts import resize
-from segtrain.inference.resizing import InputSize, by_size, fitted, require_size, resized
-from segtrain.inference.window import SlidingWindow, look_once
+from segtrain.errors import UserError
+from segtrain.inference.resizing import (
+    InputSize,
+    Resampling,
+    Rounding,
+    by_size,
+    fitted,
+    require_size,
+    resized,
+)
+from segtrain.inference.window import SlidingWindow, exponentials, look_once
 from segtrain.values import FILLED, Positives, Size
-
-LARGEST_LOGIT = 80.0  # of which exponentials are taken: sums of them stay finite
 
 Refinement = Callable[[Tensor, Tensor], Tensor]
 
@@ -42,9 +49,13 @@ class SemanticInference:
             where logits of an image and its mirrored one are added, and their exponentials over the
             scales (as EncNet's release tests). None for probabilities where there are several looks
             or a CRF, and else for logits.
+        rounding: of the sides that follow from `size`.
+        resampling: how images are resized, see `Resampling`.
+        align_scores: whether corners are aligned where scores are resized from what the network has
+            seen to the image.
 
     Raises:
-        UserError: `size` is none.
+        UserError: `size` is none, or `exp_sum` does not go with what windows average.
     """
 
     task: ClassVar[str] = "semantic"
@@ -60,9 +71,17 @@ class SemanticInference:
         least_size: Size | None = None,  # older runs have none of these
         size: InputSize | None = None,
         scores: Literal["softmax", "logits", "exp_sum"] | None = None,
+        rounding: Rounding = "nearest",
+        resampling: Resampling = "antialiased",
+        align_scores: bool = False,
     ) -> None:
         if size is not None:
             require_size(size, "inference.size")
+        if window is not None and (scores == "exp_sum") != (window.average == "exponentials"):
+            raise UserError(
+                "inference.scores=exp_sum and inference.window.average=exponentials go together, "
+                f"not scores={scores} and average={window.average}"
+            )
         self.window = window
         self.pad = pad
         self.scales = scales
@@ -72,6 +91,9 @@ class SemanticInference:
         self.least_size = least_size
         self.size = size
         self.scores = scores
+        self.rounding = rounding
+        self.resampling = resampling
+        self.align_scores = align_scores
 
     @property
     def protocol(self) -> dict:
@@ -86,6 +108,9 @@ class SemanticInference:
             **({} if self.least_size is None else {"least_size": list(self.least_size)}),
             **({} if self.size is None else {"size": dict(self.size)}),
             **({} if self.scores is None else {"scores": self.scores}),
+            **({} if self.rounding == "nearest" else {"rounding": self.rounding}),
+            **({} if self.resampling == "antialiased" else {"resampling": self.resampling}),
+            **({} if not self.align_scores else {"align_scores": True}),
             **({} if self.window is None else self.window.protocol),
             **({} if self.crf is None else self.crf.protocol),
         }
@@ -102,6 +127,11 @@ class SemanticInference:
         several = self.flip or len(self.scales) > 1
         return "softmax" if several or self.crf is not None else "logits"
 
+    @property
+    def _mirrors_crops(self) -> bool:
+        """Whether windows look at the mirrored image, not this."""
+        return self.flip and self.window is not None and self.window.mirror == "crop"
+
     def __call__(self, model: nn.Module, images: list[Tensor]) -> list[Tensor]:
         """Images (3, H, W) uint8 RGB -> float32 scores (K, H, W), each in its image's size."""
         return by_size(images, lambda equal: self._score(model, equal))
@@ -114,17 +144,17 @@ class SemanticInference:
         total: Tensor | None = None
         looks = 0
         for scale in self.scales:
-            batch, _ = resized(images, self.size_seen(size, scale))
+            batch, _ = resized(images, self.size_seen(size, scale), self.resampling)
             batch = batch.contiguous(memory_format=torch.channels_last)
             found = []
-            for mirrored in (False, True) if self.flip else (False,):
+            for mirrored in (False, True) if self.flip and not self._mirrors_crops else (False,):
                 seen = batch.flip(3) if mirrored else batch
                 scores = self._look(model, seen, adjustment, size, scale)
                 if self._averaged == "softmax":
                     scores = scores.softmax(1)
                 found.append(scores.flip(3) if mirrored else scores)
             if self._averaged == "exp_sum":
-                found = [sum(found).clamp(max=LARGEST_LOGIT).exp()]
+                found = [exponentials(found)]
             for scores in found:
                 total = scores if total is None else total + scores
             looks += len(found)
@@ -138,7 +168,7 @@ class SemanticInference:
     def size_seen(self, size: tuple[int, int], scale: float) -> tuple[int, int]:
         """Height and width at which images of `size` are seen."""
         if self.size is not None:
-            return fitted(size, self.size, scale)
+            return fitted(size, self.size, scale, self.rounding)
         return tuple(max(1, round(side * scale)) for side in size)
 
     def _look(
@@ -155,9 +185,9 @@ class SemanticInference:
             least = [round((side - 1) * scale) + 1 for side in self.least_size or (1, 1)]
             first = size if self.size is None else tuple(batch.shape[2:])
             logits = look_once(model, batch, adjustment, first, self.pad, tuple(least))
-            return resize(logits, size, align_corners=False)
-        scores = self.window(model, batch, adjustment)
+            return resize(logits, size, self.align_scores)
+        scores = self.window(model, batch, adjustment, self._mirrors_crops)
         if self.window.average == "logits" or tuple(scores.shape[2:]) == size:
-            return resize(scores, size, align_corners=False)
+            return resize(scores, size, self.align_scores)
         # What was averaged is what is resized, as in PSPNet's code.
-        return resize(scores.exp(), size, align_corners=False).log()
+        return resize(scores.exp(), size, self.align_scores).log()
