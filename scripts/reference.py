@@ -40,7 +40,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def pages() -> dict[str, str]:
     """Markdown of every generated page, by its path in the site's sources."""
     groups = [folder.name for folder in sorted(conf_dir().iterdir()) if folder.is_dir()]
-    found = {f"reference/{group}.md": group_page(group) for group in groups if group != "hydra"}
+    others = ("hydra", "zoo")  # the zoos have a page of their own, see zoo.py
+    found = {f"reference/{group}.md": group_page(group) for group in groups if group not in others}
     return found | {
         "reference/commands.md": commands_page(),
         "reference/published.md": published_page(),
