@@ -185,8 +185,8 @@ def test_checks_go_on_after_what_fails_and_repeat_nothing(segtrain, monkeypatch)
 
     monkeypatch.setattr(reproduce, "run_process", fail)
     check_of_one_that_is_done()
-    chosen = ["check=[fcn_*,deeplabv3_resnet50]", "folder=checks", "output=checked.md", *SMALL]
-    code, out, err = segtrain("zoo", *chosen)
+    code, out, err = segtrain("zoo", "check=[torchvision/fcn_*,deeplabv3_resnet50]",
+                              "folder=checks", "output=checked.md", *SMALL)  # fmt: skip
     assert code == 1
     assert "2 of 3 failed: torchvision_fcn_resnet50 (exit code 2)" in err
     for part in ("63.70", "63.65", "0.05", "torchvision_fcn_resnet101", "done"):
@@ -208,7 +208,7 @@ def test_checks_in_processes_of_their_own(segtrain, tmp_path):
     cache.mkdir(parents=True)
     (cache / find(NAME).address.rpartition("/")[2]).write_bytes(b"none")
     check_of_one_that_is_done()
-    code, _, err = segtrain("zoo", "check=fcn_*", "folder=checks", *SMALL)
+    code, _, err = segtrain("zoo", "check=torchvision/fcn_*", "folder=checks", *SMALL)
     assert code == 1
     assert "1 of 2 failed" in err
     log = Path("checks/torchvision_fcn_resnet50.log").read_text()
