@@ -17,6 +17,8 @@ from mkdocs.structure.files import File, Files
 
 from segtrain.cli.main import COMMANDS
 from segtrain.configuration.folder import conf_dir
+from segtrain.zoo.catalogue import every
+from segtrain.zoo.listing import score
 
 ROOT = Path(__file__).resolve().parents[1]
 HIDDEN = ("defaults", "hydra")  # of a file: shown as choices, and the same in every command
@@ -41,7 +43,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def pages() -> dict[str, str]:
     """Markdown of every generated page, by its path in the site's sources."""
     groups = [folder.name for folder in sorted(conf_dir().iterdir()) if folder.is_dir()]
-    found = {f"reference/{group}.md": group_page(group) for group in groups if group != "hydra"}
+    others = ("hydra", "zoo")  # the zoos have a page of their own, see zoo.py
+    found = {f"reference/{group}.md": group_page(group) for group in groups if group not in others}
     return found | {
         "reference/commands.md": commands_page(),
         "reference/published.md": published_page(),
@@ -111,17 +114,40 @@ def published_page() -> str:
 
 
 def results_table() -> str:
-    """The papers' figures in the layout of README: 11 systems, and the experiment of each cell."""
+    """The papers' figures in the layout of README: 11 systems, and the experiment of each cell.
+
+    The last column has for each system a published network that can be evaluated.
+    """
     content = yaml.safe_load((conf_dir() / "published.yaml").read_text())
     titles = [entry["title"] for entry in content["benchmarks"].values()]
+    titles.append("by evaluation")
     rows = [f"| papers' numbers | {' | '.join(titles)} |", "|---|" + "---|" * len(titles)]
     for system, cells in content["systems"].items():
         shown = []
         for benchmark in content["benchmarks"]:
             cell = cells.get(benchmark)
             shown.append(f"{cell['value']}<br>`{cell['experiments'][0]}`" if cell else "")
+        shown.append(by_evaluation(system, content["benchmarks"]))
         rows.append(f"| {system} | {' | '.join(shown)} |")
     return "\n".join(rows)
+
+
+def by_evaluation(system: str, benchmarks: dict[str, dict]) -> str:
+    """The network of a system with the highest published figure on the first benchmark it has.
+
+    Empty where no zoo has one whose file can be fetched.
+    """
+    for benchmark in benchmarks.values():
+        found = [
+            (figure, f"{row.zoo}/{row.name}")
+            for row in every()
+            if row.system == system and row.dataset in benchmark["datasets"] and not row.by_hand
+            and (figure := score(row, next(iter(row.protocols)))) is not None
+        ]  # fmt: skip
+        if found:
+            figure, name = max(found)
+            return f"{figure:g} {benchmark['title']}<br>`{name}`"
+    return ""
 
 
 def header(file: Path) -> str:

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,8 +10,7 @@ from hydra.utils import get_class, instantiate
 from torch import nn
 
 from segtrain.architecture.blocks import batch_norms
-from segtrain.architecture.published import fetch_torchvision, from_published, of_torchvision
-from segtrain.architecture.weights import load_weights, read_state_dict
+from segtrain.architecture.weights import load_weights
 from segtrain.configuration.messages import where_to_look
 from segtrain.configuration.validation import validate
 from segtrain.contracts import LabelSet
@@ -26,6 +24,7 @@ from segtrain.task.segmentation import Evaluation, Segmentation
 from segtrain.task.semantic import SemanticEvaluation
 from segtrain.trained import Trained, without_pretraining
 from segtrain.values import Node
+from segtrain.zoo.initial import load_initial_weights
 
 logger = logging.getLogger("segtrain")
 
@@ -108,11 +107,13 @@ def with_sizes(inference: dict, dataset: dict) -> dict:
     return {key: sizes.get(key) if value is None else value for key, value in inference.items()}
 
 
-def build_model(config: dict, num_classes: int) -> nn.Module:
-    """The network with its initial weights."""
+def build_model(
+    config: dict, num_classes: int, classes: Sequence[str] | None = None
+) -> nn.Module:
+    """The network with its initial weights; `classes` are their names, where they are known."""
     model = make(config["architecture"], num_classes=num_classes)
     if config["weights"] is not None:  # older runs have no parts without them
-        load_initial_weights(model, config["weights"], config.get("weights_without", []))
+        load_initial_weights(model, config["weights"], config.get("weights_without", []), classes)
     if config["batch_norm"]["decay"] is not None:
         for norm in batch_norms(model):
             norm.momentum = 1 - config["batch_norm"]["decay"]
@@ -147,39 +148,6 @@ def rebuild(trained: Trained, inference: dict | None) -> tuple[nn.Module, Any, L
     return model, make(with_sizes(inference, dataset)), labels
 
 
-def load_initial_weights(model: nn.Module, weights: str, without: Sequence[str] = ()) -> None:
-    """Starts from a whole model: a checkpoint of ours or a published one, by file or name.
-
-    Classifiers for other classes than the file's are trained anew, which is logged.
-
-    Args:
-        model: receives the weights.
-        weights: the file or name.
-        without: parts of the network that are trained anew, such as `head`.
-
-    Raises:
-        UserError: the weights do not fit, `torchvision/<name>` cannot be fetched, or the network
-            has no such part.
-    """
-    if weights.startswith("torchvision/"):
-        state = fetch_torchvision(weights.removeprefix("torchvision/"))
-    else:
-        state = read_state_dict(weights)
-        if Path(weights).name.startswith("maskrcnn_resnet50_fpn_coco"):  # torchvision's download
-            state = of_torchvision("maskrcnn_resnet50_fpn", state)
-    own = model.state_dict()
-    state = from_published(state, own)
-    for part in without:
-        anew = {key: value for key, value in own.items() if key.startswith(f"{part}.")}
-        if not anew:
-            known = ", ".join(name for name, _ in model.named_children())
-            raise UserError(f"weights_without: the network has no part '{part}'; it has {known}")
-        kept = {key: value for key, value in state.items() if not key.startswith(f"{part}.")}
-        state = kept | anew
-        logger.info("weights     %s: trained anew, as the recipe says: %s", weights, part)
-    load_weights(model, state, weights, new_classes=True)
-
-
 def build_task(config: dict, labels: LabelSet) -> Segmentation:
     """The LightningModule with network, loss, inference and optimiser recipe.
 
@@ -194,7 +162,7 @@ def build_task(config: dict, labels: LabelSet) -> Segmentation:
         check_per_class("inference.logit_adjustment", config["inference"], labels)
         known = {"ignore_index": labels.ignore_index}
     return Segmentation(
-        model=build_model(config, labels.num_classes),
+        model=build_model(config, labels.num_classes, labels.names),
         loss=make(config["loss"], **known),
         inference=inference,
         evaluation=build_evaluation(inference.task, labels),

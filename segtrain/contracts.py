@@ -8,7 +8,7 @@ Shapes: N batch, K classes, H x W pixels of the image, h x w cells of a feature 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, NotRequired, Protocol, TypedDict
+from typing import ClassVar, Literal, NotRequired, Protocol, TypedDict
 
 import cv2
 import numpy as np
@@ -92,6 +92,11 @@ class InstanceEvalBatch(TypedDict):
     name: list[str]
 
 
+# How masks lie in their boxes: stretched over boxes whose corners are cut to whole pixels, as
+# torchvision pastes them, or sampled where pixels have their centres, as detectron2 does.
+Frames = Literal["whole_pixels", "exact"]
+
+
 class Detections(TypedDict):
     """The n instances or proposals that a network finds in one image, best first."""
 
@@ -99,6 +104,7 @@ class Detections(TypedDict):
     scores: Tensor  # (n,) float32
     labels: Tensor  # (n,) int64 train ids; all zero for proposals
     masks: Tensor  # (n, M, M) float32 probabilities, stretched over their boxes
+    frames: NotRequired[Frames]  # whole_pixels, unless it is said
 
 
 class DetectionOutputs(TypedDict):

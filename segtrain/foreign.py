@@ -5,6 +5,7 @@ they describe are built by the names that they hold. So nothing of such a file i
 has passed here.
 """
 
+import io
 import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,11 +24,16 @@ NAMES = ("_target_", "path")  # keys whose value is a name that is imported
 IMPORTS = "hydra.utils.get_object"  # builds what `path` names
 OVERRIDES = re.compile(r"_target_|\$\{(?!now:)|^-|hydra\.searchpath")
 LARGEST = 1_000_000  # values of a configuration
+PACKED = (".pth", ".pt", ".pkl")  # of what a zip archive may hold one
+UNSUPPORTED = re.compile(r"WeightsUnpickler error: (.{1,200}?)(?: was not an allowed|\n|$)")
 RATIO = 1.5  # of the tensors' bytes to those of their file, which does not compress them
 
 
 def read_checkpoint(path: Path, expected: str) -> Any:
     """What a file of `torch.save` holds: tensors and plain values; memory-mapped.
+
+    Also of a zip archive with one such file, and of a pickle (`.pkl`) of NumPy arrays, which become
+    tensors. What other trainings keep beside the weights is `segtrain.pickles.Ignored`.
 
     Args:
         path: the file.
@@ -37,26 +43,48 @@ def read_checkpoint(path: Path, expected: str) -> Any:
         UserError: it is none, or damaged, or would take much more memory than its size, or holds
             anything else, which is not built.
     """
-    import torch
-
     if not path.is_file():
         raise UserError(f"{path}: no such {expected}")
     try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                inflated = sum(entry.file_size for entry in archive.infolist())
-            if inflated > RATIO * path.stat().st_size:
-                raise UserError(
-                    f"{path}: not a readable {expected}: its {path.stat().st_size:,} bytes would "
-                    f"become {inflated:,}"
-                )
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return _load(path, path.suffix, path.stat().st_size)
     except UserError:
         raise
-    except Exception as error:  # torch raises many kinds for damaged files
-        reason = str(error).partition("\n")[0][:200]
+    except _InflatedError as error:
+        raise UserError(f"{path}: not a readable {expected}: {error}") from None
+    except Exception as error:  # torch and pickle raise many kinds for damaged files
+        names = UNSUPPORTED.search(str(error))  # after advice to trust the file
+        reason = names[1] if names else str(error).partition("\n")[0][:200] or repr(error)
         raise UserError(f"{path}: not a readable {expected} ({reason})") from None
+
+
+class _InflatedError(Exception):
+    """An archive would take much more memory than its file."""
+
+
+def _load(file: Path | io.BytesIO, suffix: str, size: int) -> Any:
+    """As `read_checkpoint`, of `size` bytes; they lie in memory where another archive held them."""
+    import torch
+
+    from segtrain.pickles import IGNORED, Ignored, read_arrays
+
+    with torch.serialization.safe_globals([(Ignored, name) for name in IGNORED]):
+        if not zipfile.is_zipfile(file):
+            if suffix != ".pkl":
+                return torch.load(file, map_location="cpu", weights_only=True)
+            with open(file, "rb") if isinstance(file, Path) else file as opened:
+                return read_arrays(opened)
+        with zipfile.ZipFile(file) as archive:
+            members = [entry for entry in archive.infolist() if not entry.is_dir()]
+            inflated = sum(entry.file_size for entry in members)
+            if inflated > RATIO * size:
+                raise _InflatedError(f"its {size:,} bytes would become {inflated:,}")
+            inner = Path(members[0].filename).suffix if len(members) == 1 else ""
+            if isinstance(file, Path) and inner in PACKED:
+                return _load(io.BytesIO(archive.read(members[0])), inner, inflated)
+        if isinstance(file, Path):
+            return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        file.seek(0)
+        return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def read_yaml(path: Path, trust_code: bool = False) -> Any:

@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from segtrain.architecture.weights import read_state_dict
 from segtrain.assembly import make, rebuild
 from segtrain.configuration.composing import changed, compose_config
 from segtrain.configuration.schema import Use
 from segtrain.configuration.validation import validate
-from segtrain.errors import UserError
 from segtrain.predictor import Predictor, Settings
-from segtrain.pretrained import PREFIX, read_torchvision
-from segtrain.trained import Trained, read_trained
+from segtrain.trained import NotOwnError, Trained, read_trained
+from segtrain.zoo.catalogue import is_row, row_of_file
+from segtrain.zoo.network import read_published
+from segtrain.zoo.recognition import recognise
 
 
 def load(
@@ -22,7 +24,7 @@ def load(
     precision: str = "32-true",
     min_score: float = 0.5,
     max_pixels: int = 4_000_000,
-    short_side: int | str | None = "auto",
+    short_side: int | None = None,
     weights_file: str | Path | None = None,
     trust_code: bool = False,
 ) -> Predictor:
@@ -30,7 +32,8 @@ def load(
 
     Args:
         source: a run folder (its best checkpoint, else the last), a checkpoint, an exported folder,
-            or `torchvision/<name>`, whose weights are fetched.
+            a published network as `<zoo>/<name>`, whose weights are fetched, or a file of another
+            project.
         inference: another protocol of `conf/inference`, such as `multiscale`.
         overrides: values of the protocol, such as `inference.flip=true`; where a protocol is chosen
             also choices inside it, such as `inference/window=sliding`.
@@ -38,9 +41,8 @@ def load(
         precision: see there.
         min_score: see there.
         max_pixels: see there.
-        short_side: see there; `auto` is what the network was made for: 520 for torchvision's
-            semantic models, else None.
-        weights_file: torchvision's weights where they lie on the disk already.
+        short_side: see there.
+        weights_file: a zoo's file where it lies on the disk already.
         trust_code: whether the file may name classes that are not part of this package.
 
     Raises:
@@ -53,8 +55,7 @@ def load(
         node = compose_config([f"inference={inference}", *overrides])["inference"]
     elif overrides:
         node = changed(trained.config["inference"], overrides, "inference")
-    side = trained.short_side if short_side == "auto" else short_side
-    settings = Settings(device, precision, min_score, max_pixels, side)
+    settings = Settings(device, precision, min_score, max_pixels, short_side)
     validate(Use, settings._asdict())
     return make_predictor(trained, node, settings)
 
@@ -66,11 +67,14 @@ def find_trained(source: str, weights_file: str | Path | None, trust_code: bool)
         UserError: there is nothing of that kind, it cannot be fetched, or it names classes that are
             not part of this package.
     """
-    if source.startswith(PREFIX):
-        return read_torchvision(source, weights_file)
-    if weights_file is not None:
-        raise UserError(f"weights_file is for {PREFIX}<name>; {source} has weights of its own")
-    return read_trained(Path(source), trust_code)
+    if is_row(source) or weights_file is not None:
+        return read_published(source, weights_file).trained
+    try:
+        return read_trained(Path(source), trust_code)
+    except NotOwnError:
+        if row_of_file(source) is None and recognise(read_state_dict(source)) is None:
+            raise
+        return read_published(source).trained
 
 
 def make_predictor(trained: Trained, inference: dict | None, settings: Settings) -> Predictor:

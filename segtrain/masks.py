@@ -7,6 +7,8 @@ import cv2
 import numpy as np
 from pycocotools import mask as rle
 
+from segtrain.contracts import Detections, Frames
+
 
 def encode(masks: np.ndarray) -> list[bytes]:
     """Codes of masks (n, H, W), bool or uint8 0 and 1: byte for byte those of pycocotools.
@@ -59,21 +61,35 @@ def decode(codes: list[bytes], size: tuple[int, int]) -> np.ndarray:
     return masks
 
 
+def frames_of(found: Detections) -> Frames:
+    """How the masks of an image lie in their boxes."""
+    return found.get("frames", "whole_pixels")
+
+
 def paste(
-    masks: np.ndarray, boxes: np.ndarray, size: tuple[int, int], threshold: float
+    masks: np.ndarray,
+    boxes: np.ndarray,
+    size: tuple[int, int],
+    threshold: float,
+    frames: Frames = "whole_pixels",
 ) -> list[bytes]:
     """Codes of a network's masks, stretched over their boxes and thresholded.
 
-    The geometry is that of torchvision's `paste_masks_in_image`: one more cell of zeros around the
-    mask, the box larger in the same ratio, its corners cut to whole pixels, both of them inside.
-    Only what is visible is computed.
+    With frames of whole pixels the geometry is that of torchvision's `paste_masks_in_image`: one
+    more cell of zeros around the mask, the box larger in the same ratio, its corners cut to whole
+    pixels, both of them inside. With exact ones it is that of detectron2's: masks are sampled where
+    pixels have their centres. Only what is visible is computed.
 
     Args:
         masks: (n, M, M) float32 probabilities.
         boxes: (n, 4) float32 x1 y1 x2 y2; they may be empty and may lie outside the image.
         size: H and W of the image.
-        threshold: not negative; pixels above it belong to the object.
+        threshold: of the pixels that belong to the object, not negative: they are above it, or at
+            least it where frames are exact.
+        frames: how masks lie in their boxes.
     """
+    if frames == "exact":
+        return [_sampled(*pair, size, threshold) for pair in zip(masks, boxes, strict=True)]
     cells = masks.shape[-1] + 2
     half = (boxes[:, 2:] - boxes[:, :2]) * 0.5 * (cells / masks.shape[-1])
     centre = (boxes[:, 2:] + boxes[:, :2]) * 0.5
@@ -90,6 +106,19 @@ def paste(
     return codes
 
 
+def _sampled(mask: np.ndarray, box: np.ndarray, size: tuple[int, int], threshold: float) -> bytes:
+    """Code of the pixels whose centres are in the box and where the mask (M, M) has `threshold`."""
+    if (box[2:] <= box[:2]).any():
+        return encode_crop(np.zeros((0, 0), bool), 0, 0, size)
+    first = np.maximum(np.ceil(box[:2] - 0.5), 0).astype(int)
+    last = np.maximum(np.minimum(np.floor(box[2:] + 0.5), size[::-1]).astype(int), first)
+    columns, rows = (
+        _weights((np.arange(*span) + 0.5 - begin) * (len(mask) / (end - begin)) - 0.5, len(mask))
+        for span, begin, end in zip(zip(first, last, strict=True), box[:2], box[2:], strict=True)
+    )
+    return encode_crop(rows @ mask @ columns.T >= threshold, int(first[0]), int(first[1]), size)
+
+
 def _stretched(mask: np.ndarray, frame: list[int], window: tuple[int, int, int, int]) -> np.ndarray:
     """The part inside `window` of a mask (M, M) resized to its frame, whose corners both count."""
     left, top, right, bottom = window
@@ -104,6 +133,10 @@ def _stretched(mask: np.ndarray, frame: list[int], window: tuple[int, int, int, 
 
 def _interpolation(pixels: np.ndarray, side: int, cells: int) -> np.ndarray:
     """(p, cells) float32 weights of p pixels of a row of cells resized to `side` pixels."""
-    position = np.clip((pixels + 0.5) * (cells / side) - 0.5, 0, cells - 1)
+    return _weights(np.clip((pixels + 0.5) * (cells / side) - 0.5, 0, cells - 1), cells)
+
+
+def _weights(position: np.ndarray, cells: int) -> np.ndarray:
+    """(p, cells) float32 of bilinear interpolation at p positions, in cells from the first one."""
     distance = np.abs(position[:, None] - np.arange(cells))
     return np.maximum(1 - distance, 0).astype(np.float32)

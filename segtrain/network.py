@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from segtrain.assembly import load_initial_weights, make
+from segtrain.assembly import make
 from segtrain.configuration.composing import compose_config
 from segtrain.configuration.folder import options
+from segtrain.zoo.initial import load_initial_weights
 
 
 def build(
@@ -27,7 +28,7 @@ def build(
         num_classes: K; without the background for networks that find instances.
         backbone: a timm model such as `resnet50` or `convnext_tiny`, or a choice of
             `conf/architecture/backbone`; None for the paper's.
-        weights: of the whole network, a file or `torchvision/<name>`; None for random ones. Those
+        weights: of the whole network, a file or `<zoo>/<name>`; None for random ones. Those
             of the backbone alone are the override `architecture.backbone.weights=imagenet`.
         overrides: as on the command line, such as `architecture.auxiliary=false`.
 

@@ -15,7 +15,7 @@ from segtrain.errors import UserError
 from segtrain.inference.semantic import SemanticInference
 from segtrain.inference.strips import enlarged_labels, label_map
 from segtrain.inference.window import SlidingWindow
-from segtrain.masks import paste
+from segtrain.masks import frames_of, paste
 from segtrain.picture import AnyImage, Picture, read_picture
 from segtrain.prediction import InstancePrediction, Prediction, SemanticPrediction
 from segtrain.trained import white_level
@@ -183,9 +183,13 @@ class Predictor:
         return SemanticInference(window, own.pad, scales, False, own.logit_adjustment, None)
 
     def _resized(self, image: np.ndarray) -> np.ndarray:
-        if self.settings.short_side is None:
-            return image
-        return resized_by(image, self.settings.short_side / min(image.shape[:2]))
+        """The image as inference gets it: of a large one at the size of the test, if it has one."""
+        if self.settings.short_side is not None:
+            image = resized_by(image, self.settings.short_side / min(image.shape[:2]))
+        own = self.inference
+        if self._is_large(image) and isinstance(own, SemanticInference) and own.size is not None:
+            return resized_to(image, own.size_seen(image.shape[:2], scale=1.0))
+        return image
 
     def _is_large(self, image: np.ndarray) -> bool:
         return image.shape[0] * image.shape[1] > self.settings.max_pixels
@@ -207,7 +211,7 @@ class Predictor:
             boxes.clip(0, limits),
             scores,
             labels.astype(np.int64),
-            paste(masks, boxes, size, MASK_THRESHOLD),
+            paste(masks, boxes, size, MASK_THRESHOLD, frames_of(found)),
             self.labels,
             self.task,
             self.inference.protocol,
@@ -246,11 +250,16 @@ def find_dtype(precision: str, device: torch.device) -> torch.dtype | None:
 
 def resized_by(image: np.ndarray, scale: float) -> np.ndarray:
     """(H, W, 3) uint8 -> both sides multiplied by `scale`."""
-    size = tuple(max(1, round(side * scale)) for side in image.shape[1::-1])
-    if size == image.shape[1::-1]:
+    return resized_to(image, tuple(max(1, round(side * scale)) for side in image.shape[:2]))
+
+
+def resized_to(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(H, W, 3) uint8 -> (*size, 3)."""
+    if size == image.shape[:2]:
         return image
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    return cv2.resize(image, size, interpolation=how)
+    is_smaller = size[0] < image.shape[0] or size[1] < image.shape[1]
+    how = cv2.INTER_AREA if is_smaller else cv2.INTER_LINEAR
+    return cv2.resize(image, size[::-1], interpolation=how)
 
 
 def fit_pixels(image: np.ndarray, most: int) -> np.ndarray:

@@ -18,6 +18,10 @@ from segtrain.foreign import read_checkpoint as read_file
 EXPORTED = ("config.json", "model.safetensors")
 
 
+class NotOwnError(UserError):
+    """A readable file that no training of this package wrote."""
+
+
 class Trained(NamedTuple):
     """What rebuilds a network and says what it sees. Nothing of it has been built yet."""
 
@@ -25,7 +29,6 @@ class Trained(NamedTuple):
     config: dict  # with the nodes `architecture` and `inference`, and the name `experiment`
     labels: LabelSet | None  # None where an older checkpoint does not hold them
     state: dict[str, Tensor]
-    short_side: int | None  # that pictures are resized to, if the network is made for one size
 
 
 def fingerprint(trained: Trained) -> str:
@@ -88,7 +91,6 @@ def read_checkpoint(path: Path, trust_code: bool = False) -> Trained:
         config=content["config"],
         labels=None if labels is None else LabelSet.from_plain(labels),
         state=read_state_dict(path),
-        short_side=None,
     )
 
 
@@ -108,7 +110,7 @@ def read_exported(folder: Path, trust_code: bool = False) -> Trained:
     if missing:
         raise UserError(f"{config_file}: has no {' and no '.join(sorted(missing))}")
     config = admit(config, str(folder), trust_code)
-    return Trained(str(folder), config, labels, read_state_dict(weights), short_side=None)
+    return Trained(str(folder), config, labels, read_state_dict(weights))
 
 
 def find_checkpoint(config: dict) -> Path:
@@ -169,9 +171,11 @@ def _segtrain_entry(checkpoint: Path, trust_code: bool) -> dict:
     """What the run wrote into its checkpoint beside the weights, the step, and the best score."""
     content = read_file(checkpoint, "checkpoint of segtrain")
     if not isinstance(content, dict) or not isinstance(content.get("segtrain"), dict):
-        raise UserError(f"{checkpoint}: not a checkpoint of segtrain, it has no entry 'segtrain'; "
-                        "a file of torchvision's is used as weights=torchvision/<name>"
-                        )  # fmt: skip
+        raise NotOwnError(
+            f"{checkpoint}: not a checkpoint of segtrain, it has no entry 'segtrain'; a file of "
+            f"another project is weights={checkpoint}, a published network weights=<zoo>/<name>, "
+            "such as weights=torchvision/<name>"
+        )
     entry = content["segtrain"]
     require_keys(entry, {"config": dict, "epochs": int | float}, checkpoint)
     require_keys(content, {"state_dict": dict, "global_step": int}, checkpoint)

@@ -20,7 +20,11 @@ BLOCK = re.compile(
 )
 INSTALL = ("python3 -m venv", "pip install", "-m pytest")
 STARTS = ("segtrain", "scripts/train.sbatch")  # what follows are its arguments
-WITHOUT_CONFIG = ("sweep", "tensorboard")  # they read their few options themselves
+WITHOUT_CONFIG = {  # they read their few options themselves
+    "sweep": {"show", "resume"},
+    "tensorboard": {"run", "port", "host"},
+    "zoo": {"name", "zoo", "system", "dataset", "output", "check", "resume", "folder"},
+}
 
 
 class Block(NamedTuple):
@@ -96,8 +100,7 @@ def compose_line(arguments: list[str]) -> int:
     command, overrides = split_command(list(arguments))
     assert command in COMMANDS
     if command in WITHOUT_CONFIG:
-        allowed = {"run", "port", "host"} if command == "tensorboard" else {"show", "resume"}
-        assert {text.partition("=")[0] for text in overrides} <= allowed, arguments
+        assert {text.partition("=")[0] for text in overrides} <= WITHOUT_CONFIG[command], arguments
         return 1
     settings = without_flags(overrides)
     if command == "chain":

@@ -31,7 +31,7 @@ def write_results(folder, config: dict | None = None, miou: float = 0.77, **chan
     }  # fmt: skip
     results["metrics"]["miou"] = miou
     for key, value in changed.items():
-        results[key] = results[key] | value if isinstance(value, dict) else value
+        results[key] = results.get(key, {}) | value if isinstance(value, dict) else value
     (folder / "results.json").write_text(json.dumps(results))
     if config is not None:
         seed = {"seed": results["seed"]} if "optimizer" in config else {}

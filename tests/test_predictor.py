@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torchvision.models import segmentation
 
 import segtrain as package
-from segtrain import UserError, build, load, pretrained
+from segtrain import UserError, build, load
 from segtrain.architecture.weights import read_state_dict
 from segtrain.configuration.folder import conf_dir
 from segtrain.dataset.labels import SHAPES
@@ -138,7 +138,7 @@ def test_damaged_exports_are_refused(runs, tmp_path, damage):
 @pytest.mark.parametrize(
     "target",
     ["os.system", "segtrain.architecture.weights.logging.os.system",
-     "segtrain.inference.semantic.product", "segtrain.inference.gone.Net", "predicting.Topmost"],
+     "segtrain.inference.detect.product", "segtrain.inference.gone.Net", "predicting.Topmost"],
 )  # fmt: skip
 def test_files_do_not_run_code_from_elsewhere(runs, tmp_path, target):
     folder = exported(runs["semantic"], tmp_path / "exported")
@@ -225,6 +225,17 @@ def test_large_pictures_of_another_scale(runs, caplog):
     assert prediction.labels.shape == (77, 99)
     assert prediction.protocol["scales"] == [0.5]
     assert prediction.protocol["inference"] == "sliding"
+
+
+def test_large_pictures_are_seen_at_the_size_of_the_test(runs):
+    """Their scores are not at their own size, and no window is needed where they are small then."""
+    settings = {"device": "cpu", "inference": "whole", "overrides": ["inference.size={short:24}"]}
+    expected = load(runs["semantic"], **settings)(noise())
+    large = load(runs["semantic"], **settings, max_pixels=1000)(noise())
+    assert large.labels.shape == (48, 64)
+    assert np.mean(large.labels == expected.labels) > 0.95
+    assert large.protocol == expected.protocol
+    assert large.protocol["size"] == {"short": 24}
 
 
 @pytest.mark.parametrize("size", [(1, 1), (9, 5), (64, 20), (3, 33)])
@@ -369,7 +380,7 @@ def test_proposals(runs):
 
 
 @pytest.fixture
-def peer(monkeypatch):
+def peer(monkeypatch, tmp_path):
     """torchvision's FCN with random weights, in place of the trained one."""
     torch.manual_seed(0)
     model = segmentation.fcn_resnet50(weights=None, weights_backbone=None, aux_loss=True)
@@ -378,13 +389,17 @@ def peer(monkeypatch):
             module.momentum = 1.0
     with torch.no_grad():
         model.train()(torch.randn(2, 3, 65, 81))
-    monkeypatch.setattr(pretrained, "fetch_torchvision", lambda name, key: model.state_dict())
+    file = tmp_path / "peer" / "fcn_resnet50_coco-1167a1af.pth"
+    file.parent.mkdir()
+    torch.save(model.state_dict(), file)
+    monkeypatch.setattr("segtrain.zoo.network.obtain", lambda row, given, key: given or file)
     return model.eval()
 
 
 def test_torchvision_by_name_and_by_file(peer, tmp_path):
     image = noise(65, 81)
-    fetched = load("torchvision/fcn_resnet50", device="cpu", short_side=None)
+    own_size = ["inference.size=null"]
+    fetched = load("torchvision/fcn_resnet50", device="cpu", overrides=own_size)
     prediction = fetched(image)
     assert fetched.labels.names[12] == "dog"
     with torch.no_grad():
@@ -392,10 +407,11 @@ def test_torchvision_by_name_and_by_file(peer, tmp_path):
             fetched.model.backbone.normalize(torch.from_numpy(image).permute(2, 0, 1)[None])
         )
     assert np.mean(logits["out"][0].argmax(0).numpy() == prediction.labels) > 0.999
-    assert load("torchvision/fcn_resnet50", device="cpu").settings.short_side == 520
+    usual = load("torchvision/fcn_resnet50", device="cpu")
+    assert usual.inference.size == {"short": 520}
     state = {k: v for k, v in peer.state_dict().items() if not k.startswith("aux_classifier.")}
     torch.save(state, tmp_path / "w.pth")
-    filed = load("torchvision/fcn_resnet50", device="cpu", short_side=None,
+    filed = load("torchvision/fcn_resnet50", device="cpu", overrides=own_size,
                  weights_file=tmp_path / "w.pth")  # fmt: skip
     assert np.array_equal(filed(image).labels, prediction.labels)
 

@@ -12,7 +12,11 @@ from segtrain.cli.main import COMMANDS
 from segtrain.configuration.folder import conf_dir
 
 ROOT = Path(__file__).parents[1]
-CONF = sorted(path for path in conf_dir().rglob("*.yaml") if "hydra" not in path.parts[-3:-1])
+CONF = sorted(
+    path
+    for path in conf_dir().rglob("*.yaml")
+    if "hydra" not in path.parts[-3:-1] and path.parent != conf_dir() / "zoo"  # tests/zoo
+)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,8 @@ logger = logging.getLogger("segtrain")
 SHOWN_KEYS = 6  # in a message
 LOGGED_KEYS = 40
 # Where files of other programs hold the state dict, and what their wrappers put before its names.
-ENTRIES = ("state_dict", "model_state_dict", "model_state", "model", "weights", "network", "net")
+ENTRIES = ("state_dict", "model_state_dict", "model_state", "model", "weights", "network", "net",
+           "blobs")  # fmt: skip
 PREFIXES = ("module.", "model.", "state_dict.", "network.", "net.")
 COMPILED = "_orig_mod."  # of `torch.compile`, before any part's names
 # Residual networks by the blocks of their stages and the convolutions of a block.
@@ -26,11 +27,11 @@ RESNETS = {
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """Tensors of a .pth / .pt / .ckpt / .safetensors file.
+    """Tensors of a .pth / .pt / .ckpt / .safetensors file, a zip of one, or a .pkl of arrays.
 
-    Files of plain tensors only: pickled classes are refused. A checkpoint of this package gives
-    its model's (averaged) weights. What wrappers of other programs put before the names
-    (`module.`, `_orig_mod.`, ...) is taken off, which is logged.
+    Files of plain tensors only: pickled classes are refused (see `read_checkpoint`). A checkpoint
+    of this package gives its model's (averaged) weights. What wrappers of other programs put before
+    the names (`module.`, `_orig_mod.`, ...) is taken off, which is logged.
 
     Raises:
         UserError: the file is missing or holds no weights.

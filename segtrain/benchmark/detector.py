@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD
 
-from segtrain.architecture.published import from_published
 from segtrain.architecture.weights import load_weights
 from segtrain.assembly import build_model, make
 from segtrain.benchmark.step import ask, autocast, serve
@@ -23,6 +22,7 @@ from segtrain.errors import UserError
 from segtrain.masks import paste
 from segtrain.trainer import resolve_precision
 from segtrain.values import Count, Size
+from segtrain.zoo.names.torchvision import renamed
 
 SURENESS = 4.0  # factor of untrained class scores, at which some classes are probable enough
 MASK_THRESHOLD = 0.5
@@ -110,7 +110,7 @@ def ours(
     """Network, and its training step or test as training and evaluation build them."""
     model = build_model(config, classes)
     state = peer(config, classes, size).state_dict()
-    load_weights(model, from_published(state, model.state_dict()), "torchvision")
+    load_weights(model, renamed(state, model.state_dict()), "torchvision")
     model = model.to(device)
     images, samples = scenes(config["batch_size"], size, objects, classes)
     images = [image.to(device) for image in images]

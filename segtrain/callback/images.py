@@ -72,8 +72,8 @@ class ValidationImages(Callback):
         if pl_module.evaluation.task == "semantic":
             prediction = found.argmax(0).cpu().numpy()
             return overlay_strip(image, truth, prediction, labels, self.max_side)
-        found = {key: value.float().cpu() for key, value in found.items()}
-        found["labels"] = found["labels"].long()
+        floats = {key: found[key].float().cpu() for key in ("boxes", "scores", "masks")}
+        found = {**found, **floats, "labels": found["labels"].cpu()}
         top = SHOWN_PROPOSALS if pl_module.evaluation.task == "proposal" else None
         return instance_strip(image, truth, found, labels, self.max_side, SURE_SCORE, top)
 

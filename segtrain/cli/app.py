@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from segtrain.cli import collect, launch
+from segtrain.cli import collect, launch, published
 from segtrain.cli.logs import configure_logging
 from segtrain.cli.own_experiment import with_own_experiments
 from segtrain.cli.paths import with_literal_paths
@@ -66,6 +66,8 @@ def compose_and_run(command: str, overrides: list[str]) -> int:
         overrides = ["-m", *(o for o in overrides if o not in MULTIRUN)]
     if command in collect.COMMANDS:
         overrides = collect.collected(command, overrides)
+    if command in published.COMMANDS:
+        overrides = published.with_protocol(command, overrides)
     overrides = [without_null(override) for override in overrides]
     is_named = any(o.startswith("hydra.run.dir=") for o in overrides) or launch.is_worker()
     if command == "train":

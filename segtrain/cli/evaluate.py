@@ -1,10 +1,12 @@
-"""`evaluate`: a run's checkpoint on any split, data set or inference protocol."""
+"""`evaluate`: a run's checkpoint, or a published one, on any split, data set or protocol."""
 
 import logging
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import pytorch_lightning as pl
+from torch import Tensor
 
 from segtrain.architecture.weights import load_weights, read_state_dict
 from segtrain.assembly import build_data, build_model, build_task, make, require_labels
@@ -25,48 +27,124 @@ from segtrain.submit.submission import Submission
 from segtrain.task.segmentation import Segmentation
 from segtrain.trained import find_checkpoint, stored_config, white_level, without_pretraining
 from segtrain.trainer import common_trainer_arguments, leave_signals, shows_bar
+from segtrain.zoo.catalogue import is_row
+from segtrain.zoo.comparison import in_order_of_data, own_split, print_comparison, published_entries
+from segtrain.zoo.network import Published, read_published
 
 logger = logging.getLogger("segtrain")
 
 SCORES = ("metrics", "published")  # of results.json; the rest tells how they were made
 
 
+class Source(NamedTuple):
+    """What is evaluated.
+
+    Attributes:
+        config: of the training; for a published network a composed one.
+        state: its weights.
+        file: that holds them.
+        progress: how far it had trained, as results have it; None where it is not known.
+        published: for networks from elsewhere, what they are.
+    """
+
+    config: dict
+    state: dict[str, Tensor]
+    file: Path
+    progress: dict
+    published: Published | None
+
+
 def run(config: dict, run_dir: Path) -> None:
     """Evaluates and writes `results.json` into `run_dir`, and an archive for a test server.
 
     Raises:
-        UserError: no such run or checkpoint, one that does not fit, or no such server.
+        UserError: no such run, checkpoint or published network, one that does not fit, or no such
+            server.
     """
-    merged, data, task, checkpoint = rebuild_task(config)
+    source = find_source(config)
+    merged, data, task = rebuild_task(config, source)
     if config["submit"]:
-        files = [checkpoint, *map(member_checkpoint, config["ensemble"])]
-        runs = [stored_config(file, config["trust_code"])[0] for file in files]
+        others = [member(other, config["trust_code"]) for other in config["ensemble"]]
+        runs = [one.config for one in (source, *others)]
         prepare_submission(task, data, runs, config["submit_competition"], run_dir)
     else:
         data.check_test()
-    _, trained = stored_config(checkpoint, config["trust_code"])
-    results = evaluate_task(merged, data, task, checkpoint, run_dir) | trained
+    results = evaluate_task(merged, data, task, source.file, run_dir) | source.progress
+    if source.published is not None:
+        results |= published_entries(source.published, config, merged, data)
     if task.global_rank == 0:
-        finish(task, results, checkpoint, run_dir)
+        finish(task, results, source.file, run_dir)
         if results["metrics"]:
             report(config.get("report"), merged, data, task, results, run_dir)
 
 
-def rebuild_task(config: dict) -> tuple[dict, SegmentationData, Segmentation, Path]:
-    """What is to be evaluated: configuration, data, the network with its weights, checkpoint.
+def find_source(config: dict) -> Source:
+    """What `run=`, `checkpoint=` or `weights=` names.
+
+    Raises:
+        UserError: several or none of them, or there is no such thing.
+    """
+    weights = config.get("weights")  # evaluations of before have none
+    given = [config["run"], config["checkpoint"], weights]
+    if sum(one is not None for one in given) != 1:
+        raise UserError("give one of run=<run folder>, checkpoint=<file> and weights=<zoo>/<name>, "
+                        "or weights=<file> of another project")  # fmt: skip
+    if weights is None:
+        if config.get("protocol") is not None:
+            raise UserError("protocol=... is one of a published network's, weights=<zoo>/<name>; a "
+                            "run is tested by inference=...")  # fmt: skip
+        return of_checkpoint(find_checkpoint(config), config["trust_code"])
+    dataset = config["dataset"]["name"] if "dataset" in config else None
+    return of_published(
+        read_published(weights, config["weights_file"], config["protocol"], dataset)
+    )
+
+
+def of_checkpoint(file: Path, trust_code: bool) -> Source:
+    """A checkpoint of this package.
+
+    Raises:
+        UserError: it is none.
+    """
+    config, progress = stored_config(file, trust_code)
+    return Source(config, read_state_dict(file), file, progress, None)
+
+
+def of_published(published: Published) -> Source:
+    """A network from elsewhere; results say of it that it was not trained here."""
+    trained = published.trained
+    config = trained.config | {"weights": trained.origin}
+    progress = {"global_step": None, "epochs": None}
+    return Source(config, trained.state, published.file, progress, published)
+
+
+def member(other: str, trust_code: bool) -> Source:
+    """A member of an ensemble, given its run folder or file, or a published one.
+
+    Raises:
+        UserError: there is no such thing.
+    """
+    if is_row(other):
+        return of_published(read_published(other))
+    key = "run" if Path(other).is_dir() else "checkpoint"
+    return of_checkpoint(find_checkpoint({"run": None, "checkpoint": None, key: other}), trust_code)
+
+
+def rebuild_task(
+    config: dict, source: Source
+) -> tuple[dict, SegmentationData, Segmentation]:
+    """What is to be evaluated: configuration, data, the network with its weights.
 
     Raises:
         UserError: as `run`.
     """
-    checkpoint = find_checkpoint(config)
-    stored, _ = stored_config(checkpoint, config["trust_code"])
-    merged = dict(stored)
+    merged = dict(source.config)
     for key in ("dataset", "inference"):
         if key in config:  # chosen on the command line
             merged[key] = config[key]
-    source, white = merged["dataset"]["source"], white_level(stored)
-    if source.get("white_level") == "auto" and white is not None:
-        source["white_level"] = white  # as the network has learned to see
+    images, white = merged["dataset"]["source"], white_level(source.config)
+    if images.get("white_level") == "auto" and white is not None:
+        images["white_level"] = white  # as the network has learned to see
     merged["trainer"] |= config["trainer"]
     merged["weights"] = None
     merged["architecture"] = without_pretraining(merged["architecture"])
@@ -75,11 +153,16 @@ def rebuild_task(config: dict) -> tuple[dict, SegmentationData, Segmentation, Pa
     data = build_data(merged)
     if config["split"] is not None:
         data.splits["test"] = config["split"]
+    elif source.published is not None and source.published.row is not None:
+        data.splits["test"] = own_split(source.published, data)
     require_labels(data, merged)
     task = build_task(merged, data.labels)
-    load_weights(task.model, read_state_dict(checkpoint), str(checkpoint))
+    state = source.state
+    if source.published is not None:
+        state = in_order_of_data(source.published, data.labels, task.inference.task)
+    load_weights(task.model, state, str(source.file))
     join_ensemble(task, config["ensemble"], config["trust_code"])
-    return merged, data, task, checkpoint
+    return merged, data, task
 
 
 def join_ensemble(task: Segmentation, others: list[str], trust_code: bool) -> None:
@@ -92,25 +175,20 @@ def join_ensemble(task: Segmentation, others: list[str], trust_code: bool) -> No
         return
     models, inferences = [task.model], [task.inference]
     for other in others:
-        file = member_checkpoint(other)
-        config, _ = stored_config(file, trust_code)
-        config |= {"weights": None, "architecture": without_pretraining(config["architecture"])}
+        source = member(other, trust_code)
+        config = source.config | {
+            "weights": None, "architecture": without_pretraining(source.config["architecture"])
+        }  # fmt: skip
         inference = make(config["inference"])
         names = make(config["dataset"]["labels"]).names
         if inference.task != "semantic" or names != task.labels.names:
             raise UserError(f"ensemble: {other} has other classes: {', '.join(names)}")
         model = build_model(config, len(names))
-        load_weights(model, read_state_dict(file), str(file))
+        load_weights(model, source.state, str(source.file))
         models.append(model)
         inferences.append(inference)
     crf, inferences[0].crf = inferences[0].crf, None
     task.model, task.inference = Ensemble(models), EnsembleInference(inferences, crf)
-
-
-def member_checkpoint(other: str) -> Path:
-    """The checkpoint of an ensemble's member, given its run folder or file."""
-    key = "run" if Path(other).is_dir() else "checkpoint"
-    return find_checkpoint({"run": None, "checkpoint": None, key: other})
 
 
 def finish(task: Segmentation, results: dict, checkpoint: Path, run_dir: Path) -> None:
@@ -123,6 +201,7 @@ def finish(task: Segmentation, results: dict, checkpoint: Path, run_dir: Path) -
     if results["metrics"]:
         write_results(run_dir / "results.json", results)
         print_scores(results["metrics"], f"{results['dataset']} {results['split']}")
+        print_comparison(results)
         logger.info("results     %s", run_dir / "results.json")
     if isinstance(task.evaluation, Submission):
         archive = task.evaluation.finish()

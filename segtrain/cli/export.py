@@ -43,6 +43,7 @@ from segtrain.trained import (
     without_pretraining,
 )
 from segtrain.writing import write_json
+from segtrain.zoo.network import read_published
 
 logger = logging.getLogger("segtrain")
 
@@ -60,7 +61,7 @@ def run(config: dict, run_dir: Path) -> None:
         RunStopped: the exported network differs from the original and is not kept; exit code 1.
     """
     output = Path(config["output"] or run_dir / NAMES[config["format"]])
-    trained = read_checkpoint(find_checkpoint(config), config["trust_code"])
+    trained = find_trained(config)
     model, inference, labels = rebuild(trained, None)
     require_format(config["format"], inference)
     description = describe(
@@ -84,6 +85,19 @@ def run(config: dict, run_dir: Path) -> None:
         comparisons = compare_all(config, trained, exported, model, inference)
         finish(report, comparisons, run_dir)
     logger.info("exported    %s", output)
+
+
+def find_trained(config: dict) -> Trained:
+    """What `run=`, `checkpoint=` or `weights=` names.
+
+    Raises:
+        UserError: none or several of them, or there is no such thing.
+    """
+    if config["weights"] is None:
+        return read_checkpoint(find_checkpoint(config), config["trust_code"])
+    if config["run"] is not None or config["checkpoint"] is not None:
+        raise UserError("give one of run=<run folder>, checkpoint=<file> and weights=<zoo>/<name>")
+    return read_published(config["weights"], config["weights_file"]).trained
 
 
 def require_format(format_name: str, inference: object) -> None:

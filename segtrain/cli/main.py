@@ -20,12 +20,13 @@ COMMANDS = {
     "train": "train, then evaluate the best checkpoint (the default command)",
     "chain": "train an experiment after those it starts from; resume=<folder> goes on",
     "sweep": "resume=<folder of a sweep (-m)> goes on with what is left or failed; show=<folder>",
-    "evaluate": "evaluate run=<run folder> or checkpoint=<file> on any split",
+    "evaluate": "evaluate run=<run folder>, checkpoint=<file> or weights=<zoo>/<name> on any split",
     "predict": "label maps, overlays, cut-outs of input=<pictures, video>; run=<run folder>",
     "export": "run=<run folder> format=onnx|torch_export|safetensors; compares the numbers",
     "report": "report.html of run=<run folder> anew: scores, curves, confusion, images",
     "prepare": "download, verify dataset=<name>; preview=true; from=<tool's export> to=<folder>",
     "table": "results beside the papers', or layout=runs of any; output=table.md|.csv|.html",
+    "zoo": "published networks; check=<names> evaluates: published, measured, difference",
     "plan": "what the whole table, or experiments=[...], costs in time, data and disk",
     "reproduce": "runs that plan, one training after the other; resume=<folder> goes on",
     "benchmark": "measure=<what>: speed, memory and FLOPs of networks, loaders, metrics",
@@ -62,6 +63,10 @@ def main(arguments: list[str] | None = None) -> int:
                 raise UserError(f"the argument {argument!r} has no key: expected key=value; is a "
                                 "variable of the shell empty?")  # fmt: skip
         command, overrides = split_command(arguments)
+        if command == "zoo":  # its list answers at once
+            from segtrain.cli import zoo
+
+            return zoo.run(overrides)
         from segtrain.cli import app
 
         return app.run(command, overrides)

@@ -35,8 +35,11 @@ from segtrain.plan.work import work
 from segtrain.table import wording
 from segtrain.table.published import read_published
 from segtrain.table.sheet import Sheet
-from segtrain.table.writing import comma_separated, markdown_page, print_sheet
+from segtrain.table.writing import as_records, comma_separated, markdown_page, print_sheet
 from segtrain.writing import write_json, write_text
+from segtrain.zoo.catalogue import select
+from segtrain.zoo.checks import planned, planned_sheet
+from segtrain.zoo.entry import Entry
 
 logger = logging.getLogger("segtrain")
 
@@ -55,10 +58,12 @@ def run(config: dict, run_dir: Path) -> None:
             raise UserError(f"output={path}: expected a name that ends in {', '.join(ENDINGS)}")
     gpus = config["gpus"] or []
     gpus = list(dict.fromkeys([gpus] if isinstance(gpus, int) else gpus))
-    wanted = find_targets(config["experiments"])
+    experiments, patterns = chosen(config)
+    wanted, rows = find_targets(experiments), find_rows(patterns)
     costs = find_costs(wanted, config["overrides"])
     speeds = find_speeds(list(costs.values()), config["measure_speed"], config["measure_seconds"])
-    device = device_name(next(iter(costs.values())).config["trainer"])
+    trainer = next(iter(costs.values())).config["trainer"] if costs else {"accelerator": "auto"}
+    device = device_name(trainer)
     share = len(config["seeds"] or [None])
     every = list(costs.values())
     trainings = training_sheet(every, speeds, device)
@@ -71,25 +76,48 @@ def run(config: dict, run_dir: Path) -> None:
     speed = f"{reached}, {config['bandwidth']} GB/s and {config['latency']} µs between GPUs"
     sheets = [target_sheet(wanted, costs, speeds, share), trainings,
               scaling_sheet(every, scaled, speed), data_sheet(every),
-              weight_sheet(every)]  # fmt: skip
+              weight_sheet(every), planned_sheet(rows)]  # fmt: skip
     sheets = [sheet for sheet in sheets if sheet.rows]
     for sheet in sheets:
         print_sheet(sheet)
-    total = totals(every, speeds, share) | scaled_totals(every, scaled, gpus, share)
+    total = {}
+    if every:
+        total = totals(every, speeds, share) | scaled_totals(every, scaled, gpus, share)
+    if rows:
+        total["evaluations"] = planned(rows)
     for name, text in total.items():
         print(f"{name:<12}{text}")
     write(outputs, sheets, trainings, total)
 
 
-def find_targets(experiments: str | list[str]) -> list[Target]:
+def chosen(config: dict) -> tuple[list[str], list[str]]:
+    """Names and patterns of experiments and of published networks; the table for neither."""
+    experiments, rows = (
+        [given] if isinstance(given, str) else given
+        for given in (config["experiments"], config["evaluations"])
+    )
+    if experiments is None:
+        experiments = [] if rows else ["table"]
+    return experiments, rows
+
+
+def find_rows(patterns: list[str]) -> list[Entry]:
+    """The published networks that `evaluations=` names.
+
+    Raises:
+        UserError: it names none.
+    """
+    return select(patterns) if patterns else []
+
+
+def find_targets(experiments: list[str]) -> list[Target]:
     """What `experiments=` names, with the stages of each.
 
     Raises:
         UserError: it names no experiment.
     """
-    chosen = [experiments] if isinstance(experiments, str) else experiments
     return targets(
-        chosen,
+        experiments,
         options("experiment"),
         *read_published(conf_dir() / "published.yaml"),
         lambda name: chain.stages(name, conf_dir()),
@@ -219,14 +247,3 @@ def write(outputs: Sequence[Path], sheets: Sequence[Sheet], main: Sheet, total: 
             content = {sheet.name: as_records(sheet) for sheet in sheets} | {"totals": total}
             write_json(path, content)
         logger.info("written     %s", path)
-
-
-def as_records(sheet: Sheet) -> list[dict]:
-    """Rows as dictionaries: numbers where cells have them, else texts."""
-    return [
-        {
-            column.key: cell.text if cell.value is None else cell.value
-            for column, cell in zip(sheet.columns, row, strict=True)
-        }
-        for row in sheet.rows
-    ]

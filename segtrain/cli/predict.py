@@ -24,6 +24,7 @@ from segtrain.predictor import Predictor, Settings
 from segtrain.report.video import VideoFile, VideoWriter
 from segtrain.trained import fingerprint
 from segtrain.writing import complete
+from segtrain.zoo.network import read_published
 
 logger = logging.getLogger("segtrain")
 
@@ -112,15 +113,17 @@ def find_predictor(config: dict) -> tuple[Predictor, dict]:
     given = [config[key] for key in SOURCES if config[key] is not None]
     if len(given) != 1:
         raise UserError("give one of run=<run folder>, checkpoint=<file>, model=<exported folder> "
-                        "and weights=torchvision/<name>")  # fmt: skip
-    trained = find_trained(str(given[0]), config["weights_file"], config["trust_code"])
-    side = config["short_side"]
+                        "and weights=<zoo>/<name>, such as weights=torchvision/<name>")  # fmt: skip
+    if config["weights"] is not None:
+        trained = read_published(config["weights"], config["weights_file"]).trained
+    else:
+        trained = find_trained(str(given[0]), config["weights_file"], config["trust_code"])
     settings = Settings(
         device=own_device(config),
         precision=str(config["precision"]),
         min_score=config["min_score"],
         max_pixels=config["max_pixels"],
-        short_side=trained.short_side if side == "auto" else side,
+        short_side=config["short_side"],
     )
     predictor = make_predictor(trained, config.get("inference"), settings)
     classes = [str(name) for name in config["classes"]]

@@ -96,15 +96,13 @@ def reopened(
     Raises:
         UserError: the checkpoint or the data is not there.
     """
-    from segtrain.cli.evaluate import rebuild_task
+    from segtrain.cli.evaluate import find_source, rebuild_task
 
     if "architecture" in own:
         own = {"run": str(folder), "checkpoint": None, "output_stride": None, "split": None,
                "ensemble": []}  # fmt: skip
-    config, data, task, _ = rebuild_task(
-        own | {key: command[key] for key in ("trainer", "trust_code")}
-    )
-    return config, data, task
+    settings = own | {key: command[key] for key in ("trainer", "trust_code")}
+    return rebuild_task(settings, find_source(settings))
 
 
 def collect(

@@ -1,6 +1,10 @@
-"""`reproduce`: runs a plan's trainings in order; what is done is kept, what fails is listed."""
+"""`reproduce`: a plan's trainings in order, and evaluations of published networks.
+
+What is done is kept, what fails is listed.
+"""
 
 import logging
+import re
 import sys
 from collections.abc import Sequence
 from datetime import datetime
@@ -12,24 +16,31 @@ import yaml
 from segtrain.cli import chain, launch
 from segtrain.cli.child import run_process
 from segtrain.cli.collect import check_names
-from segtrain.cli.plan import find_targets
+from segtrain.cli.plan import chosen, find_rows, find_targets
 from segtrain.cli.table import show
 from segtrain.configuration.composing import compose_config
 from segtrain.configuration.folder import conf_dir
 from segtrain.errors import RunStopped, UserError
 from segtrain.foreign import admit_overrides, read_record
-from segtrain.plan.jobs import Job, Target, jobs
+from segtrain.plan.jobs import Job, Target, evaluations, jobs
 from segtrain.table.sheet import Cell, Column, Sheet
 from segtrain.table.writing import print_sheet
 from segtrain.writing import write_text
+from segtrain.zoo.checks import missing_data, write_checks
 
 logger = logging.getLogger("segtrain")
 
 STATE = "reproduce.yaml"
+OF_EVALUATIONS = re.compile(r"(protocol|report|split|dataset|inference)[.=]")
 
 
-def run(config: dict, run_dir: Path) -> None:
+def run(config: dict, run_dir: Path, outputs: Sequence[Path] = ()) -> None:
     """Runs everything that is left, then prints what became of it, and the table.
+
+    Args:
+        config: of the command.
+        run_dir: of everything.
+        outputs: more files for the table of published networks.
 
     Raises:
         UserError: there is no such experiment or folder, or an override fits no training.
@@ -47,17 +58,23 @@ def run(config: dict, run_dir: Path) -> None:
     wanted = find_targets(state["experiments"])
     if not state["evaluate"]:
         wanted = [Target(target.title, target.stages) for target in wanted]
-    order = jobs(wanted, state["seeds"])
-    check_overrides(state["overrides"], list(dict.fromkeys(job.experiment for job in order)))
+    trainings = jobs(wanted, state["seeds"])
+    check_overrides(state["overrides"], list(dict.fromkeys(job.experiment for job in trainings)))
+    rows = find_rows(state["evaluations"])
+    missing = missing_data(rows)
+    order = [*trainings, *evaluations(rows)]
     state["jobs"] = {job.name: state["jobs"].get(job.name, {"state": "left"}) for job in order}
     write_state(run_dir, state)
     for number, job in enumerate(order, 1):
         print(f"reproduce   {number} of {len(order)}, {job.name}", flush=True)
-        run_job(job, state, added, run_dir)
+        run_job(job, state, added, run_dir, missing.get(job.weights))
     failed = finish(order, state, run_dir)
-    in_table = any("," in target.title for target in wanted)
-    outputs = [run_dir / "table.md", run_dir / "table.html"]
-    show([run_dir], "published" if in_table else "runs", None, outputs)
+    if rows:
+        write_checks(rows, run_dir, [run_dir / "zoo.md", run_dir / "zoo.json", *outputs])
+    if wanted:
+        in_table = any("," in target.title for target in wanted)
+        tables = [run_dir / "table.md", run_dir / "table.html"]
+        show([run_dir], "published" if in_table else "runs", None, tables)
     if failed:
         raise RunStopped(
             f"{len(failed)} of {len(order)} failed: {', '.join(failed)}. Try them again with: "
@@ -68,8 +85,9 @@ def run(config: dict, run_dir: Path) -> None:
 
 def new_state(config: dict) -> dict:
     """What is to be done; nothing is done yet."""
-    kept = {key: config[key] for key in ("experiments", "seeds", "evaluate")}
-    return {**kept, "overrides": [], "jobs": {}}
+    kept = {key: config[key] for key in ("seeds", "evaluate")}
+    experiments, rows = chosen(config)
+    return {"experiments": experiments, "evaluations": rows, **kept, "overrides": [], "jobs": {}}
 
 
 def read_state(folder: Path, trust_code: bool) -> dict:
@@ -84,8 +102,8 @@ def read_state(folder: Path, trust_code: bool) -> dict:
                         "segtrain reproduce began")  # fmt: skip
     kinds = {"experiments": list, "seeds": list | None, "evaluate": bool, "overrides": list,
              "jobs": dict}  # fmt: skip
-    state = read_record(folder / STATE, kinds, trust_code)
-    for key in ("experiments", "overrides"):
+    state = {"evaluations": [], **read_record(folder / STATE, kinds, trust_code)}
+    for key in ("experiments", "evaluations", "overrides"):
         admit_overrides(state[key], str(folder / STATE), trust_code)
     return state
 
@@ -115,8 +133,17 @@ def check_overrides(overrides: list[str], experiments: Sequence[str]) -> None:
         raise first
 
 
-def run_job(job: Job, state: dict, added: list[str], folder: Path) -> None:
+def run_job(
+    job: Job, state: dict, added: list[str], folder: Path, missing: str | None = None
+) -> None:
     """Runs one job unless it is done or cannot start, and keeps what became of it.
+
+    Args:
+        job: what is run.
+        state: of all of them.
+        added: overrides of this call.
+        folder: of everything.
+        missing: what has to be done first by hand; None for nothing.
 
     Raises:
         RunStopped: a signal ended it.
@@ -126,6 +153,8 @@ def run_job(job: Job, state: dict, added: list[str], folder: Path) -> None:
         entry["state"] = "done"
     elif job.after is not None and state["jobs"][job.after]["state"] != "done":
         entry.update(state="left", reason=f"needs {job.after}")
+    elif missing is not None:
+        entry.update(state="left", reason=missing)
     else:
         entry.clear()
         entry.update(state="running", folder=job.name, log=f"{job.name}.log", started=now())
@@ -161,10 +190,13 @@ def arguments(job: Job, overrides: list[str], added: list[str], folder: Path) ->
     """
     run_dir = folder / job.name
     place = f"hydra.run.dir={run_dir}"
+    known = yaml.safe_load((conf_dir() / "trainer/evaluate.yaml").read_text())
+    keys = {"trust_code", *(f"trainer.{key}" for key in known)}
+    every = [*chain.general(overrides, first=True), *chain.own(overrides, job.experiment)]
+    if job.weights is not None:
+        shared = [o for o in every if o.partition("=")[0] in keys or OF_EVALUATIONS.match(o)]
+        return ["evaluate", f"weights={job.weights}", *shared, place]
     if job.evaluate is not None:
-        known = yaml.safe_load((conf_dir() / "trainer/evaluate.yaml").read_text())
-        every = [*chain.general(overrides, first=True), *chain.own(overrides, job.experiment)]
-        keys = {"trust_code", *(f"trainer.{key}" for key in known)}
         shared = [o for o in every if o.partition("=")[0] in keys]
         return ["evaluate", f"run={folder / job.after}", *job.evaluate, *shared, place]
     first = job.after is None
@@ -197,7 +229,7 @@ def finish(order: Sequence[Job], state: dict, folder: Path) -> list[str]:
         if entry["state"] == "failed":
             failed.append(f"{job.name} (exit code {code})")
     print()
-    print_sheet(Sheet("jobs", "Trainings", columns, rows))
+    print_sheet(Sheet("jobs", "Trainings and evaluations", columns, rows))
     return failed
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
@@ -52,7 +53,8 @@ def changed(node: dict, overrides: Sequence[str], group: str) -> dict:
     config = OmegaConf.create({group: node})
     OmegaConf.set_struct(config, True)
     try:
-        config.merge_with_dotlist(list(overrides))
-    except (OmegaConfBaseException, ValueError) as error:
+        for override in OverridesParser.create().parse_overrides(list(overrides)):
+            OmegaConf.update(config, override.key_or_group, override.value(), merge=False)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise UserError(f"{' '.join(overrides)}: {explain_config(error)}") from None
     return OmegaConf.to_container(config, resolve=True)[group]

@@ -122,6 +122,9 @@ class Evaluate(TypedDict):
     trainer: Computation
     run: Text | None
     checkpoint: Text | None
+    weights: Text | None
+    weights_file: Text | None
+    protocol: Text | None
     output_stride: Literal[8, 16, 32] | None
     ensemble: list[Text]
     split: Text | None
@@ -138,7 +141,7 @@ class Use(TypedDict):
     precision: Precision
     min_score: Fraction
     max_pixels: Count
-    short_side: Count | Literal["auto"] | None
+    short_side: Count | None
 
 
 class Predict(Use):
@@ -165,6 +168,8 @@ class Export(TypedDict):
 
     run: Text | None
     checkpoint: Text | None
+    weights: Text | None
+    weights_file: Text | None
     format: Literal["onnx", "torch_export", "safetensors"]
     output: Text | None
     returns: Literal["logits", "labels"]
@@ -219,7 +224,8 @@ class Table(TypedDict):
 class Plan(TypedDict):
     """`segtrain plan`."""
 
-    experiments: Paths
+    experiments: Paths | None
+    evaluations: Paths
     seeds: list[Natural] | None
     measure_speed: bool | None
     measure_seconds: Positive
@@ -234,7 +240,8 @@ class Plan(TypedDict):
 class Reproduce(TypedDict):
     """`segtrain reproduce`."""
 
-    experiments: Paths
+    experiments: Paths | None
+    evaluations: Paths
     seeds: list[Natural] | None
     evaluate: bool
     resume: Text | None

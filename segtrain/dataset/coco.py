@@ -70,20 +70,25 @@ class CocoAsVoc(AnnotatedImages):
     Args:
         root, split: as in `CocoInstances`.
         labels: the 21 classes of VOC.
-        min_area: images whose VOC classes cover no more pixels than this are left out.
+        min_area: images whose VOC classes cover no more pixels than this are left out; None for
+            none of them.
 
     Raises:
         UserError: as in `CocoInstances`.
     """
 
-    def __init__(self, root: Text, split: str, labels: LabelSet, min_area: Natural) -> None:
+    def __init__(
+        self, root: Text, split: str, labels: LabelSet, min_area: Natural | None
+    ) -> None:
         annotations, folder = open_split(root, split)
         known = np.isin(annotations.categories, list(VOC_OF_COCO))
         areas = np.add.reduceat(
             np.append(np.where(known, annotations.areas, 0), 0), annotations.first[:-1]
         ) * (np.diff(annotations.first) > 0)  # reduceat gives empty ranges their neighbour
         chosen = choose_images(annotations, split)
-        super().__init__(annotations, folder, chosen[areas[chosen] > min_area], labels)
+        if min_area is not None:
+            chosen = chosen[areas[chosen] > min_area]
+        super().__init__(annotations, folder, chosen, labels)
         if not len(self):
             raise UserError(f"{annotations.path}: no image has {min_area} pixels of VOC")
 

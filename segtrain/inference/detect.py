@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import box_iou
 
-from segtrain.contracts import Detections
-from segtrain.inference.resizing import by_size, resized, size_at_test
+from segtrain.contracts import Detections, Frames
+from segtrain.inference.resizing import Resampling, Rounding, by_size, fitted, resized
 from segtrain.suppression import suppress
 from segtrain.values import Count, Counts, ProperFraction
 
@@ -63,6 +63,9 @@ class Detect:
             None.
         mask_voting: the same for their masks (Dai et al. 2016, arXiv 1512.04412, 4); None takes
             the mask at the final box, averaged over the views.
+        rounding: of the sides that images are resized to.
+        resampling: how they are, see `Resampling`.
+        frames: of masks, see `segtrain.masks.paste`.
     """
 
     task: ClassVar[str] = "instance"
@@ -77,6 +80,9 @@ class Detect:
         max_detections: Count,
         box_voting: ProperFraction | None,
         mask_voting: ProperFraction | None,
+        rounding: Rounding = "down",  # older runs have none of these
+        resampling: Resampling = "antialiased",
+        frames: Frames = "whole_pixels",
     ) -> None:
         self.short_sides = short_sides
         self.long_side = long_side
@@ -86,6 +92,9 @@ class Detect:
         self.max_detections = max_detections
         self.box_voting = box_voting
         self.mask_voting = mask_voting
+        self.rounding = rounding
+        self.resampling = resampling
+        self.frames = frames
 
     @property
     def protocol(self) -> dict:
@@ -99,6 +108,9 @@ class Detect:
             "max_detections": self.max_detections,
             "box_voting": self.box_voting,
             "mask_voting": self.mask_voting,
+            **({} if self.rounding == "down" else {"rounding": self.rounding}),
+            **({} if self.resampling == "antialiased" else {"resampling": self.resampling}),
+            **({} if self.frames == "whole_pixels" else {"frames": self.frames}),
         }
 
     def __call__(self, model: nn.Module, images: list[Tensor]) -> list[Detections]:
@@ -122,15 +134,22 @@ class Detect:
         else:
             masks = self._vote_masks(model, views, frames, candidates, kept, final)
         return [
-            {"boxes": k.boxes, "scores": k.scores, "labels": k.labels, "masks": m}
-            for k, m in zip(final, masks, strict=True)
+            {
+                "boxes": kept.boxes,
+                "scores": kept.scores,
+                "labels": kept.labels,
+                "masks": mask,
+                "frames": self.frames,
+            }
+            for kept, mask in zip(final, masks, strict=True)
         ]
 
     def _resize(
         self, images: list[Tensor], short_side: int, mirrored: bool
     ) -> tuple[list[Tensor], Frame]:
-        size = size_at_test(images[0].shape[1:], short_side, self.long_side)
-        batch, scale = resized(images, size)
+        wanted = {"short": short_side, "long": self.long_side}
+        size = fitted(images[0].shape[1:], wanted, rounding=self.rounding)
+        batch, scale = resized(images, size, self.resampling)
         if mirrored:
             batch = batch.flip(3)
         return list(batch), Frame(scale, mirrored, batch.shape[3])

@@ -5,7 +5,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from segtrain.contracts import Detections
-from segtrain.inference.resizing import by_size, resized, size_at_test
+from segtrain.inference.resizing import by_size, fitted, resized
 from segtrain.values import Count
 
 
@@ -47,7 +47,8 @@ class Propose:
         return by_size(images, lambda equal: self._propose(model, equal))
 
     def _propose(self, model: nn.Module, images: list[Tensor]) -> list[Detections]:
-        size = size_at_test(images[0].shape[1:], self.short_side, self.long_side)
+        wanted = {"short": self.short_side, "long": self.long_side}
+        size = fitted(images[0].shape[1:], wanted, rounding="down")
         batch, scale = resized(images, size)
         return [
             {

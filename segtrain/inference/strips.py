@@ -40,7 +40,9 @@ def label_map(
     """
     labels = np.empty(tuple(picture.shape[1:]), np.uint8)
     widest = max(1, SCORES // (num_classes * window.crop_size[0]))
-    for seen, done in strips(picture.shape[2], window.crop_size[1], window.stride[1], widest):
+    inwards = window.last == "inwards"
+    width = picture.shape[2]
+    for seen, done in strips(width, window.crop_size[1], window.stride[1], widest, inwards):
         part = picture[:, :, seen.start : seen.stop]
         kept = slice(done.start - seen.start, done.stop - seen.start)
         for top, scores in window.bands(model, part, adjustment):
@@ -78,7 +80,9 @@ def enlarged_labels(scores: Tensor, size: tuple[int, int]) -> np.ndarray:
     return labels
 
 
-def strips(width: int, window: int, stride: int, widest: int) -> Iterator[tuple[slice, slice]]:
+def strips(
+    width: int, window: int, stride: int, widest: int, inwards: bool = True
+) -> Iterator[tuple[slice, slice]]:
     """Columns that are looked at together, and those of them that are finished by it.
 
     Each strip has all windows that touch its finished columns, where a picture as a whole has them.
@@ -88,8 +92,9 @@ def strips(width: int, window: int, stride: int, widest: int) -> Iterator[tuple[
         window: width of a window.
         stride: from one window to the next.
         widest: columns of a strip, unless windows demand more.
+        inwards: whether the last window ends with the picture.
     """
-    starts = window_starts(width, window, stride)
+    starts = window_starts(width, window, stride, inwards)
     first = done = 0  # of the windows, of the columns
     while done < width:
         last = first

@@ -12,7 +12,7 @@ import numpy as np
 import torch.distributed as dist
 
 from segtrain.contracts import Detections, LabelSet, TrueInstances
-from segtrain.masks import paste
+from segtrain.masks import frames_of, paste
 from segtrain.metric.matching import (
     EvaluatedImage,
     found_entry,
@@ -95,7 +95,7 @@ class CocoEvaluation:
             kept = best(scores, labels, self.max_detections[-1], self.class_agnostic)
             boxes = found["boxes"].float().cpu().numpy()[kept]
             masks = found["masks"].float().cpu().numpy()[kept]
-            codes = paste(masks, boxes, truth["size"], self.mask_threshold)
+            codes = paste(masks, boxes, truth["size"], self.mask_threshold, frames_of(found))
             image = EvaluatedImage(_by_label(truth), boxes, scores[kept], labels[kept], codes)
             if truth["image_id"] in self.images:
                 raise ValueError(f"image id {truth['image_id']} stands for two images")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from segtrain.configuration.messages import nearest
 from segtrain.errors import UserError
 from segtrain.table.published import Benchmark, Published
+from segtrain.zoo.entry import Entry
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Job:
         seed: in place of the experiment's own; None for that.
         after: name of the training whose checkpoint it starts from or evaluates; None for none.
         evaluate: overrides of an evaluation; None for a training.
+        weights: of a published network, which is evaluated; None for a training or its evaluation.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Job:
     seed: int | None
     after: str | None
     evaluate: tuple[str, ...] | None = None
+    weights: str | None = None
 
 
 def targets(
@@ -87,6 +90,15 @@ def targets(
                 made.append(Target(title, tuple(stages(name)), figure.evaluate))
     in_table = {target.experiment for target in made}
     return made + [Target(n, tuple(stages(n))) for n in names if n not in in_table]
+
+
+def evaluations(rows: Sequence[Entry]) -> list[Job]:
+    """One evaluation of each published network, on the data set that it was tested on."""
+    made = []
+    for row in rows:
+        weights = f"{row.zoo}/{row.name}"
+        made.append(Job(weights.replace("/", "_"), weights, None, None, weights=weights))
+    return made
 
 
 def jobs(wanted: Sequence[Target], seeds: Sequence[int] | None) -> list[Job]:

@@ -4,16 +4,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import timm
-import torch
 
 from segtrain.architecture.imagenet import flavour_of
 from segtrain.assembly import build_data
 from segtrain.configuration.composing import compose_choices
 from segtrain.dataset.cache import KEY_FILE, cache_root
-from segtrain.dataset.datamodule import SegmentationData
-from segtrain.errors import UserError
 from segtrain.prepare.archives import is_there
-from segtrain.prepare.once import splits_to_verify, state_of
+from segtrain.prepare.once import is_readable, splits_to_verify, state_of
+from segtrain.zoo.catalogue import find, is_row
+from segtrain.zoo.files import cached_file, checkpoints
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # of timm's models, as they are looked for
 
@@ -82,14 +81,6 @@ def data_state(config: dict, choice: str) -> DataState:
     return DataState(choice, root, "absent", prepare, archives, size)
 
 
-def is_readable(data: SegmentationData, split: str) -> bool:
-    """Whether a split's lists and files are there, as far as listing them tells."""
-    try:
-        return len(data.source(split)) > 0
-    except UserError:
-        return False
-
-
 def is_verified(name: str) -> bool:
     """Whether `segtrain prepare dataset=<name>` found the files, as they are now, without fault."""
     config, _ = compose_choices([f"dataset={name}"])
@@ -108,8 +99,9 @@ def weight_state(config: dict) -> WeightState | None:
     """State of the weights that a training starts from, before other stages; None for none."""
     given = config["weights"]
     if given is not None:
-        if given.startswith("torchvision/"):
-            return WeightState(given, "cached" if is_in_torch_hub(given) else "to fetch")
+        if is_row(given):
+            is_here = cached_file(find(given)).is_file()
+            return WeightState(given, "cached" if is_here else "to fetch")
         return WeightState(given, "file" if Path(given).is_file() else "missing")
     backbone = config["architecture"]["backbone"]
     weights, name = backbone["weights"], backbone.get("name", "vgg16")
@@ -138,16 +130,3 @@ def is_cached(name: str) -> bool:
             return True
     address = pretrained.url or ""
     return bool(address) and (checkpoints() / address.rpartition("/")[2]).is_file()
-
-
-def is_in_torch_hub(weights: str) -> bool:
-    """Whether torchvision's weights of a whole model are on this machine."""
-    from torchvision.models import get_model_weights
-
-    entry = get_model_weights(weights.removeprefix("torchvision/")).DEFAULT
-    return (checkpoints() / entry.url.rpartition("/")[2]).is_file()
-
-
-def checkpoints() -> Path:
-    """Where PyTorch keeps downloaded weights."""
-    return Path(torch.hub.get_dir()) / "checkpoints"

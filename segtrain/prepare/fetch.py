@@ -33,8 +33,14 @@ class _AttemptError(Exception):
         self.again = again
 
 
-def download(url: str, path: Path, digest: str | None) -> None:
+def download(url: str, path: Path, digest: str | None, by_hand: str | None = None) -> None:
     """Downloads to `path` through `path` + ".part", which a later call resumes.
+
+    Args:
+        url: of the file.
+        path: where it is wanted.
+        digest: see `check_digest`.
+        by_hand: what to do with a file that was downloaded elsewhere; None to put it at `path`.
 
     Raises:
         UserError: not reachable, no such file, no space, or a wrong hash.
@@ -56,14 +62,14 @@ def download(url: str, path: Path, digest: str | None) -> None:
     except _AttemptError as error:
         raise UserError(
             f"{url}: cannot be downloaded: {error}. Check the network and run again, or download "
-            f"it elsewhere and put it at {path}"
+            f"it elsewhere and {by_hand or f'put it at {path}'}"
         ) from None
     if progress.disable:
         logger.info("downloaded %s (%d bytes)", path, path.stat().st_size)
 
 
 def check_digest(path: Path, digest: str | None) -> None:
-    """Compares a file with a hash such as "md5:<hex>"; None lets every file pass.
+    """Compares a file with a hash such as "md5:<hex>", or its start; None lets every file pass.
 
     Raises:
         UserError: another hash.
@@ -74,7 +80,7 @@ def check_digest(path: Path, digest: str | None) -> None:
     kind, _, expected = digest.partition(":")
     with open(path, "rb") as file:
         found = hashlib.file_digest(file, kind).hexdigest()
-    if found != expected.lower():
+    if not found.startswith(expected.lower()):
         raise UserError(f"{path}: wrong {kind} hash: expected {expected}, found {found}")
 
 

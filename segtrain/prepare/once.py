@@ -82,6 +82,14 @@ def verify_once(
                     "file again", data.name)  # fmt: skip
 
 
+def is_readable(data: SegmentationData, split: str) -> bool:
+    """Whether a split's lists and files are there, as far as listing them tells."""
+    try:
+        return len(data.source(split)) > 0
+    except UserError:
+        return False
+
+
 def state_of(
     data: SegmentationData, counts: dict[str, int | None], optional: list[str]
 ) -> str | None:

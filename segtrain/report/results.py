@@ -71,6 +71,13 @@ def write_results(path: Path, results: dict) -> None:
     write_text(path, json.dumps({"schema": SCHEMA, **results}, indent=2, allow_nan=False) + "\n")
 
 
+def title_of(metric: str) -> str:
+    """What people call an entry of `metrics`."""
+    if metric.startswith("box_"):
+        return f"{title_of(metric.removeprefix('box_'))} of boxes"
+    return TITLES.get(metric, metric.upper().replace("_", " "))
+
+
 def print_scores(metrics: dict, title: str) -> None:
     """Every class's scores and the summary, in percent, from the `metrics` of `results.json`."""
     per_class = [values for values in metrics.values() if isinstance(values, dict)]
@@ -88,7 +95,7 @@ def print_scores(metrics: dict, title: str) -> None:
             continue
         values = [value, metrics[f"box_{name}"]] if len(columns) > 1 else [value]
         shares = [_percent(value, "-") for value in values]
-        table.add_row(TITLES.get(name, name.upper().replace("_", " ")), *shares, style="bold")
+        table.add_row(title_of(name), *shares, style="bold")
     console().print(table)
     absent = [n for n in classes if all(values[n] is None for values in per_class)]
     if absent:

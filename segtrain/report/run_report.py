@@ -27,7 +27,7 @@ from segtrain.report.page import (
     tiles,
 )
 from segtrain.report.protocol import protocol_facts
-from segtrain.report.results import TITLES
+from segtrain.report.results import title_of
 from segtrain.writing import write_text
 
 HEADLINES = {"semantic": "miou", "instance": "ap", "proposal": "ar1000"}
@@ -212,9 +212,12 @@ def _circumstances(report: RunReport) -> str:
 def training_facts(results: dict) -> dict[str, str]:
     """How a run was trained, how long that took, and what it needed."""
     timing, memory = results["timing"], results["peak_memory_bytes"]
+    steps = "not trained here"
+    if results["global_step"] is not None:  # else a published network
+        steps = (f"{results['global_step']:,} of {results['total_batch_size']} images, "
+                 f"{results['epochs']:.1f} epochs")  # fmt: skip
     found = {
-        "steps": f"{results['global_step']:,} of {results['total_batch_size']} images, "
-        f"{results['epochs']:.1f} epochs",
+        "steps": steps,
         "parameters": f"{results['parameters'] / 1e6:.2f} million",
         "devices": f"{results['devices']}, precision {results['precision']}",
         "seed": str(results["seed"]),
@@ -230,13 +233,6 @@ def training_facts(results: dict) -> dict[str, str]:
     if peaks:
         found["peak memory"] = ", ".join(peaks)
     return found
-
-
-def title_of(metric: str) -> str:
-    """What people call an entry of `metrics`."""
-    if metric.startswith("box_"):
-        return f"{title_of(metric.removeprefix('box_'))} of boxes"
-    return TITLES.get(metric, metric.upper().replace("_", " "))
 
 
 def share(value: float | None) -> str:

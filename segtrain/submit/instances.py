@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from segtrain.contracts import Detections, LabelSet
-from segtrain.masks import paste
+from segtrain.masks import frames_of, paste
 from segtrain.task.instance import MASK_THRESHOLD
 
 
@@ -21,6 +21,6 @@ def found_instances(
 ) -> Iterator[FoundInstance]:
     """What was found in an image of `size` (H, W), best first, as it is evaluated."""
     boxes, masks = (found[key].float().cpu().numpy() for key in ("boxes", "masks"))
-    codes = paste(masks, boxes, size, MASK_THRESHOLD)
+    codes = paste(masks, boxes, size, MASK_THRESHOLD, frames_of(found))
     classes = labels.decode(found["labels"].cpu().numpy()).tolist()
     return map(FoundInstance, classes, found["scores"].float().tolist(), codes)

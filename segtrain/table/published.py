@@ -52,12 +52,14 @@ class Filled:
         groups: the closest to the paper first; only that one is shown in the table.
         unlike: for each group, in what it was measured otherwise than the paper's.
         changed: for each group, in what it was trained otherwise than its experiment says.
+        evaluated: published networks of the system that were only evaluated here, the best first.
     """
 
     published: Published
     groups: list[Group]
     unlike: list[list[str]]
     changed: list[list[str]]
+    evaluated: list[Group]
 
     @property
     def comparable(self) -> bool:
@@ -125,7 +127,15 @@ def fill(
     fitting.sort(key=closeness)
     unlike = [differences(published.like, group.results) for group in fitting]
     changed = [changes.get(id(group), []) for group in fitting]
-    return Filled(published, fitting, unlike, changed)
+    evaluated = [
+        group
+        for group in groups
+        if (group.results.get("zoo") or {}).get("system") == published.system
+        and group.results["dataset"] in benchmark.datasets
+        and group.metric == benchmark.metric
+    ]
+    evaluated.sort(key=lambda group: -group.mean)
+    return Filled(published, fitting, unlike, changed, evaluated)
 
 
 def differences(like: dict, results: dict) -> list[str]:

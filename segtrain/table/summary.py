@@ -11,8 +11,9 @@ from segtrain.table.sheet import Cell, Column, Sheet
 LEGEND = (
     "A cell: the paper's figure in percent [note]; ours, the mean ± the sample standard deviation "
     "over n seeds; ours less the paper's in points, in brackets where the two are not comparable; "
-    "our split and protocol."
+    "our split and protocol. Below, a published network of the system that was evaluated here."
 )
+EVALUATED = "evaluated, not trained here"
 CELL_COLUMNS = (
     Column("system", "system"),
     Column("benchmark", "benchmark"),
@@ -65,12 +66,33 @@ def overview(benchmarks: dict[str, Benchmark], cells: Sequence[Filled], rest: li
 
 def ours(filled: Filled) -> str:
     """The lines of a cell below the paper's figure."""
-    if not filled.groups:
-        return ""
-    group = filled.groups[0]
-    points = shown_difference(filled, 0)
-    how = f"{group.results['split']}, {wording.protocol(group.results['protocol'])}"
-    return f"\n{wording.score(group)}\n{points}, n={len(group.runs)}\n{how}"
+    lines = []
+    if filled.groups:
+        group = filled.groups[0]
+        points = shown_difference(filled, 0)
+        lines = [wording.score(group), f"{points}, n={len(group.runs)}", how(group)]
+    if filled.evaluated:
+        lines.append(f"{wording.score(filled.evaluated[0])}, {EVALUATED}")
+    return "".join(f"\n{line}" for line in lines)
+
+
+def how(group: Group) -> str:
+    """The split and protocol that a group was measured by."""
+    return f"{group.results['split']}, {wording.protocol(group.results['protocol'])}"
+
+
+def evaluated(group: Group) -> str:
+    """What was published for a network that was only evaluated here, as a sentence."""
+    zoo = group.results["zoo"]
+    value = zoo["published"].get(group.metric)
+    if value is None:
+        figure = "no figure was published"
+    else:
+        points = wording.difference(100 * group.mean - value)
+        figure = f"published {value:.2f}, difference {points}"
+    unlike = f" ({'; '.join(zoo['unlike'])})" if zoo["unlike"] else ""
+    return (f"{EVALUATED.capitalize()}: {wording.score(group)}, {zoo['zoo']}/{zoo['name']}, "
+            f"{how(group)}; {figure}{unlike}.")  # fmt: skip
 
 
 def shown_difference(filled: Filled, position: int) -> str:
@@ -86,12 +108,11 @@ def footnote(filled: Filled) -> str:
     if filled.groups:
         parts += reasons(filled, 0)
     for position, group in enumerate(filled.groups[1:], 1):
-        how = f"{group.results['split']}, {wording.protocol(group.results['protocol'])}"
-        also = f"Also: {wording.score(group)}, {group.results['experiment']}, {how}"
+        also = f"Also: {wording.score(group)}, {group.results['experiment']}, {how(group)}"
         changed = filled.changed[position]
         suffix = f" ({'; '.join(changed)})" if changed else ""
         parts.append(f"{also}, n={len(group.runs)}{suffix}.")
-    return " ".join(parts)
+    return " ".join([*parts, *map(evaluated, filled.evaluated)])
 
 
 def reasons(filled: Filled, position: int) -> list[str]:
@@ -122,12 +143,16 @@ def all_cells(benchmarks: dict[str, Benchmark], cells: Sequence[Filled]) -> Shee
                    "no" if points.startswith("(") else "yes",
                    " ".join([*note, *reasons(filled, position)])]  # fmt: skip
             rows.append(row)
+        for group in filled.evaluated:
+            rows.append([*known, wording.score(group), "", "", group.results["split"],
+                         wording.protocol(group.results["protocol"]), group.results["experiment"],
+                         "no", "no", evaluated(group)])  # fmt: skip
     return Sheet("cells", "Cells", CELL_COLUMNS, [[Cell(text) for text in row] for row in rows])
 
 
 def left_over(cells: Sequence[Filled], groups: Sequence[Group]) -> list[str]:
     """Notes on groups that fill no cell."""
-    used = {id(group) for filled in cells for group in filled.groups}
+    used = {id(group) for filled in cells for group in (*filled.groups, *filled.evaluated)}
     on_val = {name for filled in cells for name in filled.published.trained_on_val}
     lines, others = [], 0
     for group in groups:

@@ -64,6 +64,8 @@ def protocol(of: dict) -> str:
     is_semantic = words[0] not in ("detect", "propose")
     if is_semantic and of.get("output_stride"):
         words.append(f"stride {of['output_stride']}")
+    if of.get("size"):
+        words += [f"{side} {length}" for side, length in of["size"].items()]
     scales = [scale for scale in of.get("scales") or () if scale is not None]
     if len(scales) > 1:
         words.append(f"{len(scales)} scales")

@@ -104,5 +104,16 @@ def comma_separated(sheet: Sheet, faults: Sheet | None) -> str:
     return text.getvalue()
 
 
+def as_records(sheet: Sheet) -> list[dict]:
+    """Rows as dictionaries: numbers where cells have them, else texts."""
+    return [
+        {
+            column.key: cell.text if cell.value is None else cell.value
+            for column, cell in zip(sheet.columns, row, strict=True)
+        }
+        for row in sheet.rows
+    ]
+
+
 def _markdown_row(texts: Sequence[str]) -> str:
     return f"| {' | '.join(markdown(text) for text in texts)} |"

@@ -2,7 +2,7 @@
 
 A file of a zoo holds
 
-    title, source, address, licence   of the zoo; `address` stands before every `file`
+    title, source, address, licence   of the zoo; `address` stands before every `file` that is none
     shared:                           settings of several rows, by name
     models:                           rows by name; `like: [a, b]` takes shared settings in turn
 
@@ -10,13 +10,21 @@ A row's settings are the fields of `Entry`, and `file`. Later settings win; list
 dictionaries (`protocols`) merged.
 """
 
+import difflib
+import fnmatch
+from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
+from urllib.parse import urljoin
 
 import yaml
 
 from segtrain.configuration.folder import conf_dir
 from segtrain.errors import UserError
 from segtrain.zoo.entry import Entry, Protocol
+from segtrain.zoo.files import cached_file, file_name
+
+SHOWN = 8  # rows in a message
 
 
 def zoo_names() -> list[str]:
@@ -31,6 +39,16 @@ def entries(zoo: str) -> dict[str, Entry]:
     return {name: _entry(zoo, name, row, content) for name, row in content["models"].items()}
 
 
+def every() -> list[Entry]:
+    """All rows of all zoos."""
+    return [entry for zoo in zoo_names() for entry in entries(zoo).values()]
+
+
+def is_row(weights: str) -> bool:
+    """Whether `weights` names a zoo, with `<zoo>/` in front, and no file."""
+    return weights.partition("/")[0] in zoo_names() and not Path(weights).is_file()
+
+
 def find(weights: str) -> Entry:
     """The row that `<zoo>/<name>` names.
 
@@ -40,9 +58,64 @@ def find(weights: str) -> Entry:
     zoo, _, name = weights.partition("/")
     if zoo not in zoo_names():
         raise UserError(f"there is no zoo '{zoo}'; there are {', '.join(zoo_names())}")
-    if name not in entries(zoo):
-        raise UserError(f"{zoo} has no '{name}'; `segtrain zoo` lists what there is")
-    return entries(zoo)[name]
+    known = entries(zoo)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=SHOWN, cutoff=0.0)
+        rest = f"; `segtrain zoo zoo={zoo}` lists all {len(known)}" if len(known) > SHOWN else ""
+        raise UserError(f"{zoo} has no '{name}'; it has: "
+                        + ", ".join(f"{zoo}/{row}" for row in near) + rest)  # fmt: skip
+    return known[name]
+
+
+def select(
+    patterns: Sequence[str] = ("*",),
+    zoo: str | None = None,
+    system: str | None = None,
+    dataset: str | None = None,
+) -> list[Entry]:
+    """The rows that patterns name, in the order of the zoos, of those that have what is asked for.
+
+    Args:
+        patterns: of `<zoo>/<name>`, or of the name alone.
+        zoo: of the rows; also a pattern, as the next two. None for any.
+        system: without regard to case.
+        dataset: option of `conf/dataset`.
+
+    Raises:
+        UserError: a pattern names no row, or none has what is asked for.
+    """
+    known = every()
+    for pattern in patterns:
+        if not any(_matches(row, pattern) for row in known):
+            names = [f"{row.zoo}/{row.name}" for row in known]
+            near = difflib.get_close_matches(pattern, names, n=SHOWN, cutoff=0.3)
+            raise UserError(f"no published network is called '{pattern}'; "
+                            + (f"nearest: {', '.join(near)}" if near else "`segtrain zoo` lists "
+                               "them"))  # fmt: skip
+    wanted = {"zoo": zoo, "system": system, "dataset": dataset}
+    found = [row for row in known if any(_matches(row, pattern) for pattern in patterns)]
+    for key, value in wanted.items():
+        having = [row for row in found if value is None or _fits(getattr(row, key), value)]
+        if not having:
+            others = sorted({getattr(row, key) for row in found})
+            raise UserError(f"{key}={value}: there are {', '.join(others)}")
+        found = having
+    return found
+
+
+def _matches(row: Entry, pattern: str) -> bool:
+    name = f"{row.zoo}/{row.name}" if "/" in pattern else row.name
+    return fnmatch.fnmatchcase(name, pattern)
+
+
+def _fits(value: str, pattern: str) -> bool:
+    return fnmatch.fnmatchcase(value.lower(), pattern.lower())
+
+
+def row_of_file(file: str | Path) -> Entry | None:
+    """The row whose file is called as one on the disk; None where it is none's, or of several."""
+    found = [row for row in every() if Path(file).name in (file_name(row), cached_file(row).name)]
+    return found[0] if len(found) == 1 else None
 
 
 def _entry(zoo: str, name: str, row: dict, content: dict) -> Entry:
@@ -53,7 +126,7 @@ def _entry(zoo: str, name: str, row: dict, content: dict) -> Entry:
         zoo=zoo,
         name=name,
         system=merged["system"],
-        address=content["address"] + merged["file"],
+        address=urljoin(content["address"], merged["file"]),
         sha256=merged.get("sha256"),
         size=merged.get("size"),
         licence=merged.get("licence", content["licence"]),
@@ -66,6 +139,9 @@ def _entry(zoo: str, name: str, row: dict, content: dict) -> Entry:
             for key, value in merged["protocols"].items()
         },
         note=merged.get("note"),
+        epsilon=merged.get("epsilon"),
+        sha1=merged.get("sha1"),
+        by_hand=merged.get("by_hand", False),
     )
 
 

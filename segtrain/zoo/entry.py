@@ -29,6 +29,9 @@ class Entry:
         split: that the figures were measured on.
         protocols: by name; the first is the zoo's usual one.
         note: what differs from the paper, in a sentence; None for nothing.
+        epsilon: of the file's batch norms, where it is not that of the network here.
+        sha1: of the file, where the zoo says no sha256; of what is inside, where it is an archive.
+        by_hand: whether `address` is a page on which the user has to look for the file.
     """
 
     zoo: str
@@ -44,6 +47,9 @@ class Entry:
     split: str
     protocols: dict[str, Protocol]
     note: str | None
+    epsilon: float | None = None
+    sha1: str | None = None
+    by_hand: bool = False
 
 
 class Recognised(NamedTuple):

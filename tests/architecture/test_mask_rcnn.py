@@ -13,12 +13,13 @@ from torchvision.ops import MultiScaleRoIAlign, roi_align
 from segtrain.architecture.blocks import batch_norms
 from segtrain.architecture.instance.fpn import FeaturePyramid, batch_of, with_coarsest
 from segtrain.architecture.instance.roi import mask_targets, pool
-from segtrain.architecture.published import from_published, without_epsilon
 from segtrain.architecture.weights import load_weights
 from segtrain.assembly import make
 from segtrain.dataset.instances import target_from_masks, training_objects
 from segtrain.inference.detect import Detect
 from segtrain.loss.detection import DetectionLoss
+from segtrain.zoo.names.torchvision import renamed
+from segtrain.zoo.recognition import with_epsilon
 
 SIDE, LONG_SIDE = 192, 320
 
@@ -39,7 +40,7 @@ def pair() -> tuple[nn.Module, nn.Module]:
         theirs.roi_heads.mask_predictor.mask_fcn_logits.weight.mul_(0.1)
     config = composed("architecture=mask_rcnn", "architecture.backbone.weights=none")
     ours = make(config["architecture"], num_classes=90)
-    load_weights(ours, from_published(theirs.state_dict(), ours.state_dict()), "torchvision")
+    load_weights(ours, renamed(theirs.state_dict(), ours.state_dict()), "torchvision")
     return theirs.double().eval(), ours.double().eval()
 
 
@@ -135,7 +136,7 @@ def test_weights_for_all_ids_fit_the_80_classes(pair):
     theirs, _ = pair
     config = composed("architecture=mask_rcnn", "architecture.backbone.weights=none")
     ours = make(config["architecture"], num_classes=80)
-    state = from_published(theirs.state_dict(), ours.state_dict())
+    state = renamed(theirs.state_dict(), ours.state_dict())
     load_weights(ours, state, "torchvision")
     rows = [0, *(raw for raw in sorted(composed_coco_ids()))]
     scores = theirs.roi_heads.box_predictor.cls_score.weight
@@ -155,7 +156,7 @@ def test_weights_for_batch_norm_without_epsilon():
     nn.init.uniform_(norm.weight), nn.init.normal_(norm.running_mean)
     norm.running_var = torch.tensor([1e-7, 1e-5, 1e-3, 1.0, 50.0])
     other = nn.BatchNorm2d(5).eval()
-    other.load_state_dict(without_epsilon(norm.state_dict()))
+    other.load_state_dict(with_epsilon(norm.state_dict(), 0.0, 1e-5))
     x = torch.randn(2, 5, 3, 3)
     torch.testing.assert_close(other(x), norm(x), rtol=1e-5, atol=1e-5)
 

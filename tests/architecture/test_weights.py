@@ -7,8 +7,10 @@ from conftest import composed, small_network
 from torchvision.models import segmentation
 
 from segtrain.architecture.weights import load_weights, read_state_dict
-from segtrain.assembly import build_model, load_initial_weights
+from segtrain.assembly import build_model
 from segtrain.errors import UserError
+from segtrain.prepare import fetch
+from segtrain.zoo.initial import load_initial_weights
 
 PUBLISHED_PARAMETERS = {
     "fcn_resnet50": 35_322_218,
@@ -86,12 +88,15 @@ def test_unknown_torchvision_name():
         load_initial_weights(torch.nn.Identity(), "torchvision/fcn_resnet5")
 
 
-def test_torchvision_without_network(monkeypatch):
-    def offline(self, *arguments, **settings):
+def test_torchvision_without_network(monkeypatch, tmp_path):
+    def offline(*arguments, **settings):
         raise OSError("no route to host")
 
-    monkeypatch.setattr(segmentation.FCN_ResNet50_Weights, "get_state_dict", offline)
-    with pytest.raises(UserError, match=r"could not be fetched.*https://.*weights=<file>"):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(fetch, "WAITS", ())
+    monkeypatch.setattr("urllib.request.urlopen", offline)
+    message = r"https://.*downloaded: no route to host.*weights=<file> \(fcn_.*sha256 1167"
+    with pytest.raises(UserError, match=message):
         load_initial_weights(torch.nn.Identity(), "torchvision/fcn_resnet50")
 
 

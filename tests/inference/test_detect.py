@@ -103,7 +103,7 @@ def test_views_are_resized_by_the_shorter_side():
     model = network([[[1.0, 1, 9, 9]]], [[0.9]])
     detect(model, ramp(), short_sides=[20, 80], long_side=90)
     assert [tuple(images[0].shape[1:]) for images in model.seen] == [(20, 30), (60, 90)]
-    assert resizing.size_at_test((2000, 3), 800, 1333) == (1333, 1)
+    assert resizing.fitted((2000, 3), {"short": 800, "long": 1333}, rounding="down") == (1333, 1)
 
 
 def test_images_of_one_size_share_a_look_and_do_not_mix():

@@ -8,7 +8,7 @@ from functools import partial
 from benchmarks.gpu.cell import Cell, Figures, Setting
 from benchmarks.gpu.commands import TINY_INSTANCES, config_of, data_or_skip, quickstart, untrained
 from segtrain.benchmark.timing import synchronise
-from segtrain.cli.evaluate import evaluate_task, rebuild_task
+from segtrain.cli.evaluate import evaluate_task, find_source, rebuild_task
 from segtrain.task.segmentation import Segmentation
 
 UNTRAINED = ("architecture.backbone.weights=none", "trainer.max_steps=1", "report=null")
@@ -58,14 +58,15 @@ def shares(setting: Setting, overrides: list[str]) -> Figures:
     The device is waited for at both ends of a part, so all together takes a little longer.
     """
     config = config_of(setting, "evaluate", [*overrides, "report=null"])
-    merged, data, task, checkpoint = rebuild_task(config)
+    source = find_source(config)
+    merged, data, task = rebuild_task(config, source)
     seconds: dict[str, float] = {}
     watch(task, seconds)
     out = setting.scratch / "evaluated"
     out.mkdir(exist_ok=True)
     for _ in range(2):
         seconds |= dict.fromkeys(("network", "inference", "metric"), 0.0)
-        results = evaluate_task(merged, data, task, checkpoint, out)
+        results = evaluate_task(merged, data, task, source.file, out)
     whole = results["timing"]["evaluate_seconds"]
     # A detector's parts are called one by one, and all of its inference counts as the network.
     network = seconds["network"] or seconds["inference"]

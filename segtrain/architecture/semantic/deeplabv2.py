@@ -59,6 +59,9 @@ class DeepLabv2(nn.Module):
         scales: of the image, 1.0 first; `[1.0]` for one pass.
         align_corners: how images and scores are resized; true in the authors' code.
         num_classes: K.
+        caffe_sizes: whether a scaled image is of the size that Caffe's Interp gives it, which keeps
+            the form 8k + 1: 321 becomes 241 and 161. If not, sides are multiplied and rounded down,
+            as by most ports.
 
     Raises:
         UserError: no rates are given for a backbone that has none of its own.
@@ -71,10 +74,12 @@ class DeepLabv2(nn.Module):
         scales: Positives,
         align_corners: bool,
         num_classes: int,
+        caffe_sizes: bool = True,  # older runs do not say it
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.scales = scales
+        self.caffe_sizes = caffe_sizes
         self.align_corners = align_corners
         for module in backbone.modules():
             if isinstance(module, nn.MaxPool2d):
@@ -103,8 +108,10 @@ class DeepLabv2(nn.Module):
     def _scaled(self, image: Tensor, scale: float) -> Tensor:
         if scale == 1:
             return image
-        # Caffe's Interp keeps sizes of the form 8k + 1: 321 becomes 241 and 161. Rounded in whole
-        # numbers, since an exported graph has no other formulas of the image's size.
+        how = {"mode": "bilinear", "align_corners": self.align_corners}
+        if not self.caffe_sizes:
+            return F.interpolate(image.float(), scale_factor=scale, **how)
+        # In whole numbers, since an exported graph has no other formulas of the image's size.
         over, under = Fraction(scale).limit_denominator(100).as_integer_ratio()
         size = [(2 * (length - 1) * over + under) // (2 * under) + 1 for length in image.shape[2:]]
-        return F.interpolate(image.float(), size, mode="bilinear", align_corners=self.align_corners)
+        return F.interpolate(image.float(), size, **how)

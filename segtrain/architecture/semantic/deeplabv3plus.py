@@ -18,14 +18,15 @@ from segtrain.values import Count, Counts, ProperFraction
 
 
 class Decoder(nn.Module):
-    """Encoder features upsampled onto low-level features, two 3x3 convolutions (section 3.1).
+    """Encoder features upsampled onto low-level features, 3x3 convolutions (section 3.1).
 
     Args:
         low_level_channels: of the backbone's map at stride 4.
         reduced_channels: to which a 1x1 convolution brings it (48, table 1).
-        channels: of the encoder and of both convolutions (256, table 2).
-        separable: whether they are depthwise-separable.
+        channels: of the encoder and of all convolutions (256, table 2).
+        separable: whether those are depthwise-separable.
         align_corners: how the encoder's features are resized.
+        convolutions: how many 3x3 convolutions there are (2, table 2).
     """
 
     def __init__(
@@ -35,14 +36,14 @@ class Decoder(nn.Module):
         channels: int,
         separable: bool,
         align_corners: bool,
+        convolutions: int,
     ) -> None:
         super().__init__()
         conv = separable_conv_norm_act if separable else conv_norm_act
         self.align_corners = align_corners
         self.reduce = conv_norm_act(low_level_channels, reduced_channels, kernel_size=1)
-        self.convs = nn.Sequential(
-            conv(channels + reduced_channels, channels, 3), conv(channels, channels, 3)
-        )
+        widths = [channels + reduced_channels] + [channels] * (convolutions - 1)
+        self.convs = nn.Sequential(*(conv(width, channels, 3) for width in widths))
 
     def forward(self, encoded: Tensor, low_level: Tensor) -> Tensor:
         """(N, C, h, w) and (N, L, H/4, W/4) -> (N, C, H/4, W/4)."""
@@ -64,6 +65,7 @@ class DeepLabv3Plus(nn.Module):
         dropout: after the ASPP; 0.1 in the authors' code.
         align_corners: how maps and logits are resized; true in the authors' code.
         num_classes: K.
+        decoder_convolutions: how many 3x3 convolutions the decoder has; 2 in the paper.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class DeepLabv3Plus(nn.Module):
         align_corners: bool,
         num_classes: int,
         dropout: ProperFraction = 0.0,  # older runs have none
+        decoder_convolutions: Count = 2,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -84,7 +87,12 @@ class DeepLabv3Plus(nn.Module):
         self.aspp = ASPP(backbone.channels[-1], channels, rates, separable)
         self.dropout = nn.Dropout(dropout)
         self.decoder = Decoder(
-            backbone.channels[0], low_level_channels, channels, separable, align_corners
+            backbone.channels[0],
+            low_level_channels,
+            channels,
+            separable,
+            align_corners,
+            decoder_convolutions,
         )
         self.classifier = nn.Conv2d(channels, num_classes, 1)
         init_head(self.aspp)

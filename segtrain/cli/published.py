@@ -1,0 +1,47 @@
+"""Command lines with a published network: its own way of testing, before what the user chooses."""
+
+from collections.abc import Sequence
+
+from segtrain.zoo.catalogue import find, is_row
+from segtrain.zoo.entry import Entry
+
+COMMANDS = ("evaluate", "predict")
+PRECISION = "trainer.precision=32-true"  # of the zoos' tests
+
+
+def with_protocol(command: str, overrides: Sequence[str]) -> list[str]:
+    """The overrides after those of the zoo's protocol, so that they change single values of it.
+
+    A data set or protocol that is chosen takes the place of the zoo's.
+
+    Args:
+        command: evaluate or predict.
+        overrides: of the command line; where `weights` has several values or no zoo, they are
+            returned as they are.
+
+    Raises:
+        UserError: the zoo has no such network.
+    """
+    given = dict(override.partition("=")[::2] for override in overrides)
+    weights = given.get("weights", "").strip("'\"")
+    if not is_row(weights) or "," in weights:
+        return list(overrides)
+    row = find(weights)
+    added = []
+    for override in row.protocols[_protocol(row, given)].inference:
+        group = "dataset" if override.startswith("dataset.") else "inference"
+        if override.partition("=")[0] in given:
+            continue
+        is_own = group not in given or (group == "dataset" and given[group] == row.dataset)
+        if is_own and (command == "evaluate" or group == "inference"):
+            added.append(override)
+    if command == "evaluate":
+        added.insert(0, PRECISION)
+        if "dataset" not in given:
+            added.insert(0, f"dataset={row.dataset}")
+    return [*added, *overrides]
+
+
+def _protocol(row: Entry, given: dict[str, str]) -> str:
+    chosen = given.get("protocol")
+    return chosen if chosen in row.protocols else next(iter(row.protocols))
