@@ -6,6 +6,7 @@ from typing import Annotated
 
 import timm
 import torch.nn.functional as F
+from timm.models.resnet import Bottleneck
 from torch import Tensor, nn
 
 from segtrain.architecture.blocks import Normalize
@@ -44,6 +45,9 @@ class TimmBackbone(nn.Module):
             section 3.3), or None. ResNets only.
         timm_arguments: more of timm's settings for this model, such as
             `{channels: [32, 64, 96, 128]}` for a narrower ResNet.
+        stride_in_1x1: whether a bottleneck with a stride has it in its first 1x1 convolution, as He
+            et al. (2015) and the weights of Caffe and Detectron have it; if not, in its 3x3
+            convolution. ResNets with bottlenecks only.
 
     Attributes:
         name: timm's.
@@ -62,6 +66,7 @@ class TimmBackbone(nn.Module):
         uniform_dilation: bool,
         multi_grid: Counts | None,
         timm_arguments: dict,
+        stride_in_1x1: bool = False,  # older runs do not say it
     ) -> None:
         super().__init__()
         self.name = name
@@ -79,6 +84,8 @@ class TimmBackbone(nn.Module):
             apply_uniform_dilation(self.body, output_stride)
         if multi_grid is not None:
             apply_multi_grid(self.body, multi_grid, dilation=32 // output_stride)
+        if stride_in_1x1:
+            apply_stride_in_1x1(self.body)
         if weights not in ("imagenet", "none"):
             load_weights(self.body, read_state_dict(weights), weights, ignore=CLASSIFIER_KEYS)
         mean, std = (self.body.pretrained_cfg[key] for key in ("mean", "std"))
@@ -164,3 +171,19 @@ def set_dilation(module: nn.Module, rate: int) -> None:
     for part in module.modules():
         if isinstance(part, nn.Conv2d) and part.kernel_size == (3, 3):
             part.dilation = part.padding = (rate, rate)
+
+
+def apply_stride_in_1x1(body: nn.Module) -> None:
+    """Moves the strides of a ResNet's bottlenecks from the 3x3 to the first 1x1 convolution.
+
+    Raises:
+        UserError: the backbone is no ResNet with bottlenecks.
+    """
+    blocks = [block for number in range(1, 5) for block in getattr(body, f"layer{number}", ())]
+    if not blocks or not all(isinstance(block, Bottleneck) for block in blocks):
+        raise UserError(
+            "stride_in_1x1 needs a ResNet with bottlenecks, such as resnet50; "
+            "set architecture.backbone.stride_in_1x1=false"
+        )
+    for block in blocks:
+        block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride

@@ -9,9 +9,15 @@ from segtrain.errors import UserError
 
 
 def backbone(
-    name="test_resnet", weights="none", output_stride=8, multi_grid=None, uniform=False, **more
+    name="test_resnet",
+    weights="none",
+    output_stride=8,
+    multi_grid=None,
+    uniform=False,
+    stride_in_1x1=False,
+    **more,
 ):
-    return TimmBackbone(name, weights, output_stride, uniform, multi_grid, more)
+    return TimmBackbone(name, weights, output_stride, uniform, multi_grid, more, stride_in_1x1)
 
 
 MODERN = ["convnext_atto", "swin_tiny_patch4_window7_224", "efficientnet_b0", "pvt_v2_b0"]
@@ -57,6 +63,23 @@ def test_dilation_without_multi_grid_is_torchvisions():
             assert block.conv2.stride == other.conv2.stride
 
 
+@pytest.mark.parametrize(("output_stride", "strided"), [(32, 3), (8, 1)])
+def test_stride_in_1x1(output_stride, strided):
+    """Bottlenecks with a stride drop every second pixel at once; their shortcuts are unchanged."""
+    model = backbone("resnet50", output_stride=output_stride, stride_in_1x1=True)
+    usual = backbone("resnet50", output_stride=output_stride)
+    found = 0
+    for number in range(1, 5):
+        stage, other = (getattr(m.body, f"layer{number}") for m in (model, usual))
+        for block, peer in zip(stage, other, strict=True):
+            assert (block.conv1.stride, block.conv2.stride) == (peer.conv2.stride, (1, 1))
+            assert block.conv2.dilation == peer.conv2.dilation
+            found += block.conv1.stride == (2, 2)
+    assert found == strided
+    shapes = [[m.shape for m in net(torch.zeros(1, 3, 64, 96))] for net in (model, usual)]
+    assert shapes[0] == shapes[1]
+
+
 def test_weights_file(tmp_path):
     import timm
 
@@ -88,6 +111,8 @@ def test_imagenet_weights_without_network(monkeypatch):
         ({"name": "resnet18", "multi_grid": [1, 2, 4]}, "needs a ResNet whose last stage has 3"),
         ({"name": "vgg11", "output_stride": 8}, "vgg11"),
         ({"name": "mobilenetv3_small_050", "uniform": True}, "uniform_dilation needs a ResNet"),
+        ({"name": "resnet18", "stride_in_1x1": True}, "stride_in_1x1 needs a ResNet with bottlen"),
+        ({"name": "vgg11", "output_stride": 32, "stride_in_1x1": True}, "stride_in_1x1 needs a R"),
     ],
 )
 def test_impossible_settings(settings, message):
