@@ -2,6 +2,7 @@
 
 import copy
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segtrain.architecture.backbone import TimmBackbone, set_dilation
@@ -13,9 +14,9 @@ from segtrain.architecture.blocks import (
     init_head,
     separable_conv_norm_act,
 )
-from segtrain.contracts import Outputs
+from segtrain.contracts import Outputs, resize
 from segtrain.errors import UserError
-from segtrain.values import Count, Counts, ProperFraction
+from segtrain.values import Count, Counts, ProperFraction, Size
 
 
 class ASPP(nn.Module):
@@ -24,10 +25,28 @@ class ASPP(nn.Module):
     A 1x1 convolution, one 3x3 convolution per atrous rate and globally pooled features, each to
     `channels` with batch norm and ReLU; concatenated and projected by a 1x1 convolution.
     `separable` makes the 3x3 convolutions depthwise-separable (DeepLabv3+, section 3.1).
+
+    Args:
+        in_channels: C.
+        channels: of each branch and of the result.
+        rates: of the 3x3 convolutions.
+        separable: see above.
+        pooling_window: cells vertically and horizontally; where the map is larger, image features
+            are means of windows at every cell, resized to the map. None: of the whole map.
+        pooling_norm: whether the convolution of the image features has batch norm; a bias if not.
     """
 
-    def __init__(self, in_channels: int, channels: int, rates: list[int], separable: bool) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        rates: list[int],
+        separable: bool,
+        pooling_window: Size | None = None,
+        pooling_norm: bool = True,
+    ) -> None:
         super().__init__()
+        self.pooling_window = pooling_window
         atrous = separable_conv_norm_act if separable else conv_norm_act
         self.branches = nn.ModuleList(
             [
@@ -35,14 +54,29 @@ class ASPP(nn.Module):
                 *(atrous(in_channels, channels, 3, dilation=rate) for rate in rates),
             ]
         )
-        self.image_pooling = conv_norm_act(in_channels, channels, kernel_size=1)
+        self.image_pooling = (
+            conv_norm_act(in_channels, channels, kernel_size=1)
+            if pooling_norm
+            else nn.Sequential(nn.Conv2d(in_channels, channels, 1), nn.ReLU(inplace=True))
+        )
         self.project = conv_norm_act((len(rates) + 2) * channels, channels, kernel_size=1)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, h, w) -> (N, channels, h, w)
-        pooled = self.image_pooling(x.mean(dim=(2, 3), keepdim=True))  # (N, channels, 1, 1)
         features = [branch(x) for branch in self.branches]
-        features.append(pooled.expand(-1, -1, *x.shape[2:]))
+        features.append(self._image_features(x))
         return self.project(concatenate(features))
+
+    def _image_features(self, x: Tensor) -> Tensor:
+        size = x.shape[2:]
+        if self.pooling_window is None:
+            return self.image_pooling(x.mean(dim=(2, 3), keepdim=True)).expand(-1, -1, *size)
+        window = [min(pair) for pair in zip(self.pooling_window, size, strict=True)]
+        return resize(self.image_pooling(F.avg_pool2d(x, window, stride=1)), size, False)
+
+
+def window_at(output_stride: int, size: Size | None) -> Size | None:
+    """Cells that a window of `size` pixels covers."""
+    return None if size is None else tuple(-(-side // output_stride) for side in size)
 
 
 def rates_at(output_stride: int, atrous_rates: list[int]) -> list[int]:
@@ -66,9 +100,18 @@ class DeepLabv3Head(nn.Module):
         dropout: float,
         refine: bool,
         num_classes: int,
+        pooling_window: Size | None,
+        pooling_norm: bool,
     ) -> None:
         super().__init__()
-        self.aspp = ASPP(in_channels, channels, rates, separable=False)
+        self.aspp = ASPP(
+            in_channels,
+            channels,
+            rates,
+            separable=False,
+            pooling_window=pooling_window,
+            pooling_norm=pooling_norm,
+        )
         self.dropout = nn.Dropout(dropout)
         self.refine = conv_norm_act(channels, channels, kernel_size=3) if refine else nn.Identity()
         self.classifier = nn.Conv2d(channels, num_classes, 1)
@@ -91,6 +134,9 @@ class DeepLabv3(nn.Module):
         auxiliary: FCN head on the third stage, in training only; not in the paper.
         align_corners: how the logits are to be resized; true in the authors' code.
         num_classes: K.
+        pooling_window: height and width, in pixels, of the window of the ASPP's image features,
+            such as the crop of the training; None for the whole image, as in the paper.
+        pooling_norm: see `ASPP`.
     """
 
     def __init__(
@@ -102,14 +148,23 @@ class DeepLabv3(nn.Module):
         auxiliary: bool,
         align_corners: bool,
         num_classes: int,
-        dropout: ProperFraction = 0.0,  # older runs do not say it
+        dropout: ProperFraction = 0.0,  # older runs do not say it, nor what follows
+        pooling_window: Size | None = None,
+        pooling_norm: bool = True,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.align_corners = align_corners
         rates = rates_at(backbone.output_stride, atrous_rates)
         self.head = DeepLabv3Head(
-            backbone.channels[-1], aspp_channels, rates, dropout, refine, num_classes
+            backbone.channels[-1],
+            aspp_channels,
+            rates,
+            dropout,
+            refine,
+            num_classes,
+            pooling_window=window_at(backbone.output_stride, pooling_window),
+            pooling_norm=pooling_norm,
         )
         self.auxiliary = (
             FCNHead(backbone.channels[-2], num_classes, dropout=0.1) if auxiliary else None

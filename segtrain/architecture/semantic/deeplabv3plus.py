@@ -11,10 +11,10 @@ from segtrain.architecture.blocks import (
     init_head,
     separable_conv_norm_act,
 )
-from segtrain.architecture.semantic.deeplabv3 import ASPP, rates_at
+from segtrain.architecture.semantic.deeplabv3 import ASPP, rates_at, window_at
 from segtrain.architecture.xception import Xception
 from segtrain.contracts import Outputs, resize
-from segtrain.values import Count, Counts, ProperFraction
+from segtrain.values import Count, Counts, ProperFraction, Size
 
 
 class Decoder(nn.Module):
@@ -64,6 +64,9 @@ class DeepLabv3Plus(nn.Module):
         dropout: after the ASPP; 0.1 in the authors' code.
         align_corners: how maps and logits are resized; true in the authors' code.
         num_classes: K.
+        pooling_window: height and width, in pixels, of the window of the ASPP's image features,
+            such as the crop of the training; None for the whole image, as in the paper.
+        pooling_norm: see `ASPP`.
     """
 
     def __init__(
@@ -75,13 +78,22 @@ class DeepLabv3Plus(nn.Module):
         separable: bool,
         align_corners: bool,
         num_classes: int,
-        dropout: ProperFraction = 0.0,  # older runs have none
+        dropout: ProperFraction = 0.0,  # older runs have none, nor what follows
+        pooling_window: Size | None = None,
+        pooling_norm: bool = True,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.align_corners = align_corners
         rates = rates_at(backbone.output_stride, atrous_rates)
-        self.aspp = ASPP(backbone.channels[-1], channels, rates, separable)
+        self.aspp = ASPP(
+            backbone.channels[-1],
+            channels,
+            rates,
+            separable,
+            pooling_window=window_at(backbone.output_stride, pooling_window),
+            pooling_norm=pooling_norm,
+        )
         self.dropout = nn.Dropout(dropout)
         self.decoder = Decoder(
             backbone.channels[0], low_level_channels, channels, separable, align_corners
