@@ -2,19 +2,20 @@
 
 import copy
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor, nn
 
 from segtrain.architecture.backbone import TimmBackbone, set_dilation
 from segtrain.architecture.blocks import (
     FCNHead,
+    at_least_float32,
     concatenate,
     conv_norm_act,
     init_classifier,
     init_head,
     separable_conv_norm_act,
 )
-from segtrain.contracts import Outputs, resize
+from segtrain.contracts import Outputs
 from segtrain.errors import UserError
 from segtrain.values import Count, Counts, ProperFraction, Size
 
@@ -70,8 +71,40 @@ class ASPP(nn.Module):
         size = x.shape[2:]
         if self.pooling_window is None:
             return self.image_pooling(x.mean(dim=(2, 3), keepdim=True)).expand(-1, -1, *size)
-        window = [min(pair) for pair in zip(self.pooling_window, size, strict=True)]
-        return resize(self.image_pooling(F.avg_pool2d(x, window, stride=1)), size, False)
+        sides = list(zip(size, self.pooling_window, strict=True))
+        means = self.image_pooling(mixed(x, *(window_shares(*side, x.device) for side in sides)))
+        return mixed(means, *(place_shares(*side, x.device) for side in sides))
+
+
+def mixed(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Sums of cells (N, C, h, w), weighted by shares (h, h) along columns and (w, w) along rows."""
+    with torch.autocast(x.device.type, enabled=False):
+        cells = at_least_float32(x)
+        return (rows.to(cells.dtype) @ cells @ columns.to(cells.dtype).T).to(x.dtype)
+
+
+def window_shares(length: int, window: int, device: torch.device) -> Tensor:
+    """(length, length) share of each cell of a side, second, in the mean of each window, first.
+
+    Windows begin at every cell, but where they would not fit in; those begin at the last that does.
+    So a side of any length has as many windows as cells, as exported graphs need it.
+    """
+    cell = torch.arange(length, device=device)
+    width = cell.new_full((), length).clamp(max=window)
+    start = torch.minimum(cell, length - width)[:, None]
+    return ((cell >= start) & (cell < start + width)) / width
+
+
+def place_shares(length: int, window: int, device: torch.device) -> Tensor:
+    """(length, length) share of each window, second, in each cell of windows resized to the side.
+
+    Bilinear without aligned corners, of those windows that have a place of their own.
+    """
+    cell = torch.arange(length, device=device)
+    places = length - cell.new_full((), length).clamp(max=window) + 1
+    source = ((cell + 0.5) * places / length - 0.5).clamp(min=0)
+    source = torch.minimum(source, places - 1)[:, None]
+    return (1 - (source - cell).abs()).clamp(min=0)
 
 
 def window_at(output_stride: int, size: Size | None) -> Size | None:
