@@ -145,7 +145,6 @@ def help_text() -> str:
         "  segtrain -m experiment=quickstart optimizer.lr=0.01,0.02",
         "  segtrain sweep=optuna sweep.trials=20 'optimizer.lr=tag(log,interval(1e-3,1e-1))'",
         "  segtrain resume=outputs/quickstart/<date_time>",
-        "  segtrain evaluate run=outputs/quickstart/<date_time> split=val",
         "  segtrain predict run=outputs/quickstart/<date_time> input=photos output=labels",
         "  segtrain table layout=runs sort=-score output=table.html",
         "  segtrain --cfg job                           print the composed configuration",

@@ -39,16 +39,18 @@ def test_absurd_offsets_stay_finite():
     assert float(box[0, 2] - box[0, 0]) == pytest.approx(10 * 1000 / 16)
 
 
-def test_anchors_stand_on_the_grid():
-    anchors = grid_anchors((2, 3), (8, 16), 32, [0.5, 1.0, 2.0], torch.device("cpu")).numpy()
+@pytest.mark.parametrize("rounded", [True, False])
+def test_anchors_stand_on_the_grid(rounded):
+    ratios, device = [0.5, 1.0, 2.0], torch.device("cpu")
+    anchors = grid_anchors((2, 3), (8, 16), 32, ratios, device, rounded).numpy()
     expected = []
     for row in range(2):
         for column in range(3):
             for ratio in (0.5, 1.0, 2.0):
                 height, width = 32 * math.sqrt(ratio), 32 / math.sqrt(ratio)
-                cell = np.round([-width / 2, -height / 2, width / 2, height / 2])
-                expected.append(cell + [16 * column, 8 * row] * 2)
-    np.testing.assert_allclose(anchors, expected)
+                cell = np.array([-width / 2, -height / 2, width / 2, height / 2])
+                expected.append((cell.round() if rounded else cell) + [16 * column, 8 * row] * 2)
+    np.testing.assert_allclose(anchors, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("count", [1, 7, OBJECTS_AT_ONCE + 9])

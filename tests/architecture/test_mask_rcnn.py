@@ -12,7 +12,7 @@ from torchvision.ops import MultiScaleRoIAlign, roi_align
 
 from segtrain.architecture.blocks import batch_norms
 from segtrain.architecture.instance.fpn import FeaturePyramid, batch_of, with_coarsest
-from segtrain.architecture.instance.roi import mask_targets, pool
+from segtrain.architecture.instance.roi import RoIAlign, mask_targets, pool
 from segtrain.architecture.weights import load_weights
 from segtrain.assembly import make
 from segtrain.dataset.instances import target_from_masks, training_objects
@@ -178,7 +178,24 @@ def test_regions_are_pooled_from_the_level_of_their_size():
     torch.testing.assert_close(pool(maps, [4, 8, 16, 32], split, 7), expected)
 
 
-def test_mask_targets_are_those_of_the_whole_mask():
+@pytest.mark.parametrize("ratio", [0, 2])
+def test_aligned_regions_are_read_between_the_centres_of_cells(ratio):
+    """Of a map that is its cells' centres in pixels, each bin's mean is the bin's own centre."""
+    stride, size = 8, 7
+    centres = stride * (torch.arange(30.0) + 0.5)
+    m = torch.stack([centres.expand(30, 30), centres[:, None].expand(30, 30)])[None]
+    box = torch.tensor([[31.0, 52.0, 150.0, 137.0]])
+    steps = (torch.arange(size) + 0.5) / size
+    x, y = (box[0, axis] + steps * (box[0, axis + 2] - box[0, axis]) for axis in (0, 1))
+    got = pool([m], [stride], [box], size, RoIAlign(aligned=True, sampling_ratio=ratio))
+    expected = torch.stack([x.expand(size, size), y[:, None].expand(size, size)])
+    torch.testing.assert_close(got[0], expected)
+    shifted = pool([m], [stride], [box], size, RoIAlign(aligned=False, sampling_ratio=ratio))
+    torch.testing.assert_close(shifted[0], expected + stride / 2)
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+def test_mask_targets_are_those_of_the_whole_mask(aligned):
     masks = some_masks()
     target = target_of(masks, [0, 1, 2, 3])
     matched = torch.tensor([3, 0, 0, 1, 2, 3])
@@ -188,8 +205,8 @@ def test_mask_targets_are_those_of_the_whole_mask():
     ])  # fmt: skip
     whole = torch.from_numpy(masks)[:, None].float()
     numbered = torch.cat([matched[:, None].float(), boxes], 1)
-    expected = roi_align(whole, numbered, 28)[:, 0]
-    torch.testing.assert_close(mask_targets(target, matched, boxes, 28), expected)
+    expected = roi_align(whole, numbered, 28, aligned=aligned)[:, 0]
+    torch.testing.assert_close(mask_targets(target, matched, boxes, 28, aligned), expected)
 
 
 def test_pyramid_adds_from_the_top():

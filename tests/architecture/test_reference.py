@@ -183,6 +183,28 @@ def test_separable_aspp_equals_smp():
         assert (peer(x) - ours(x)).abs().max() <= 1e-4
 
 
+def test_image_features_of_windows_are_resized_means():
+    """A window of 3x4 cells on 5x9 has 3x6 places; one that covers the map has one."""
+    torch.manual_seed(0)
+    aspp = ASPP(4, 6, [2], separable=False, pooling_window=(3, 4), pooling_norm=False).eval()
+    x = torch.randn(1, 4, 5, 9)
+    conv = aspp.image_pooling[0]
+    means = torch.stack([
+        torch.stack([x[..., i : i + 3, j : j + 4].mean((2, 3)) for j in range(6)], 2)
+        for i in range(3)
+    ], 2)  # fmt: skip
+    pooled = F.conv2d(means, conv.weight, conv.bias).relu()
+    features = F.interpolate(pooled, (5, 9), mode="bilinear", align_corners=False)
+    whole = F.conv2d(x.mean((2, 3), keepdim=True), conv.weight, conv.bias).relu()
+
+    def expected(image: torch.Tensor) -> torch.Tensor:
+        return aspp.project(torch.cat([*(branch(x) for branch in aspp.branches), image], 1))
+
+    torch.testing.assert_close(aspp(x), expected(features), **TOLERANCE)
+    aspp.pooling_window = (64, 128)
+    torch.testing.assert_close(aspp(x), expected(whole.expand(-1, -1, 5, 9)), **TOLERANCE)
+
+
 @pytest.mark.parametrize("rate", [7, 12, 36])
 def test_aspp_beyond_the_map_is_its_centre_weight(rate):
     """A 3x3 convolution whose rate exceeds the map sees only padding around its centre."""

@@ -8,7 +8,9 @@ import pytest
 import torch
 from conftest import architectures, composed, small_network
 from torch import nn
+from torch.export import Dim
 
+from segtrain.architecture.semantic.deeplabv3 import ASPP
 from segtrain.architecture.semantic.pspnet import region_averages
 from segtrain.assembly import build_model, make
 from segtrain.errors import UserError
@@ -108,6 +110,26 @@ def assert_equal(result: Comparison, name: str = "") -> None:
 @pytest.mark.parametrize("format_name", ["torch_export", "onnx"])
 def test_every_semantic_architecture(name, format_name, tmp_path):
     assert_equal(compared(small(name), format_name, tmp_path), name)
+
+
+def test_image_features_of_windows():
+    """Of maps that are larger than the window in one direction or both, or not."""
+    torch.manual_seed(0)
+    aspp = ASPP(4, 6, [2], separable=False, pooling_window=(3, 4), pooling_norm=False).eval()
+    sides = {"x": {2: Dim.DYNAMIC, 3: Dim.DYNAMIC}}
+    graph = torch.export.export(aspp, (torch.randn(1, 4, 2, 3),), dynamic_shapes=sides).module()
+    for height, width in ((5, 9), (2, 9), (7, 3), (3, 4), (2, 2)):
+        x = torch.randn(1, 4, height, width)
+        torch.testing.assert_close(graph(x), aspp(x))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format_name", ["torch_export", "onnx"])
+def test_deeplab_with_image_features_of_windows(format_name, tmp_path):
+    chosen = "architecture=deeplabv3"
+    window = ["architecture.pooling_window=[32,48]", "architecture.pooling_norm=false"]
+    network = lively(chosen, *small_network(chosen), *window)
+    assert_equal(compared(network, format_name, tmp_path, sizes=[*SIZES, (23, 200)]))
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ def grid_anchors(
     size: float,
     aspect_ratios: list[float],
     device: torch.device,
+    rounded: bool = True,
 ) -> Tensor:
     """Anchors of one pyramid level (Faster R-CNN, arXiv 1506.01497, 3.1.1).
 
@@ -29,13 +30,16 @@ def grid_anchors(
         size: square root of an anchor's area, in pixels.
         aspect_ratios: A ratios height / width.
         device: of the result.
+        rounded: whether their sides are whole pixels.
 
     Returns:
-        (h * w * A, 4) float32, those of one cell together, rows first. Their sides are rounded.
+        (h * w * A, 4) float32, those of one cell together, rows first.
     """
     root = torch.tensor(aspect_ratios, device=device).sqrt()
     half = torch.stack([size / root, size * root], 1) / 2
-    cell = torch.cat([-half, half], 1).round()  # (A, 4)
+    cell = torch.cat([-half, half], 1)  # (A, 4)
+    if rounded:
+        cell = cell.round()
     y, x = (torch.arange(n, device=device) * step for n, step in zip(grid, stride, strict=True))
     y, x = torch.meshgrid(y, x, indexing="ij")
     corners = torch.stack([x, y, x, y], 2).view(-1, 1, 4)  # (h * w, 1, 4)

@@ -6,10 +6,10 @@ from typing import Annotated, ClassVar
 from torch import Tensor, nn
 
 from segtrain.architecture.instance.fpn import FeaturePyramid, require_pyramid
-from segtrain.architecture.instance.roi import BoxHead, MaskHead
+from segtrain.architecture.instance.roi import SAMPLING_RATIO, BoxHead, MaskHead, RoIAlign
 from segtrain.architecture.instance.two_stage import View, find_boxes, find_masks, learn, look
 from segtrain.contracts import DetectionOutputs, TrainInstances
-from segtrain.values import Count, Fraction, Given
+from segtrain.values import Count, Fraction, Given, Natural
 
 
 class MaskRCNN(nn.Module):
@@ -26,6 +26,9 @@ class MaskRCNN(nn.Module):
         positive_iou: overlap from which a region is an example of an object.
         samples: regions an image that train the heads.
         positive_fraction: at most, of the samples.
+        roi_aligned: whether RoIAlign takes a cell to have its value at its centre (see `RoIAlign`).
+            Masks are learnt from accordingly.
+        roi_sampling_ratio: its points along a bin's sides; 0: one a cell.
     """
 
     task: ClassVar[str] = "instance"
@@ -44,6 +47,8 @@ class MaskRCNN(nn.Module):
         positive_iou: Fraction,
         samples: Count,
         positive_fraction: Fraction,
+        roi_aligned: bool = False,  # older runs do not say it, nor the ratio
+        roi_sampling_ratio: Natural = SAMPLING_RATIO,
     ) -> None:
         super().__init__()
         require_pyramid(backbone.strides)
@@ -51,8 +56,9 @@ class MaskRCNN(nn.Module):
         self.neck = FeaturePyramid(backbone.channels, channels, norm="none")
         strides = backbone.strides
         self.rpn = rpn(in_channels=channels, finest_stride=strides[0])
-        self.box = BoxHead(num_classes, channels, strides, box_size, box_width)
-        self.mask = MaskHead(num_classes, channels, strides, mask_size, channels)
+        self.align = RoIAlign(roi_aligned, roi_sampling_ratio)
+        self.box = BoxHead(num_classes, channels, strides, box_size, box_width, self.align)
+        self.mask = MaskHead(num_classes, channels, strides, mask_size, channels, self.align)
         self.sampling = (positive_iou, samples, positive_fraction)
 
     def forward(self, images: list[Tensor], targets: list[TrainInstances]) -> DetectionOutputs:

@@ -9,13 +9,14 @@ from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import roi_align
 
 from segtrain.architecture.blocks import at_least_float32, init_classifier, init_head
 from segtrain.architecture.instance.fpn import FeaturePyramid, conv, require_pyramid
 from segtrain.architecture.instance.roi import (
     MASK_STD,
-    SAMPLES_PER_BIN,
+    ROI_ALIGN,
+    SAMPLING_RATIO,
+    RoIAlign,
     box_classifier,
     classify_boxes,
     pool,
@@ -48,6 +49,9 @@ class PANet(nn.Module):
         positive_iou: overlap from which a region is an example of an object.
         samples: regions an image that train the heads.
         positive_fraction: at most, of the samples.
+        roi_aligned: whether RoIAlign takes a cell to have its value at its centre (see `RoIAlign`).
+            Masks are learnt from accordingly.
+        roi_sampling_ratio: its points along a bin's sides; 0: one a cell.
     """
 
     task: ClassVar[str] = "instance"
@@ -71,6 +75,8 @@ class PANet(nn.Module):
         positive_iou: Fraction,
         samples: Count,
         positive_fraction: Fraction,
+        roi_aligned: bool = False,  # older runs do not say it, nor the ratio
+        roi_sampling_ratio: Natural = SAMPLING_RATIO,
     ) -> None:
         super().__init__()
         strides = backbone.strides
@@ -79,11 +85,20 @@ class PANet(nn.Module):
         pyramid = FeaturePyramid(backbone.channels, channels, norm)
         self.neck = PathAggregation(pyramid, norm) if bottom_up else pyramid
         self.rpn = rpn(in_channels=channels, finest_stride=strides[0])
+        self.align = RoIAlign(roi_aligned, roi_sampling_ratio)
         self.box = AdaptiveBoxHead(
-            num_classes, channels, strides, box_size, box_width, box_convs, norm, adaptive_pooling
+            num_classes,
+            channels,
+            strides,
+            box_size,
+            box_width,
+            box_convs,
+            norm,
+            adaptive_pooling,
+            self.align,
         )
         self.mask = FusedMaskHead(
-            num_classes, channels, strides, mask_size, norm, adaptive_pooling, fusion
+            num_classes, channels, strides, mask_size, norm, adaptive_pooling, fusion, self.align
         )
         self.sampling = (positive_iou, samples, positive_fraction)
 
@@ -149,6 +164,7 @@ class AdaptiveBoxHead(nn.Module):
         convs: convolutions before one fully-connected layer; 0 for two of the latter.
         norm: behind the convolutions.
         adaptive: whether regions are pooled from all levels.
+        align: how they are read.
     """
 
     def __init__(
@@ -161,11 +177,13 @@ class AdaptiveBoxHead(nn.Module):
         convs: int,
         norm: str,
         adaptive: bool,
+        align: RoIAlign = ROI_ALIGN,
     ) -> None:
         super().__init__()
         self.strides = strides
         self.size = size
         self.adaptive = adaptive
+        self.align = align
         cells = in_channels * size**2
 
         def first() -> nn.Module:
@@ -187,7 +205,8 @@ class AdaptiveBoxHead(nn.Module):
 
     def forward(self, maps: list[Tensor], boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Boxes (r, 4) of each image -> logits (R, 1 + K) and offsets (R, 1 + K, 4), float32."""
-        x = fuse(self.first, pooled_levels(maps, self.strides, boxes, self.size, self.adaptive))
+        levels = pooled_levels(maps, self.strides, boxes, self.size, self.adaptive, self.align)
+        x = fuse(self.first, levels)
         for layer in self.convs:
             x = layer(x).relu()
         return classify_boxes(self.classifier, self.fc(x.flatten(1)).relu())
@@ -207,6 +226,7 @@ class FusedMaskHead(nn.Module):
         norm: behind the convolutions.
         adaptive: whether regions are pooled from all levels.
         fusion: whether there is the fully-connected branch.
+        align: how regions are read.
     """
 
     def __init__(
@@ -218,11 +238,13 @@ class FusedMaskHead(nn.Module):
         norm: str,
         adaptive: bool,
         fusion: bool,
+        align: RoIAlign = ROI_ALIGN,
     ) -> None:
         super().__init__()
         self.strides = strides
         self.size = size
         self.adaptive = adaptive
+        self.align = align
         self.first = nn.ModuleList(
             conv(in_channels, in_channels, 3, norm) for _ in (strides if adaptive else [None])
         )
@@ -245,7 +267,8 @@ class FusedMaskHead(nn.Module):
 
     def forward(self, maps: list[Tensor], boxes: list[Tensor], labels: Tensor) -> Tensor:
         """Boxes (q, 4) of each image and their labels (Q,), 1..K -> logits (Q, M, M), float32."""
-        x = fuse(self.first, pooled_levels(maps, self.strides, boxes, self.size, self.adaptive))
+        levels = pooled_levels(maps, self.strides, boxes, self.size, self.adaptive, self.align)
+        x = fuse(self.first, levels)
         *before, last = self.convs
         for layer in before:
             x = layer(x).relu()
@@ -257,15 +280,17 @@ class FusedMaskHead(nn.Module):
 
 
 def pooled_levels(
-    maps: list[Tensor], strides: list[int], boxes: list[Tensor], size: int, adaptive: bool
+    maps: list[Tensor],
+    strides: list[int],
+    boxes: list[Tensor],
+    size: int,
+    adaptive: bool,
+    align: RoIAlign,
 ) -> list[Tensor]:
     """RoIAlign (R, C, size, size) of every box on every level, or on that of its size alone."""
     if not adaptive:
-        return [pool(maps, strides, boxes, size)]
-    return [
-        roi_align(m, boxes, size, 1 / stride, SAMPLES_PER_BIN)
-        for m, stride in zip(maps, strides, strict=True)
-    ]
+        return [pool(maps, strides, boxes, size, align)]
+    return [align(m, boxes, size, stride) for m, stride in zip(maps, strides, strict=True)]
 
 
 def fuse(layers: nn.ModuleList, levels: list[Tensor]) -> Tensor:

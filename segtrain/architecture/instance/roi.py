@@ -15,10 +15,31 @@ from segtrain.contracts import TrainInstances
 
 BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of the head's regression targets (Fast R-CNN, 3.1)
 CANONICAL_SIDE, CANONICAL_LEVEL = 224, 4  # ImageNet's size is pooled from P4 (FPN, equation 1)
-SAMPLES_PER_BIN = 2  # squared: four, as Mask R-CNN averages (section 3)
+SAMPLING_RATIO = 2  # squared: four points, as Mask R-CNN averages (section 3)
 # Of a mask head's last weights at first, as in detectron2. Detectron and torchvision have He
 # initialisation there, with which the masks of few classes start far from zero.
 MASK_STD = 0.001
+
+
+class RoIAlign(NamedTuple):
+    """How regions are read from a map.
+
+    Attributes:
+        aligned: whether a cell has its value at its centre, as in Detectron2; if not, at its corner
+            (as in Detectron and torchvision), so that what is read lies half a cell off.
+        sampling_ratio: points along a bin's sides, over which it averages; 0: one a cell of the
+            map that the bin covers.
+    """
+
+    aligned: bool
+    sampling_ratio: int
+
+    def __call__(self, m: Tensor, regions: Tensor | list[Tensor], size: int, stride: int) -> Tensor:
+        """Map (N, C, h, w) and numbered (R, 5) or listed regions -> (R, C, size, size)."""
+        return roi_align(m, regions, size, 1 / stride, self.sampling_ratio, self.aligned)
+
+
+ROI_ALIGN = RoIAlign(aligned=False, sampling_ratio=SAMPLING_RATIO)
 
 
 class RoIExamples(NamedTuple):
@@ -69,7 +90,9 @@ def sample_regions(
     )
 
 
-def mask_targets(target: TrainInstances, matched: Tensor, boxes: Tensor, size: int) -> Tensor:
+def mask_targets(
+    target: TrainInstances, matched: Tensor, boxes: Tensor, size: int, aligned: bool = False
+) -> Tensor:
     """(q, size, size) shares 0..1 of each cell of boxes (q, 4) that the matched object covers.
 
     RoIAlign of the object's mask, so where an outline crosses a cell its target lies between.
@@ -79,6 +102,7 @@ def mask_targets(target: TrainInstances, matched: Tensor, boxes: Tensor, size: i
         matched: (q,) objects.
         boxes: (q, 4) in the image, or beyond it.
         size: M.
+        aligned: see `RoIAlign`, of the mask's pixels.
     """
     result = boxes.new_zeros(len(boxes), size, size)
     windows = target["windows"].tolist()
@@ -93,8 +117,8 @@ def mask_targets(target: TrainInstances, matched: Tensor, boxes: Tensor, size: i
         corner = boxes.new_tensor([left, top, left, top])
         regions = numbered([boxes[own] - corner])
         # The operator itself: its public function would run in Python under determinism on a GPU.
-        aligned = torch.ops.torchvision.roi_align(mask, regions, 1.0, size, size, -1, False)
-        result[own] = aligned[:, 0]
+        shares = torch.ops.torchvision.roi_align(mask, regions, 1.0, size, size, -1, aligned)
+        result[own] = shares[:, 0]
     return result
 
 
@@ -105,7 +129,13 @@ def levels_of(boxes: Tensor, num_levels: int) -> Tensor:
     return (level.clamp(2, 1 + num_levels) - 2).long()
 
 
-def pool(maps: list[Tensor], strides: list[int], boxes: list[Tensor], size: int) -> Tensor:
+def pool(
+    maps: list[Tensor],
+    strides: list[int],
+    boxes: list[Tensor],
+    size: int,
+    align: RoIAlign = ROI_ALIGN,
+) -> Tensor:
     """RoIAlign of every box on the level of its size.
 
     Args:
@@ -113,6 +143,7 @@ def pool(maps: list[Tensor], strides: list[int], boxes: list[Tensor], size: int)
         strides: pixels between cells of each map.
         boxes: (r, 4) of each image.
         size: cells a side.
+        align: how they are read.
 
     Returns:
         (R, C, size, size), those of the first image first.
@@ -121,7 +152,7 @@ def pool(maps: list[Tensor], strides: list[int], boxes: list[Tensor], size: int)
     levels = levels_of(regions[:, 1:], len(maps))
     places = [torch.where(levels == number)[0] for number in range(len(maps))]
     parts = [
-        roi_align(m, regions[own], size, 1 / stride, SAMPLES_PER_BIN)
+        align(m, regions[own], size, stride)
         for m, stride, own in zip(maps, strides, places, strict=True)
     ]
     return torch.cat(parts).index_select(0, torch.cat(places).argsort())
@@ -142,14 +173,22 @@ class BoxHead(nn.Module):
         strides: of the maps.
         size: cells a side that are pooled.
         width: of the layers.
+        align: how regions are read from the maps.
     """
 
     def __init__(
-        self, num_classes: int, in_channels: int, strides: list[int], size: int, width: int
+        self,
+        num_classes: int,
+        in_channels: int,
+        strides: list[int],
+        size: int,
+        width: int,
+        align: RoIAlign,
     ) -> None:
         super().__init__()
         self.strides = strides
         self.size = size
+        self.align = align
         self.fc1 = nn.Linear(in_channels * size**2, width)
         self.fc2 = nn.Linear(width, width)
         for layer in (self.fc1, self.fc2):
@@ -159,7 +198,7 @@ class BoxHead(nn.Module):
 
     def forward(self, maps: list[Tensor], boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Boxes (r, 4) of each image -> logits (R, 1 + K) and offsets (R, 1 + K, 4), float32."""
-        x = pool(maps, self.strides, boxes, self.size).flatten(1)
+        x = pool(maps, self.strides, boxes, self.size, self.align).flatten(1)
         x = self.fc2(self.fc1(x).relu()).relu()
         return classify_boxes(self.classifier, x)
 
@@ -188,14 +227,22 @@ class MaskHead(nn.Module):
         strides: of the maps.
         size: cells a side that are pooled; masks have twice as many.
         channels: of the convolutions.
+        align: how regions are read from the maps.
     """
 
     def __init__(
-        self, num_classes: int, in_channels: int, strides: list[int], size: int, channels: int
+        self,
+        num_classes: int,
+        in_channels: int,
+        strides: list[int],
+        size: int,
+        channels: int,
+        align: RoIAlign,
     ) -> None:
         super().__init__()
         self.strides = strides
         self.size = size
+        self.align = align
         widths = [in_channels, channels, channels, channels, channels]
         self.convs = nn.ModuleList(
             nn.Conv2d(before, after, 3, padding=1)
@@ -208,7 +255,7 @@ class MaskHead(nn.Module):
 
     def forward(self, maps: list[Tensor], boxes: list[Tensor], labels: Tensor) -> Tensor:
         """Boxes (q, 4) of each image and their labels (Q,), 1..K -> logits (Q, M, M), float32."""
-        x = pool(maps, self.strides, boxes, self.size)
+        x = pool(maps, self.strides, boxes, self.size, self.align)
         for conv in self.convs:
             x = conv(x).relu()
         x = self.classifier(self.deconv(x).relu())

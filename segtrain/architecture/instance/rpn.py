@@ -54,6 +54,9 @@ class RegionProposals(nn.Module):
         pre_nms: best proposals of each level that enter suppression, in `train` and `test`.
         post_nms: best proposals of an image that leave it, in `train` and `test`.
         nms_iou: overlap from which the worse of two proposals is dropped, level by level.
+        exact_anchors: whether anchors have their exact sides and stand a stride apart, as in
+            Detectron2. If not, their sides are rounded, and they spread over the batch, as in
+            torchvision: where P5 has an odd number of cells, those of P6 are a little closer.
 
     Raises:
         UserError: there is not one anchor size a level.
@@ -72,6 +75,7 @@ class RegionProposals(nn.Module):
         pre_nms: ProposalCounts,
         post_nms: ProposalCounts,
         nms_iou: Fraction,
+        exact_anchors: bool = False,  # older runs do not say it
     ) -> None:
         super().__init__()
         if len(anchor_sizes) != LEVELS:
@@ -92,6 +96,7 @@ class RegionProposals(nn.Module):
         self.pre_nms = pre_nms
         self.post_nms = post_nms
         self.nms_iou = nms_iou
+        self.exact_anchors = exact_anchors
 
     def forward(
         self,
@@ -123,21 +128,24 @@ class RegionProposals(nn.Module):
         return at_least_float32(objectness), at_least_float32(deltas)
 
     def _anchors(self, maps: list[Tensor]) -> list[Tensor]:
-        """(h * w * A, 4) of each level; they spread over the batch as torchvision's do.
-
-        So where P5 has an odd number of cells, those of P6 are a little closer than its stride.
-        """
+        """(h * w * A, 4) of each level."""
         batch = [self.finest_stride * length for length in maps[0].shape[2:]]
-        return [
-            grid_anchors(
-                m.shape[2:],
-                tuple(side // cells for side, cells in zip(batch, m.shape[2:], strict=True)),
-                size,
-                self.aspect_ratios,
-                m.device,
+        anchors = []
+        for level, (m, size) in enumerate(zip(maps, self.anchor_sizes, strict=True)):
+            stride = (self.finest_stride * 2**level,) * 2
+            if not self.exact_anchors:
+                stride = tuple(side // n for side, n in zip(batch, m.shape[2:], strict=True))
+            anchors.append(
+                grid_anchors(
+                    m.shape[2:],
+                    stride,
+                    size,
+                    self.aspect_ratios,
+                    m.device,
+                    rounded=not self.exact_anchors,
+                )
             )
-            for m, size in zip(maps, self.anchor_sizes, strict=True)
-        ]
+        return anchors
 
     def _propose(
         self,

@@ -47,7 +47,7 @@ def learn(
     labels = regions.labels[regions.positive]
     masks = mask_logits(model, view, regions, labels)
     wanted = [
-        mask_targets(target, matched, boxes, masks.shape[-1])
+        mask_targets(target, matched, boxes, masks.shape[-1], model.align.aligned)
         for target, matched, boxes in zip(
             targets, regions.matched, regions.positive_boxes, strict=True
         )

@@ -2,11 +2,13 @@
 
 import copy
 
+import torch
 from torch import Tensor, nn
 
 from segtrain.architecture.backbone import TimmBackbone, set_dilation
 from segtrain.architecture.blocks import (
     FCNHead,
+    at_least_float32,
     concatenate,
     conv_norm_act,
     init_classifier,
@@ -15,7 +17,7 @@ from segtrain.architecture.blocks import (
 )
 from segtrain.contracts import Outputs
 from segtrain.errors import UserError
-from segtrain.values import Count, Counts, ProperFraction
+from segtrain.values import Count, Counts, ProperFraction, Size
 
 
 class ASPP(nn.Module):
@@ -24,10 +26,28 @@ class ASPP(nn.Module):
     A 1x1 convolution, one 3x3 convolution per atrous rate and globally pooled features, each to
     `channels` with batch norm and ReLU; concatenated and projected by a 1x1 convolution.
     `separable` makes the 3x3 convolutions depthwise-separable (DeepLabv3+, section 3.1).
+
+    Args:
+        in_channels: C.
+        channels: of each branch and of the result.
+        rates: of the 3x3 convolutions.
+        separable: see above.
+        pooling_window: cells vertically and horizontally; where the map is larger, image features
+            are means of windows at every cell, resized to the map. None: of the whole map.
+        pooling_norm: whether the convolution of the image features has batch norm; a bias if not.
     """
 
-    def __init__(self, in_channels: int, channels: int, rates: list[int], separable: bool) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        rates: list[int],
+        separable: bool,
+        pooling_window: Size | None = None,
+        pooling_norm: bool = True,
+    ) -> None:
         super().__init__()
+        self.pooling_window = pooling_window
         atrous = separable_conv_norm_act if separable else conv_norm_act
         self.branches = nn.ModuleList(
             [
@@ -35,14 +55,61 @@ class ASPP(nn.Module):
                 *(atrous(in_channels, channels, 3, dilation=rate) for rate in rates),
             ]
         )
-        self.image_pooling = conv_norm_act(in_channels, channels, kernel_size=1)
+        self.image_pooling = (
+            conv_norm_act(in_channels, channels, kernel_size=1)
+            if pooling_norm
+            else nn.Sequential(nn.Conv2d(in_channels, channels, 1), nn.ReLU(inplace=True))
+        )
         self.project = conv_norm_act((len(rates) + 2) * channels, channels, kernel_size=1)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, h, w) -> (N, channels, h, w)
-        pooled = self.image_pooling(x.mean(dim=(2, 3), keepdim=True))  # (N, channels, 1, 1)
         features = [branch(x) for branch in self.branches]
-        features.append(pooled.expand(-1, -1, *x.shape[2:]))
+        features.append(self._image_features(x))
         return self.project(concatenate(features))
+
+    def _image_features(self, x: Tensor) -> Tensor:
+        size = x.shape[2:]
+        if self.pooling_window is None:
+            return self.image_pooling(x.mean(dim=(2, 3), keepdim=True)).expand(-1, -1, *size)
+        sides = list(zip(size, self.pooling_window, strict=True))
+        means = self.image_pooling(mixed(x, *(window_shares(*side, x.device) for side in sides)))
+        return mixed(means, *(place_shares(*side, x.device) for side in sides))
+
+
+def mixed(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Sums of cells (N, C, h, w), weighted by shares (h, h) along columns and (w, w) along rows."""
+    with torch.autocast(x.device.type, enabled=False):
+        cells = at_least_float32(x)
+        return (rows.to(cells.dtype) @ cells @ columns.to(cells.dtype).T).to(x.dtype)
+
+
+def window_shares(length: int, window: int, device: torch.device) -> Tensor:
+    """(length, length) share of each cell of a side, second, in the mean of each window, first.
+
+    Windows begin at every cell, but where they would not fit in; those begin at the last that does.
+    So a side of any length has as many windows as cells, as exported graphs need it.
+    """
+    cell = torch.arange(length, device=device)
+    width = cell.new_full((), length).clamp(max=window)
+    start = torch.minimum(cell, length - width)[:, None]
+    return ((cell >= start) & (cell < start + width)) / width
+
+
+def place_shares(length: int, window: int, device: torch.device) -> Tensor:
+    """(length, length) share of each window, second, in each cell of windows resized to the side.
+
+    Bilinear without aligned corners, of those windows that have a place of their own.
+    """
+    cell = torch.arange(length, device=device)
+    places = length - cell.new_full((), length).clamp(max=window) + 1
+    source = ((cell + 0.5) * places / length - 0.5).clamp(min=0)
+    source = torch.minimum(source, places - 1)[:, None]
+    return (1 - (source - cell).abs()).clamp(min=0)
+
+
+def window_at(output_stride: int, size: Size | None) -> Size | None:
+    """Cells that a window of `size` pixels covers."""
+    return None if size is None else tuple(-(-side // output_stride) for side in size)
 
 
 def rates_at(output_stride: int, atrous_rates: list[int]) -> list[int]:
@@ -66,9 +133,18 @@ class DeepLabv3Head(nn.Module):
         dropout: float,
         refine: bool,
         num_classes: int,
+        pooling_window: Size | None,
+        pooling_norm: bool,
     ) -> None:
         super().__init__()
-        self.aspp = ASPP(in_channels, channels, rates, separable=False)
+        self.aspp = ASPP(
+            in_channels,
+            channels,
+            rates,
+            separable=False,
+            pooling_window=pooling_window,
+            pooling_norm=pooling_norm,
+        )
         self.dropout = nn.Dropout(dropout)
         self.refine = conv_norm_act(channels, channels, kernel_size=3) if refine else nn.Identity()
         self.classifier = nn.Conv2d(channels, num_classes, 1)
@@ -91,6 +167,9 @@ class DeepLabv3(nn.Module):
         auxiliary: FCN head on the third stage, in training only; not in the paper.
         align_corners: how the logits are to be resized; true in the authors' code.
         num_classes: K.
+        pooling_window: height and width, in pixels, of the window of the ASPP's image features,
+            such as the crop of the training; None for the whole image, as in the paper.
+        pooling_norm: see `ASPP`.
     """
 
     def __init__(
@@ -102,14 +181,23 @@ class DeepLabv3(nn.Module):
         auxiliary: bool,
         align_corners: bool,
         num_classes: int,
-        dropout: ProperFraction = 0.0,  # older runs do not say it
+        dropout: ProperFraction = 0.0,  # older runs do not say it, nor what follows
+        pooling_window: Size | None = None,
+        pooling_norm: bool = True,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.align_corners = align_corners
         rates = rates_at(backbone.output_stride, atrous_rates)
         self.head = DeepLabv3Head(
-            backbone.channels[-1], aspp_channels, rates, dropout, refine, num_classes
+            backbone.channels[-1],
+            aspp_channels,
+            rates,
+            dropout,
+            refine,
+            num_classes,
+            pooling_window=window_at(backbone.output_stride, pooling_window),
+            pooling_norm=pooling_norm,
         )
         self.auxiliary = (
             FCNHead(backbone.channels[-2], num_classes, dropout=0.1) if auxiliary else None

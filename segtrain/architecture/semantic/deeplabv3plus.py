@@ -11,10 +11,10 @@ from segtrain.architecture.blocks import (
     init_head,
     separable_conv_norm_act,
 )
-from segtrain.architecture.semantic.deeplabv3 import ASPP, rates_at
+from segtrain.architecture.semantic.deeplabv3 import ASPP, rates_at, window_at
 from segtrain.architecture.xception import Xception
 from segtrain.contracts import Outputs, resize
-from segtrain.values import Count, Counts, ProperFraction
+from segtrain.values import Count, Counts, ProperFraction, Size
 
 
 class Decoder(nn.Module):
@@ -66,6 +66,9 @@ class DeepLabv3Plus(nn.Module):
         align_corners: how maps and logits are resized; true in the authors' code.
         num_classes: K.
         decoder_convolutions: how many 3x3 convolutions the decoder has; 2 in the paper.
+        pooling_window: height and width, in pixels, of the window of the ASPP's image features,
+            such as the crop of the training; None for the whole image, as in the paper.
+        pooling_norm: see `ASPP`.
     """
 
     def __init__(
@@ -77,14 +80,23 @@ class DeepLabv3Plus(nn.Module):
         separable: bool,
         align_corners: bool,
         num_classes: int,
-        dropout: ProperFraction = 0.0,  # older runs have none
+        dropout: ProperFraction = 0.0,  # older runs have none, nor what follows
         decoder_convolutions: Count = 2,
+        pooling_window: Size | None = None,
+        pooling_norm: bool = True,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.align_corners = align_corners
         rates = rates_at(backbone.output_stride, atrous_rates)
-        self.aspp = ASPP(backbone.channels[-1], channels, rates, separable)
+        self.aspp = ASPP(
+            backbone.channels[-1],
+            channels,
+            rates,
+            separable,
+            pooling_window=window_at(backbone.output_stride, pooling_window),
+            pooling_norm=pooling_norm,
+        )
         self.dropout = nn.Dropout(dropout)
         self.decoder = Decoder(
             backbone.channels[0],
