@@ -1,6 +1,7 @@
 """DeepLabv3: Chen, Papandreou, Schroff & Adam, Rethinking Atrous Convolution, arXiv 1706.05587."""
 
 import copy
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -23,10 +24,18 @@ class ASPP(nn.Module):
 
     A 1x1 convolution, one 3x3 convolution per atrous rate and globally pooled features, each to
     `channels` with batch norm and ReLU; concatenated and projected by a 1x1 convolution.
-    `separable` makes the 3x3 convolutions depthwise-separable (DeepLabv3+, section 3.1).
+    `separable` makes the 3x3 convolutions depthwise-separable (DeepLabv3+, section 3.1);
+    `project_kernel` is 3 in MMSegmentation.
     """
 
-    def __init__(self, in_channels: int, channels: int, rates: list[int], separable: bool) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        rates: list[int],
+        separable: bool,
+        project_kernel: int = 1,
+    ) -> None:
         super().__init__()
         atrous = separable_conv_norm_act if separable else conv_norm_act
         self.branches = nn.ModuleList(
@@ -36,7 +45,7 @@ class ASPP(nn.Module):
             ]
         )
         self.image_pooling = conv_norm_act(in_channels, channels, kernel_size=1)
-        self.project = conv_norm_act((len(rates) + 2) * channels, channels, kernel_size=1)
+        self.project = conv_norm_act((len(rates) + 2) * channels, channels, project_kernel)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, h, w) -> (N, channels, h, w)
         pooled = self.image_pooling(x.mean(dim=(2, 3), keepdim=True))  # (N, channels, 1, 1)
@@ -66,9 +75,10 @@ class DeepLabv3Head(nn.Module):
         dropout: float,
         refine: bool,
         num_classes: int,
+        project_kernel: int,
     ) -> None:
         super().__init__()
-        self.aspp = ASPP(in_channels, channels, rates, separable=False)
+        self.aspp = ASPP(in_channels, channels, rates, False, project_kernel)
         self.dropout = nn.Dropout(dropout)
         self.refine = conv_norm_act(channels, channels, kernel_size=3) if refine else nn.Identity()
         self.classifier = nn.Conv2d(channels, num_classes, 1)
@@ -91,6 +101,7 @@ class DeepLabv3(nn.Module):
         auxiliary: FCN head on the third stage, in training only; not in the paper.
         align_corners: how the logits are to be resized; true in the authors' code.
         num_classes: K.
+        project_kernel: side of the ASPP's last convolution; 1 in the paper.
     """
 
     def __init__(
@@ -103,14 +114,16 @@ class DeepLabv3(nn.Module):
         align_corners: bool,
         num_classes: int,
         dropout: ProperFraction = 0.0,  # older runs do not say it
+        project_kernel: Literal[1, 3] = 1,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.align_corners = align_corners
         rates = rates_at(backbone.output_stride, atrous_rates)
         self.head = DeepLabv3Head(
-            backbone.channels[-1], aspp_channels, rates, dropout, refine, num_classes
-        )
+            backbone.channels[-1], aspp_channels, rates, dropout, refine, num_classes,
+            project_kernel,
+        )  # fmt: skip
         self.auxiliary = (
             FCNHead(backbone.channels[-2], num_classes, dropout=0.1) if auxiliary else None
         )

@@ -1,10 +1,13 @@
 """DeepLabv3+: Chen, Zhu, Papandreou, Schroff & Adam, Encoder-Decoder with Atrous Separable
 Convolution, ECCV 2018 (arXiv 1802.02611)."""
 
+from typing import Literal
+
 from torch import Tensor, nn
 
 from segtrain.architecture.backbone import TimmBackbone
 from segtrain.architecture.blocks import (
+    FCNHead,
     concatenate,
     conv_norm_act,
     init_classifier,
@@ -64,6 +67,8 @@ class DeepLabv3Plus(nn.Module):
         dropout: after the ASPP; 0.1 in the authors' code.
         align_corners: how maps and logits are resized; true in the authors' code.
         num_classes: K.
+        project_kernel: side of the ASPP's last convolution; 1 in the paper.
+        auxiliary: FCN head on the third stage, in training only; not in the paper.
     """
 
     def __init__(
@@ -76,12 +81,14 @@ class DeepLabv3Plus(nn.Module):
         align_corners: bool,
         num_classes: int,
         dropout: ProperFraction = 0.0,  # older runs have none
+        project_kernel: Literal[1, 3] = 1,
+        auxiliary: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.align_corners = align_corners
         rates = rates_at(backbone.output_stride, atrous_rates)
-        self.aspp = ASPP(backbone.channels[-1], channels, rates, separable)
+        self.aspp = ASPP(backbone.channels[-1], channels, rates, separable, project_kernel)
         self.dropout = nn.Dropout(dropout)
         self.decoder = Decoder(
             backbone.channels[0], low_level_channels, channels, separable, align_corners
@@ -90,9 +97,15 @@ class DeepLabv3Plus(nn.Module):
         init_head(self.aspp)
         init_head(self.decoder)
         init_classifier(self.classifier)
+        self.auxiliary = (
+            FCNHead(backbone.channels[-2], num_classes, dropout=0.1) if auxiliary else None
+        )
 
     def forward(self, image: Tensor) -> Outputs:
         """(N, 3, H, W) RGB in 0..255 -> logits (N, K, h, w) at the low-level map's stride, 4."""
         maps = self.backbone(image)
         logits = self.classifier(self.decoder(self.dropout(self.aspp(maps[-1])), maps[0]))
-        return {"logits": logits, "align_corners": self.align_corners}
+        outputs: Outputs = {"logits": logits, "align_corners": self.align_corners}
+        if self.auxiliary is not None and self.training:
+            outputs["aux"] = self.auxiliary(maps[-2])
+        return outputs
