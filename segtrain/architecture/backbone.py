@@ -4,14 +4,14 @@ from typing import Annotated
 
 import timm
 import torch.nn.functional as F
-from timm.models.resnet import Bottleneck
+from timm.models.resnet import BasicBlock, Bottleneck
 from torch import Tensor, nn
 
 from segtrain.architecture.blocks import Normalize
 from segtrain.architecture.weights import load_weights, not_fetched, read_state_dict
 from segtrain.configuration.messages import nearest_models
 from segtrain.errors import UserError
-from segtrain.values import Counts, OutputStride, Rule, Text
+from segtrain.values import Count, Counts, OutputStride, Rule, Text
 
 CLASSIFIER_KEYS = ("fc.", "head.", "classifier.", "conv_head.", "bn2.", "norm_head.")
 
@@ -35,6 +35,10 @@ class TimmBackbone(nn.Module):
             section 3.3), or None. ResNets only.
         timm_arguments: more of timm's settings for this model, such as
             `{channels: [32, 64, 96, 128]}` for a narrower ResNet.
+        stage_dilations: of the last two stages, where they are not what makes up for the stride
+            that `output_stride` leaves out, or None. ResNets only.
+        dilate_second: whether the second 3x3 convolution of ResNet-18's and -34's blocks is dilated
+            like the first.
         stride_in_1x1: whether a bottleneck with a stride has it in its first 1x1 convolution, as He
             et al. (2015) and the weights of Caffe and Detectron have it; if not, in its 3x3
             convolution. ResNets with bottlenecks only.
@@ -56,7 +60,9 @@ class TimmBackbone(nn.Module):
         uniform_dilation: bool,
         multi_grid: Counts | None,
         timm_arguments: dict,
-        stride_in_1x1: bool = False,  # older runs do not say it
+        stage_dilations: tuple[Count, Count] | None = None,  # older runs say none of these
+        dilate_second: bool = True,
+        stride_in_1x1: bool = False,
     ) -> None:
         super().__init__()
         self.name = name
@@ -70,10 +76,15 @@ class TimmBackbone(nn.Module):
                 f"backbone '{name}' ends at stride {self.strides[-1]}, not at the asked "
                 f"output_stride={output_stride}; set architecture.backbone.output_stride"
             )
-        if uniform_dilation:
-            apply_uniform_dilation(self.body, output_stride)
+        dilations = stage_dilations or (max(1, 16 // output_stride), 32 // output_stride)
+        if uniform_dilation or stage_dilations is not None:
+            apply_dilations(self.body, dilations, uniform_dilation)
         if multi_grid is not None:
-            apply_multi_grid(self.body, multi_grid, dilation=32 // output_stride)
+            apply_multi_grid(self.body, multi_grid, dilations[1])
+        if not dilate_second:
+            for block in self.body.modules():
+                if isinstance(block, BasicBlock):
+                    set_dilation(block.conv2, 1)
         if stride_in_1x1:
             apply_stride_in_1x1(self.body)
         if weights not in ("imagenet", "none"):
@@ -125,19 +136,26 @@ def create_body(name: str, pretrained: bool, output_stride: int, timm_arguments:
         ) from error
 
 
-def apply_uniform_dilation(body: nn.Module, output_stride: int) -> None:
-    """Gives all 3x3 convolutions of the dilated stages of a ResNet their stage's dilation.
+def apply_dilations(body: nn.Module, rates: tuple[int, int], uniform: bool) -> None:
+    """Dilates the 3x3 convolutions of a ResNet's last two stages by one rate each.
+
+    Args:
+        body: changed in place.
+        rates: of the two stages.
+        uniform: whether a stage's first block has that rate too, or half of it.
 
     Raises:
         UserError: the backbone is no ResNet.
     """
     if not hasattr(body, "layer4"):
         raise UserError(
-            "uniform_dilation needs a ResNet; set architecture.backbone.uniform_dilation=false"
+            "uniform_dilation needs a ResNet, and so do stage_dilations; set "
+            "architecture.backbone.uniform_dilation=false and stage_dilations=null"
         )
-    for stage, stride in ((body.layer3, 16), (body.layer4, 32)):
-        if stride > output_stride:
-            set_dilation(stage, stride // output_stride)
+    for stage, rate in zip((body.layer3, body.layer4), rates, strict=True):
+        set_dilation(stage, rate)
+        if not uniform:
+            set_dilation(stage[0], max(1, rate // 2))
 
 
 def apply_multi_grid(body: nn.Module, unit_rates: list[int], dilation: int) -> None:

@@ -65,18 +65,44 @@ class FCNHead(nn.Module):
 
     The auxiliary head of PSPNet and EncNet, and the head of the dilated FCN. The classifier starts
     from N(0, 0.01), as MMSegmentation's; torchvision's and EncNet's code leave PyTorch's own.
+
+    Args:
+        in_channels: C.
+        num_classes: K.
+        dropout: before the classifier.
+        convolutions: how many 3x3 convolutions follow each other.
+        dilation: of all of them.
+        concatenate_input: whether the input joins their output in one more 3x3 convolution.
     """
 
-    def __init__(self, in_channels: int, num_classes: int, dropout: float) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        dropout: float,
+        convolutions: int = 1,
+        dilation: int = 1,
+        concatenate_input: bool = False,
+    ) -> None:
         super().__init__()
-        self.conv = conv_norm_act(in_channels, in_channels // 4, kernel_size=3)
+        channels = in_channels // 4
+        widths = [in_channels, *[channels] * (convolutions - 1)]
+        self.conv = nn.Sequential(
+            *(layer for width in widths for layer in conv_norm_act(width, channels, 3, dilation))
+        )
+        self.fusion = (
+            conv_norm_act(in_channels + channels, channels, 3) if concatenate_input else None
+        )
         self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Conv2d(in_channels // 4, num_classes, 1)
+        self.classifier = nn.Conv2d(channels, num_classes, 1)
         init_head(self)
         init_classifier(self.classifier)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, h, w) -> (N, K, h, w)
-        return self.classifier(self.dropout(self.conv(x)))
+        features = self.conv(x)
+        if self.fusion is not None:
+            features = self.fusion(concatenate([x, features]))
+        return self.classifier(self.dropout(features))
 
 
 class Normalize(nn.Module):

@@ -80,6 +80,41 @@ def test_stride_in_1x1(output_stride, strided):
     assert shapes[0] == shapes[1]
 
 
+@pytest.mark.parametrize(
+    ("stride", "uniform", "multi_grid", "dilations", "third", "last"),
+    [
+        (32, False, None, (2, 4), [1, 2, 2, 2, 2, 2], [2, 4, 4]),
+        (32, True, None, (2, 4), [2, 2, 2, 2, 2, 2], [4, 4, 4]),
+        (16, False, None, (1, 1), [1, 1, 1, 1, 1, 1], [1, 1, 1]),
+        (16, False, [1, 2, 4], (1, 1), [1, 1, 1, 1, 1, 1], [1, 2, 4]),
+    ],
+)
+def test_stages_are_dilated_whatever_the_stride(
+    stride, uniform, multi_grid, dilations, third, last
+):
+    model = TimmBackbone("resnet50", "none", stride, uniform, multi_grid, {}, dilations)
+    for stage, rates in ((model.body.layer3, third), (model.body.layer4, last)):
+        assert [block.conv2.dilation[0] for block in stage] == rates
+    maps = model(torch.zeros(1, 3, 64, 96, dtype=torch.uint8))
+    assert [64 // m.shape[2] for m in maps] == model.strides
+    assert model.strides[-1] == stride
+
+
+def test_second_convolutions_without_dilation():
+    model = TimmBackbone("resnet18", "none", 8, False, None, {}, dilate_second=False)
+    rates = [
+        [block.conv1.dilation[0], block.conv2.dilation[0]]
+        for block in (*model.body.layer3, *model.body.layer4)
+    ]
+    assert rates == [[1, 1], [2, 1], [2, 1], [4, 1]]
+    assert model(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))[-1].shape[2:] == (8, 8)
+
+
+def test_dilations_of_stages_need_a_resnet():
+    with pytest.raises(UserError, match="stage_dilations"):
+        TimmBackbone("mobilenetv3_small_050", "none", 16, False, None, {}, (1, 1))
+
+
 def test_weights_file(tmp_path):
     import timm
 

@@ -1,6 +1,7 @@
 """DeepLabv3: Chen, Papandreou, Schroff & Adam, Rethinking Atrous Convolution, arXiv 1706.05587."""
 
 import copy
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,7 @@ class ASPP(nn.Module):
         pooling_window: cells vertically and horizontally; where the map is larger, image features
             are means of windows at every cell, resized to the map. None: of the whole map.
         pooling_norm: whether the convolution of the image features has batch norm; a bias if not.
+        project_kernel: side of the last convolution; 3 in MMSegmentation.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class ASPP(nn.Module):
         separable: bool,
         pooling_window: Size | None = None,
         pooling_norm: bool = True,
+        project_kernel: int = 1,
     ) -> None:
         super().__init__()
         self.pooling_window = pooling_window
@@ -60,7 +63,7 @@ class ASPP(nn.Module):
             if pooling_norm
             else nn.Sequential(nn.Conv2d(in_channels, channels, 1), nn.ReLU(inplace=True))
         )
-        self.project = conv_norm_act((len(rates) + 2) * channels, channels, kernel_size=1)
+        self.project = conv_norm_act((len(rates) + 2) * channels, channels, project_kernel)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, h, w) -> (N, channels, h, w)
         features = [branch(x) for branch in self.branches]
@@ -135,6 +138,7 @@ class DeepLabv3Head(nn.Module):
         num_classes: int,
         pooling_window: Size | None,
         pooling_norm: bool,
+        project_kernel: int,
     ) -> None:
         super().__init__()
         self.aspp = ASPP(
@@ -144,6 +148,7 @@ class DeepLabv3Head(nn.Module):
             separable=False,
             pooling_window=pooling_window,
             pooling_norm=pooling_norm,
+            project_kernel=project_kernel,
         )
         self.dropout = nn.Dropout(dropout)
         self.refine = conv_norm_act(channels, channels, kernel_size=3) if refine else nn.Identity()
@@ -170,6 +175,7 @@ class DeepLabv3(nn.Module):
         pooling_window: height and width, in pixels, of the window of the ASPP's image features,
             such as the crop of the training; None for the whole image, as in the paper.
         pooling_norm: see `ASPP`.
+        project_kernel: side of the ASPP's last convolution; 1 in the paper.
     """
 
     def __init__(
@@ -184,6 +190,7 @@ class DeepLabv3(nn.Module):
         dropout: ProperFraction = 0.0,  # older runs do not say it, nor what follows
         pooling_window: Size | None = None,
         pooling_norm: bool = True,
+        project_kernel: Literal[1, 3] = 1,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -198,6 +205,7 @@ class DeepLabv3(nn.Module):
             num_classes,
             pooling_window=window_at(backbone.output_stride, pooling_window),
             pooling_norm=pooling_norm,
+            project_kernel=project_kernel,
         )
         self.auxiliary = (
             FCNHead(backbone.channels[-2], num_classes, dropout=0.1) if auxiliary else None

@@ -1,10 +1,13 @@
 """DeepLabv3+: Chen, Zhu, Papandreou, Schroff & Adam, Encoder-Decoder with Atrous Separable
 Convolution, ECCV 2018 (arXiv 1802.02611)."""
 
+from typing import Literal
+
 from torch import Tensor, nn
 
 from segtrain.architecture.backbone import TimmBackbone
 from segtrain.architecture.blocks import (
+    FCNHead,
     concatenate,
     conv_norm_act,
     init_classifier,
@@ -69,6 +72,8 @@ class DeepLabv3Plus(nn.Module):
         pooling_window: height and width, in pixels, of the window of the ASPP's image features,
             such as the crop of the training; None for the whole image, as in the paper.
         pooling_norm: see `ASPP`.
+        project_kernel: side of the ASPP's last convolution; 1 in the paper.
+        auxiliary: FCN head on the third stage, in training only; not in the paper.
     """
 
     def __init__(
@@ -84,6 +89,8 @@ class DeepLabv3Plus(nn.Module):
         decoder_convolutions: Count = 2,
         pooling_window: Size | None = None,
         pooling_norm: bool = True,
+        project_kernel: Literal[1, 3] = 1,
+        auxiliary: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -96,6 +103,7 @@ class DeepLabv3Plus(nn.Module):
             separable,
             pooling_window=window_at(backbone.output_stride, pooling_window),
             pooling_norm=pooling_norm,
+            project_kernel=project_kernel,
         )
         self.dropout = nn.Dropout(dropout)
         self.decoder = Decoder(
@@ -110,9 +118,15 @@ class DeepLabv3Plus(nn.Module):
         init_head(self.aspp)
         init_head(self.decoder)
         init_classifier(self.classifier)
+        self.auxiliary = (
+            FCNHead(backbone.channels[-2], num_classes, dropout=0.1) if auxiliary else None
+        )
 
     def forward(self, image: Tensor) -> Outputs:
         """(N, 3, H, W) RGB in 0..255 -> logits (N, K, h, w) at the low-level map's stride, 4."""
         maps = self.backbone(image)
         logits = self.classifier(self.decoder(self.dropout(self.aspp(maps[-1])), maps[0]))
-        return {"logits": logits, "align_corners": self.align_corners}
+        outputs: Outputs = {"logits": logits, "align_corners": self.align_corners}
+        if self.auxiliary is not None and self.training:
+            outputs["aux"] = self.auxiliary(maps[-2])
+        return outputs
