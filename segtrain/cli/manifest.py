@@ -21,7 +21,7 @@ import yaml
 
 from segtrain.cli.inputs import MANIFEST, Input
 from segtrain.errors import UserError
-from segtrain.writing import complete
+from segtrain.writing import complete, write_text
 
 SHOWN = 20  # inputs of which the end says what they show, or why they failed
 BLOCK = 256  # lines whose files one thread looks for
@@ -119,12 +119,9 @@ class Manifest:
         else:
             self._require_same(settings)
             self._keep_finished(inputs)
-        with complete(self.settings_file) as partial:
-            partial.write_text(yaml.safe_dump(settings, sort_keys=False))
+        write_text(self.settings_file, yaml.safe_dump(settings, sort_keys=False))
         shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir()
-        with self.plan.open("w") as file:
-            file.writelines(json.dumps(pair) + "\n" for pair in inputs.items())
+        write_text(self.plan, "".join(json.dumps(pair) + "\n" for pair in inputs.items()))
         return len(inputs), given - len(inputs)
 
     def share(self) -> Iterator[Input]:
