@@ -9,7 +9,7 @@ import torch
 from segtrain.architecture.imagenet import flavour_of
 from segtrain.assembly import build_data, compose_choices
 from segtrain.cli.prepare import splits_to_verify, state_of
-from segtrain.dataset.cache import KEY_FILE, cache_root
+from segtrain.dataset.cache import cache_root, is_current
 from segtrain.dataset.datamodule import SegmentationData
 from segtrain.errors import UserError
 from segtrain.prepare.archives import is_there
@@ -95,12 +95,12 @@ def is_verified(name: str) -> bool:
     if "filter_empty" in config["dataset"]["source"]:
         config["dataset"]["source"]["filter_empty"] = []  # as `prepare` does
     data = build_data(config)
-    file = cache_root() / "verified" / data.name / KEY_FILE
-    if not file.is_file():
+    folder = cache_root() / "verified" / data.name
+    if not folder.is_dir():
         return False
     # Verified as a whole, or as a part with complete=false.
     keys = [state_of(data, *splits_to_verify(data, complete)) for complete in (True, False)]
-    return file.read_text() in keys
+    return any(key is not None and is_current(folder, key) for key in keys)
 
 
 def weight_state(config: dict) -> WeightState | None:

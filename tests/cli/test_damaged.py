@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 from conftest import TINY
+from faults import BYTES, TEXTS
 from predicting import picture
 
 
@@ -27,26 +28,8 @@ def reshaped(content: dict) -> dict:
     return content | {"state_dict": state | {name: torch.zeros(3)}}
 
 
-def cut(path: Path) -> None:
-    data = path.read_bytes()
-    path.write_bytes(data[: len(data) // 2])
-
-
-BYTES = {
-    "empty": lambda path: path.write_bytes(b""),
-    "latin-1": lambda path: path.write_bytes(b"\xe4\xf6\xfc: [\xff"),
-    "zeros": lambda path: path.write_bytes(bytes(300)),
-}
-TEXTS = {
-    **BYTES,
-    "a list": lambda path: path.write_text("[1, 2]"),
-    "a word": lambda path: path.write_text("word"),
-    "open": lambda path: path.write_text("{a: [1, 2"),
-    "no keys": lambda path: path.write_text("{}"),
-}
 CHECKPOINTS = {
     **BYTES,
-    "cut": cut,
     "a list": checkpoint(lambda content: [content]),
     "no weights": checkpoint(lambda content: {k: v for k, v in content.items()
                                               if k != "state_dict"}),
