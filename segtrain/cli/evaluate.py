@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 from segtrain.architecture.weights import load_weights, read_state_dict
 from segtrain.assembly import build_data, build_model, build_task, make, require_labels
 from segtrain.cli.report import report
+from segtrain.cli.schema import Recipe, checked_stored
 from segtrain.dataset.datamodule import SegmentationData
 from segtrain.errors import UserError
 from segtrain.inference.ensemble import Ensemble, EnsembleInference
@@ -28,6 +29,7 @@ from segtrain.trainer import common_trainer_arguments, leave_signals, shows_bar
 
 logger = logging.getLogger("segtrain")
 
+TRAINING_ALONE = {"callback", "logger"}  # of a configuration, which is not built here
 SCORES = ("metrics", "published")  # of results.json; the rest tells how they were made
 
 
@@ -59,7 +61,7 @@ def rebuild_task(config: dict) -> tuple[dict, SegmentationData, Segmentation, Pa
         UserError: as `run`.
     """
     checkpoint = find_checkpoint(config)
-    stored, _ = stored_config(checkpoint, config["trust_code"])
+    stored = stored_recipe(checkpoint, config["trust_code"])
     merged = dict(stored)
     for key in ("dataset", "inference"):
         if key in config:  # chosen on the command line
@@ -82,6 +84,17 @@ def rebuild_task(config: dict) -> tuple[dict, SegmentationData, Segmentation, Pa
     return merged, data, task, checkpoint
 
 
+def stored_recipe(checkpoint: Path, trust_code: bool) -> dict:
+    """The configuration of the run that wrote a checkpoint, of which an evaluation can be made.
+
+    Raises:
+        UserError: it is no checkpoint of this package, names other code, or has values that cannot
+            be.
+    """
+    config, _ = stored_config(checkpoint, trust_code)
+    return checked_stored(config, Recipe.__annotations__.keys() - TRAINING_ALONE, str(checkpoint))
+
+
 def join_ensemble(task: Segmentation, others: list[str], trust_code: bool) -> None:
     """Puts the networks of other runs beside the task's own, each tested as its run says.
 
@@ -93,7 +106,7 @@ def join_ensemble(task: Segmentation, others: list[str], trust_code: bool) -> No
     models, inferences = [task.model], [task.inference]
     for other in others:
         file = member_checkpoint(other)
-        config, _ = stored_config(file, trust_code)
+        config = stored_recipe(file, trust_code)
         config |= {"weights": None, "architecture": without_pretraining(config["architecture"])}
         inference = make(config["inference"])
         names = make(config["dataset"]["labels"]).names
