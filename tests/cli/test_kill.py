@@ -104,8 +104,9 @@ def test_crash_and_resume(segtrain, monkeypatch, whole, event, count):
 
 @pytest.mark.parametrize(
     ("event", "count"),
-    [("step", 8), *(pytest.param(*event, marks=pytest.mark.slow)
-                    for event in [("step", 4), ("step", 10), ("val_start", 3), ("val_middle", 6)])],
+    [("step", 8), ("val_end", 3), *(pytest.param(*event, marks=pytest.mark.slow)
+                                   for event in [("step", 4), ("step", 10), ("val_start", 3),
+                                                 ("val_middle", 6), ("val_end", 2)])],
 )  # fmt: skip
 def test_signal_at_a_validation_and_resume(segtrain, monkeypatch, whole, event, count):
     monkeypatch.syspath_prepend(TESTS)
