@@ -158,6 +158,7 @@ class Predict(Use):
     classes: list[Text | int]
     batch_size: Count
     num_workers: Natural | Literal["auto"]
+    timeout: Natural
     trust_code: bool
 
 
