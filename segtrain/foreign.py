@@ -162,7 +162,7 @@ def _admit(node: Any, origin: str, trust_code: bool, entries: Iterator[int]) -> 
     if not trust_code and "_target_" in node:
         names = [node[key] for key in NAMES if key == "_target_" or node["_target_"] == IMPORTS]
         for name in names:
-            if name not in own_names():
+            if not isinstance(name, str) or name not in own_names():
                 raise UserError(
                     f"{origin} names {name}, which is not part of segtrain: loading it would run "
                     "that code. Give trust_code=true if you trust the file"

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from segtrain.architecture.imagenet import untrained
 from segtrain.architecture.weights import read_state_dict
+from segtrain.configuration.schema import checked_stored
 from segtrain.contracts import LabelSet
 from segtrain.errors import UserError
 from segtrain.foreign import admit
@@ -86,9 +87,10 @@ def read_checkpoint(path: Path, trust_code: bool = False) -> Trained:
     """
     content = _segtrain_entry(path, trust_code)
     labels = content.get("labels")
+    parts = ("architecture", "inference", "experiment")
     return Trained(
         origin=str(path),
-        config=content["config"],
+        config=checked_stored(content["config"], parts, str(path)),
         labels=None if labels is None else LabelSet.from_plain(labels),
         state=read_state_dict(path),
     )
@@ -110,6 +112,7 @@ def read_exported(folder: Path, trust_code: bool = False) -> Trained:
     if missing:
         raise UserError(f"{config_file}: has no {' and no '.join(sorted(missing))}")
     config = admit(config, str(folder), trust_code)
+    config = checked_stored(config, ("architecture", "inference"), str(config_file))
     return Trained(str(folder), config, labels, read_state_dict(weights))
 
 

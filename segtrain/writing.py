@@ -61,10 +61,15 @@ def naming(path: Path, *others: Path) -> Iterator[None]:
         raise OSError(number, os.strerror(number), str(path)) from error
 
 
+def write_bytes(path: Path, content: bytes | memoryview, writer: str = "") -> None:
+    """Writes bytes, whole or not at all; see `complete`."""
+    with complete(path, writer) as partial:
+        partial.write_bytes(content)
+
+
 def write_text(path: Path, text: str, writer: str = "") -> None:
     """Writes a text, whole or not at all; see `complete`."""
-    with complete(path, writer) as partial:
-        partial.write_text(text, encoding="utf-8")
+    write_bytes(path, text.encode(), writer)
 
 
 def write_json(path: Path, content: Any, writer: str = "") -> None:
@@ -87,8 +92,7 @@ def write_picture(picture: Image.Image, path: Path, quality: int | None = None) 
         picture.save(encoded, format_name)
     else:
         picture.save(encoded, format_name, quality=quality, subsampling=0)
-    with complete(path) as partial:
-        partial.write_bytes(encoded.getbuffer())
+    write_bytes(path, encoded.getbuffer())
 
 
 class TorchFile(io.RawIOBase):

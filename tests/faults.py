@@ -201,3 +201,25 @@ def largest_file(size: int):
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def cut(path: Path) -> None:
+    """Half of a file is left, as of a copy that was broken off."""
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+
+
+# Damages of any file, and of one that holds text.
+BYTES = {
+    "empty": lambda path: path.write_bytes(b""),
+    "latin-1": lambda path: path.write_bytes(b"\xe4\xf6\xfc: [\xff"),
+    "zeros": lambda path: path.write_bytes(bytes(300)),
+    "cut": cut,
+}
+TEXTS = {
+    **BYTES,
+    "a list": lambda path: path.write_text("[1, 2]"),
+    "a word": lambda path: path.write_text("word"),
+    "open": lambda path: path.write_text("{a: [1, 2"),
+    "no keys": lambda path: path.write_text("{}"),
+}

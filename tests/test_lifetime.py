@@ -172,3 +172,32 @@ with largest_file(1000):
         print(*explain(error))
 end_children()
 """
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict"])
+def test_a_worker_that_never_answers(segtrain, monkeypatch, tmp_path, command):
+    """As where a network share hangs: the worker is alive, and no signal ends its reading."""
+    write_run(tmp_path / "trained")
+    for number in range(9):
+        picture(f"in/{number}.png", seed=number)
+
+    def hang(*arguments):
+        time.sleep(600)
+
+    monkeypatch.setattr("segtrain.cli.ahead.read_picture", hang)
+    monkeypatch.setattr("segtrain.dataset.stream.TrainStream.__getitem__", hang)
+    monkeypatch.setattr("segtrain.dataset.stream.EvalImages.__getitem__", hang)
+    waits = ["dataset.num_workers=1", "dataset.timeout=1"]
+    shapes = ["dataset=shapes", *(o for o in TINY if o.startswith("dataset.source."))]
+    commands = {
+        "train": [*TINY, *waits],
+        "evaluate": ["evaluate", "run=trained", "trainer.accelerator=cpu", *shapes, *waits],
+        "predict": ["predict", "run=trained", "input=in", "device=cpu", "num_workers=1",
+                    "timeout=1"],
+    }  # fmt: skip
+    code, _, err = segtrain(*commands[command])
+    lifetime.end_children()
+    assert code == 1, err
+    assert len(err.splitlines()) == 1, err
+    assert "the loader workers have given no batch for 1 s" in err
+    assert "dataset.timeout" in err

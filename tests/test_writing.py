@@ -1,7 +1,10 @@
 """Files that are there whole or not at all, and errors that name them."""
 
+import ast
 import errno
 import io
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +13,7 @@ import torch
 from faults import largest_file
 from PIL import Image
 
+import segtrain
 from segtrain.writing import TorchFile, complete, naming, write_json, write_picture
 
 
@@ -86,3 +90,92 @@ def test_errors_that_are_not_the_disk_s_stay_what_they_are(tmp_path):
     with pytest.raises(FileNotFoundError) as caught, naming(tmp_path):
         (tmp_path / "other").read_bytes()
     assert caught.value.filename == str(tmp_path / "other")
+
+
+WRITERS_OF_OTHERS = {
+    "write_text", "write_bytes", "save", "save_file", "savez_compressed", "tofile", "imwrite",
+    "copyfile", "link", "rename", "extractall", "VideoWriter", "touch", "truncate",
+}  # fmt: skip
+GIVEN = "is given a name, or a folder, that `complete` puts in the place of the file's own"
+LOCK = "the file is a lock or a sign: it counts that it is there, not what it holds"
+LINES = "adds lines, of which a cut one is not read"
+CHECKED = "under another name until its hash was right, or it was read back"
+MARKED = "a marker beside the archive tells an extraction that was cut short, which is done anew"
+MEMORY = "into memory"
+TEMPORARY = "into a folder that goes when the command ends"
+# Where segtrain writes a file otherwise than in a `with complete(...)`, and why.
+IN_PLACE = {
+    "benchmark/loader.py generate_pairs": TEMPORARY,
+    "cli/app.py claim": LOCK,
+    "cli/child.py run_process": LINES,
+    "cli/manifest.py lock": LOCK,
+    "cli/predict.py predict_share": LINES,
+    "cli/predict.py save": "Prediction.save writes each file by `write_picture` or `write_json`",
+    "dataset/cache.py cached_folder": LOCK,
+    "dataset/coco_annotations.py pack": GIVEN,
+    "dataset/counts.py build": GIVEN,
+    "dataset/pixels.py write_pixels": GIVEN,
+    "dataset/remote.py attempt": CHECKED,
+    "dataset/shard_store.py _fetch": CHECKED,
+    "dataset/shard_store.py _locked": LOCK,
+    "dataset/shard_store.py _reserve": CHECKED,
+    "dataset/voc.py build": GIVEN,
+    "dataset/white.py build": GIVEN,
+    "export/folder.py write_folder": GIVEN,
+    "export/onnx.py write_onnx": GIVEN,
+    "export/torch_export.py write_program": GIVEN,
+    "prepare/archives.py obtain": LOCK,
+    "prepare/exports/write.py _place_image": GIVEN,
+    "prepare/extract.py _extract_tar": MARKED,
+    "prepare/extract.py _extract_zip": MARKED,
+    "prepare/extract.py extract": MARKED,
+    "prepare/fetch.py _receive": CHECKED,
+    "prepare/preview.py _embed": MEMORY,
+    "prepare/shards.py write_shards": CHECKED,
+    "prepare/shards.py write_split": CHECKED,
+    "prepare/shards.py write_tar": CHECKED,
+    "report/examples.py _png": MEMORY,
+    "report/examples.py webp": MEMORY,
+    "report/video.py write": GIVEN,
+    "submit/coco.py pack": GIVEN,
+    "submit/packing.py pack_tar": GIVEN,
+    "submit/packing.py pack_zip": GIVEN,
+    "submit/submission.py update": LINES,
+    "sweep/job.py run_apart": LOCK,
+    "sweep/job.py slot": LOCK,
+    "sweep/sweeping.py _stop": LOCK,
+    "sweep/sweeping.py only_one": LOCK,
+    "writing.py write_picture": MEMORY,
+}
+
+
+def writes(call: ast.Call) -> bool:
+    """Whether a call writes, moves or opens a file to write it."""
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    if name not in ("open", "ZipFile"):
+        return isinstance(call.func, ast.Attribute) and name in WRITERS_OF_OTHERS
+    arguments = [*call.args, *(keyword.value for keyword in call.keywords)]
+    modes = [getattr(argument, "body", argument) for argument in arguments]  # of a choice of two
+    texts = [str(mode.value) for mode in modes if isinstance(mode, ast.Constant)]
+    return any(re.fullmatch(r"[rwax][bt+]*(:gz)?", t) and set(t) & set("wax+") for t in texts)
+
+
+def writing_places(node: ast.AST, function: str = "") -> Iterator[str]:
+    """Names of the functions that write otherwise than in a `with complete(...)`."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Call) and writes(child):
+            yield function
+        items = child.items if isinstance(child, ast.With) else []
+        entered = [getattr(item.context_expr, "func", None) for item in items]
+        if "complete" not in [getattr(called, "id", "") for called in entered]:
+            inside = child.name if isinstance(child, ast.FunctionDef) else function
+            yield from writing_places(child, inside)
+
+
+def test_every_file_is_written_whole_or_for_a_reason_otherwise():
+    package = Path(segtrain.__file__).parent
+    found = set()
+    for path in package.rglob("*.py"):
+        functions = writing_places(ast.parse(path.read_text(encoding="utf-8")))
+        found |= {f"{path.relative_to(package)} {function}" for function in functions}
+    assert found == IN_PLACE.keys()

@@ -51,6 +51,7 @@ class BatchNormStatistics(Callback):
             num_workers=data.num_workers,
             collate_fn=data.transform.collate_train,
             worker_init_fn=one_thread,
+            timeout=data.timeout,
         )
         images = (batch["image"].to(pl_module.device) for batch in loader)
         with trainer.strategy.precision_plugin.forward_context():

@@ -50,6 +50,7 @@ def look_ahead(
     num_workers: int | str,
     max_pixels: int,
     white: float | None,
+    timeout: int,
 ) -> Iterator[list[Seen]]:
     """The inputs in their order, in batches, decoded ahead.
 
@@ -60,6 +61,7 @@ def look_ahead(
         num_workers: loader processes; `auto` leaves cores for the network.
         max_pixels: larger pictures are not decoded here.
         white: the white level of images of more than 8 bits a channel, see `read_picture`.
+        timeout: seconds that a batch of the workers is waited for; 0: any time.
     """
     workers = default_workers() if num_workers == "auto" else int(num_workers)
     if count < FEW:
@@ -71,6 +73,7 @@ def look_ahead(
         num_workers=workers,
         prefetch_factor=AHEAD if workers else None,
         worker_init_fn=one_thread,
+        timeout=timeout if workers else 0,
     )
     yield from loader
 

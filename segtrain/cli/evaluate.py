@@ -11,6 +11,7 @@ from torch import Tensor
 from segtrain.architecture.weights import load_weights, read_state_dict
 from segtrain.assembly import build_data, build_model, build_task, make, require_labels
 from segtrain.cli.report import report
+from segtrain.configuration.schema import Recipe, checked_stored
 from segtrain.dataset.datamodule import SegmentationData
 from segtrain.errors import UserError
 from segtrain.inference.ensemble import Ensemble, EnsembleInference
@@ -33,6 +34,7 @@ from segtrain.zoo.network import Published, read_published
 
 logger = logging.getLogger("segtrain")
 
+TRAINING_ALONE = {"callback", "logger"}  # of a configuration, which is not built here
 SCORES = ("metrics", "published")  # of results.json; the rest tells how they were made
 
 
@@ -104,9 +106,10 @@ def of_checkpoint(file: Path, trust_code: bool) -> Source:
     """A checkpoint of this package.
 
     Raises:
-        UserError: it is none.
+        UserError: it is none, names other code, or its configuration has values that cannot be.
     """
     config, progress = stored_config(file, trust_code)
+    config = checked_stored(config, Recipe.__annotations__.keys() - TRAINING_ALONE, str(file))
     return Source(config, read_state_dict(file), file, progress, None)
 
 

@@ -18,6 +18,7 @@ OS_ERROR = re.compile(r"\[Errno (\d+)\] [^\n]*?: '([^\n]+?)'(?: -> [^\n]*)?\s*$"
 DIED = re.compile(
     r"DataLoader worker \(pid[^\n]*|unable to \w+ (shared memory|file </torch_)[^\n]*"
 )
+SILENT = re.compile(r"DataLoader timed out after (\d+) seconds")
 # What OpenCV, PyTorch and its libraries say where the host or a GPU has no memory left.
 NO_MEMORY = re.compile(
     r"[^\n]*(can't allocate memory|not enough memory|Insufficient memory|out of memory"
@@ -51,6 +52,12 @@ def explain(error: BaseException) -> tuple[str, int] | None:
             "cause: lower dataset.num_workers (num_workers of predict) or batch_size, give a "
             "container more room in /dev/shm (docker run --shm-size=8g), or set the workers to 0 "
             "to see the error itself"
+        ), 1
+    if isinstance(error, RuntimeError) and (silent := SILENT.search(str(error))):
+        return (
+            f"the loader workers have given no batch for {silent[1]} s: a disk or a network share "
+            "that they read hangs, or an image takes so long; raise dataset.timeout (timeout of "
+            "predict), 0 waits for ever. What was saved before is untouched"
         ), 1
     if lost_process(error):
         return (

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import sys
+import threading
 import warnings
 from pathlib import Path
 
@@ -44,8 +45,15 @@ class LogFile(logging.FileHandler):
             super().close()
 
 
+def report_thread(failed: threading.ExceptHookArgs) -> None:
+    """Says why a thread ended, but of TensorBoard's writer: whoever writes next is told by it."""
+    if not type(failed.thread).__module__.startswith("tensorboard."):
+        threading.__excepthook__(failed)
+
+
 def configure_logging(path: Path) -> None:
     """Messages to the console, and with their times to run.log; warnings only but for rank zero."""
+    threading.excepthook = report_thread
     root = logging.getLogger()
     for handler in [handler for handler in root.handlers if handler.name == HANDLER]:
         root.removeHandler(handler)  # of the job before, in a sweep

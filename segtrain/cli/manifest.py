@@ -21,7 +21,8 @@ import yaml
 
 from segtrain.cli.inputs import MANIFEST, Input
 from segtrain.errors import UserError
-from segtrain.writing import complete
+from segtrain.foreign import read_record
+from segtrain.writing import complete, write_text
 
 SHOWN = 20  # inputs of which the end says what they show, or why they failed
 BLOCK = 256  # lines whose files one thread looks for
@@ -119,12 +120,9 @@ class Manifest:
         else:
             self._require_same(settings)
             self._keep_finished(inputs)
-        with complete(self.settings_file) as partial:
-            partial.write_text(yaml.safe_dump(settings, sort_keys=False))
+        write_text(self.settings_file, yaml.safe_dump(settings, sort_keys=False))
         shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir()
-        with self.plan.open("w") as file:
-            file.writelines(json.dumps(pair) + "\n" for pair in inputs.items())
+        write_text(self.plan, "".join(json.dumps(pair) + "\n" for pair in inputs.items()))
         return len(inputs), given - len(inputs)
 
     def share(self) -> Iterator[Input]:
@@ -147,10 +145,9 @@ class Manifest:
             if self.file.is_file():
                 with self.file.open("rb") as old:
                     shutil.copyfileobj(old, new)
-            rows = itertools.zip_longest(*map(_lines, self.parts))
-            for line in filter(None, itertools.chain.from_iterable(rows)):
+            rows = itertools.zip_longest(*map(_entries, self.parts))
+            for line, entry in filter(None, itertools.chain.from_iterable(rows)):
                 new.write(line)
-                entry = json.loads(line)
                 status = entry["status"]
                 counts[status] += 1
                 if len(messages[status]) < SHOWN:
@@ -162,7 +159,10 @@ class Manifest:
         """Raises a UserError where results of other settings are in the folder."""
         if not self.settings_file.is_file():
             return
-        stored = yaml.safe_load(self.settings_file.read_text())
+        try:  # what it names is compared, not built
+            stored = read_record(self.settings_file, {"sha256": str}, trust_code=True)
+        except UserError as error:
+            raise UserError(f"{error}; overwrite=true predicts anew") from None
         own = yaml.safe_load(yaml.safe_dump(settings))
         other = [key for key in (own | stored) if key != "network"
                  and own.get(key) != stored.get(key)]  # fmt: skip
@@ -179,8 +179,8 @@ class Manifest:
     def _keep_finished(self, inputs: dict[str, str]) -> None:
         """Takes finished inputs out, and writes their lines, and other inputs', as manifest."""
         stored = [self.file, *sorted(self.folder.glob("[0-9]*.jsonl"))]
-        lines = itertools.chain.from_iterable(map(_lines, stored))
-        blocks = iter(lambda: list(itertools.islice(lines, BLOCK)), [])
+        entries = itertools.chain.from_iterable(map(_entries, stored))
+        blocks = iter(lambda: list(itertools.islice(entries, BLOCK)), [])
         kept = set()
         with (
             complete(self.file) as partial, partial.open("wb") as new,
@@ -195,17 +195,18 @@ class Manifest:
                         if entry["status"] == "ok":
                             inputs.pop(entry["name"], None)
 
-    def _valid(self, block: list[bytes], inputs: dict[str, str]) -> list[tuple[bytes, dict]]:
+    def _valid(
+        self, block: list[tuple[bytes, dict]], inputs: dict[str, str]
+    ) -> list[tuple[bytes, dict]]:
         """Those of some lines that still hold, or are of other inputs."""
-        found = [(line, json.loads(line)) for line in block]
-        return [pair for pair in found if self._holds(pair[1], inputs.get(pair[1]["name"]))]
+        return [pair for pair in block if self._holds(pair[1], inputs.get(pair[1]["name"]))]
 
     def _holds(self, entry: dict, path: str | None) -> bool:
         if entry["status"] == "failed":
             return path is None
         same = path is None or (
             os.path.abspath(path) == entry["input"]
-            and stamp(path) == {key: entry[key] for key in ("bytes", "modified")}
+            and stamp(path) == {key: entry.get(key) for key in ("bytes", "modified")}
         )
         return same and all(
             stamp(os.path.join(self.output, name))["bytes"] for name in entry["outputs"]
@@ -221,14 +222,32 @@ def stamp(path: str | Path) -> dict[str, float | None]:
     return {"bytes": found.st_size, "modified": found.st_mtime}
 
 
-def _lines(path: Path) -> Iterator[bytes]:
-    """The whole lines of a file, which a kill or a full disk may have cut anywhere."""
+def _entries(path: Path) -> Iterator[tuple[bytes, dict]]:
+    """The lines of a file that are whole, and what each says.
+
+    A kill, a full disk or a broken copy may have cut it anywhere; what a line of it said is then
+    not known, and its input is done again.
+    """
     if not path.is_file():
         return
     with path.open("rb") as file:
         for line in file:
-            if line.startswith(b"{") and line.endswith(b"}\n"):
-                yield line
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue
+            if line.endswith(b"\n") and _is_entry(entry):
+                yield line, entry
+
+
+def _is_entry(entry: object) -> bool:
+    return (
+        isinstance(entry, dict)
+        and entry.get("status") in ("ok", "failed")
+        and all(isinstance(entry.get(key), str) for key in ("name", "input", "message"))
+        and isinstance(entry.get("outputs"), list)
+        and all(isinstance(name, str) for name in entry["outputs"])
+    )
 
 
 def _shown(settings: dict, key: str) -> str:

@@ -1,6 +1,7 @@
 """`experiment=<file>.yaml`: an experiment of the user's own, wherever its file lies."""
 
 import hashlib
+import os
 import re
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from segtrain.cli.paths import literal
 from segtrain.configuration.folder import options
 from segtrain.dataset.cache import cache_root
 from segtrain.errors import UserError
+from segtrain.writing import write_bytes
 
 KEY = "experiment="
 SUFFIXES = (".yaml", ".yml")
@@ -36,9 +38,8 @@ def with_own_experiments(overrides: list[str]) -> list[str]:
                             "the file")  # fmt: skip
     contents = [file.read_bytes() for file in files]
     root = cache_root() / "experiments" / hashlib.sha256(b"\0".join(contents)).hexdigest()[:16]
-    (root / "experiment").mkdir(parents=True, exist_ok=True)
     for file, content in zip(files, contents, strict=True):
-        (root / "experiment" / f"{plain(file)}.yaml").write_bytes(content)
+        write_bytes(root / "experiment" / f"{plain(file)}.yaml", content, str(os.getpid()))
     chosen = ",".join(plain(Path(n)) if n.endswith(SUFFIXES) else n for n in names)
     others = [override for override in overrides if override not in given]
     place = literal(f"file://{root.absolute()}")

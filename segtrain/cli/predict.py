@@ -188,7 +188,7 @@ def predict_share(
     classes = [str(name) for name in config["classes"]]
     ahead = look_ahead(
         manifest.share(), share, config["batch_size"], config["num_workers"], config["max_pixels"],
-        predictor.white,
+        predictor.white, config["timeout"],
     )  # fmt: skip
     with manifest.part.open("w") as part:
         for batch in ahead:

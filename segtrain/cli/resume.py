@@ -5,7 +5,7 @@ from pathlib import Path
 from shlex import quote
 
 from segtrain.cli.paths import with_literal_paths
-from segtrain.configuration.schema import Recipe, checked
+from segtrain.configuration.schema import Recipe, checked, checked_stored
 from segtrain.errors import UserError
 from segtrain.foreign import read_record
 from segtrain.sweep.ledger import TRIAL
@@ -53,7 +53,11 @@ def resume(folder: str, overrides: list[str]) -> tuple[dict | None, Path]:
     result = OmegaConf.to_container(config, resolve=True)
     # What an older version of the program stored beside, and nothing reads, does no harm.
     read = {key: value for key, value in result.items() if key in Recipe.__annotations__}
-    result |= checked("train", read)
+    if changes:
+        result |= checked("train", read)
+    else:
+        parts = Recipe.__required_keys__ | read.keys()
+        result |= checked_stored(read, parts, str(run_dir / "config.yaml"))
     for key in KEPT:
         if result.get(key) != stored.get(key):
             named = ", ".join(c for c in changes if re.match(rf"\+*{key}[.=]", c))

@@ -3,6 +3,7 @@
 A key that the configurations of older runs lack is `NotRequired`.
 """
 
+from collections.abc import Collection
 from copy import deepcopy
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
@@ -160,6 +161,7 @@ class Predict(Use):
     classes: list[Text | int]
     batch_size: Count
     num_workers: Natural | Literal["auto"]
+    timeout: Natural
     trust_code: bool
 
 
@@ -281,6 +283,27 @@ def checked(command: str, config: dict[str, Any]) -> dict[str, Any]:
         UserError: see `segtrain.configuration.validation.validate`.
     """
     return validate(SCHEMAS[command], config)
+
+
+def checked_stored(config: dict[str, Any], parts: Collection[str], origin: str) -> dict[str, Any]:
+    """The configuration of a run from a file, whose parts that are used nothing in them will stop.
+
+    What else the file holds, perhaps of an older version of the program, does no harm.
+
+    Args:
+        config: that was admitted (see `segtrain.foreign.admit`), as names in it are imported.
+        parts: keys of `Recipe`.
+        origin: what messages call the file.
+
+    Raises:
+        UserError: see `segtrain.configuration.validation.validate`.
+    """
+    hints = Recipe.__annotations__ | {"experiment": Text}  # which is stored always
+    schema = TypedDict("schema", {part: hints[part] for part in parts})
+    try:
+        return config | validate(schema, {key: config[key] for key in parts if key in config})
+    except UserError as error:
+        raise UserError(f"{origin}: {error}") from None
 
 
 def takes(command: str, config: dict[str, Any], key: str) -> bool:

@@ -51,6 +51,7 @@ class SegmentationData(pl.LightningDataModule):
         seed: of order and augmentation.
         shards: folder or address of shards that are read instead of the files.
         shard_window, shard_cache, shard_cache_gb: see `ShardReading`.
+        timeout: seconds that a batch of the loader's workers is waited for; 0: any time.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class SegmentationData(pl.LightningDataModule):
         shard_window: Count | Literal["auto"] | None = "auto",
         shard_cache: Text | None = None,
         shard_cache_gb: Positive | None = None,
+        timeout: Natural = 600,
     ) -> None:
         super().__init__()
         self.name = name
@@ -86,6 +88,7 @@ class SegmentationData(pl.LightningDataModule):
         self.preflight_masks = preflight_masks
         self.batch_size = batch_size
         self.seed = seed
+        self.timeout = timeout if self.num_workers else 0
         self.shards = (
             None
             if shards is None
@@ -185,6 +188,7 @@ class SegmentationData(pl.LightningDataModule):
             prefetch_factor=4 if self.num_workers else None,
             collate_fn=self.transform.collate_train,
             worker_init_fn=one_thread,
+            timeout=self.timeout,
             pin_memory=torch.cuda.is_available(),
         )
 
@@ -221,6 +225,7 @@ class SegmentationData(pl.LightningDataModule):
             num_workers=self.num_workers,
             collate_fn=self.transform.collate_eval,
             worker_init_fn=one_thread,
+            timeout=self.timeout,
             pin_memory=torch.cuda.is_available(),
         )
 

@@ -7,6 +7,8 @@ them.
 
 import io
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -105,11 +107,12 @@ def join_splits(
     store = reading.store()
     shards, tables, labelled = [], [], True
     for split in splits:
-        index = json.loads(store.whole(f"{split}/{INDEX}"))
-        labelled &= index["labelled"]
-        shards += [Shard(**{**entry, "file": f"{split}/{entry['file']}"})
-                   for entry in index["shards"]]  # fmt: skip
-        table = read_table(store, split, index["table"])
+        with _naming_damage(store.where(f"{split}/{INDEX}")):
+            index = json.loads(store.whole(f"{split}/{INDEX}"))
+            labelled &= index["labelled"]
+            shards += [Shard(**{**entry, "file": f"{split}/{entry['file']}"})
+                       for entry in index["shards"]]  # fmt: skip
+            table = read_table(store, split, index["table"])
         table["position"] += sum(len(other["position"]) for other in tables)
         tables.append(table)
     joined = {key: np.concatenate([table[key] for table in tables]) for key in tables[0]}
@@ -125,18 +128,32 @@ def describe_shards(reading: ShardReading) -> dict:
     """
     store = reading.store()
     try:
-        described = json.loads(store.whole(DATASET))
+        content = store.whole(DATASET)
     except UserError as error:
         raise UserError(
             f"dataset.shards={reading.location}: no shards there ({error}); segtrain prepare "
             "dataset=<name> shards=auto output=<folder> writes them"
         ) from None
-    except ValueError as error:
-        raise UserError(f"{store.where(DATASET)}: not readable ({error})") from None
-    if described.get("version") != VERSION:
-        raise UserError(f"{store.where(DATASET)}: shards of version {described.get('version')}, "
-                        f"expected {VERSION}; write them again")  # fmt: skip
+    with _naming_damage(store.where(DATASET)):
+        described = json.loads(content)
+        if described["version"] != VERSION:
+            raise UserError(f"{store.where(DATASET)}: shards of version {described['version']}, "
+                            f"expected {VERSION}; write them again")  # fmt: skip
+        LabelSet.from_plain(described["labels"])
+        missing = {"dataset", "kind", "splits"} - described.keys()
+        if missing:
+            raise KeyError(*missing)
     return described
+
+
+@contextmanager
+def _naming_damage(where: str) -> Iterator[None]:
+    """Says of which file it is that what was read of it is not what it should be."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{where}: damaged ({error!r}); copy it anew, or write the shards "
+                        "again") from None  # fmt: skip
 
 
 def labels_of_shards(location: str) -> LabelSet:

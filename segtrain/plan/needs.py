@@ -8,7 +8,7 @@ import timm
 from segtrain.architecture.imagenet import flavour_of
 from segtrain.assembly import build_data
 from segtrain.configuration.composing import compose_choices
-from segtrain.dataset.cache import KEY_FILE, cache_root
+from segtrain.dataset.cache import cache_root, is_current
 from segtrain.prepare.archives import is_there
 from segtrain.prepare.once import is_readable, splits_to_verify, state_of
 from segtrain.zoo.catalogue import find, is_row
@@ -87,12 +87,12 @@ def is_verified(name: str) -> bool:
     if "filter_empty" in config["dataset"]["source"]:
         config["dataset"]["source"]["filter_empty"] = []  # as `prepare` does
     data = build_data(config)
-    file = cache_root() / "verified" / data.name / KEY_FILE
-    if not file.is_file():
+    folder = cache_root() / "verified" / data.name
+    if not folder.is_dir():
         return False
     # Verified as a whole, or as a part with complete=false.
     keys = [state_of(data, *splits_to_verify(data, complete)) for complete in (True, False)]
-    return file.read_text() in keys
+    return any(key is not None and is_current(folder, key) for key in keys)
 
 
 def weight_state(config: dict) -> WeightState | None:

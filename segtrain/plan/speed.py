@@ -1,7 +1,6 @@
 """Seconds of a training step on this machine, from a few real steps on random input."""
 
 import json
-import os
 import re
 import time
 from collections.abc import Callable
@@ -13,11 +12,10 @@ import numpy as np
 import torch
 
 from segtrain.assembly import build_task, make
-from segtrain.dataset.cache import cache_root
+from segtrain.dataset.cache import store_entry, stored_entry
 from segtrain.dataset.instances import target_from_masks, training_objects
 from segtrain.trained import without_pretraining
 from segtrain.trainer import resolve_precision, uses_gpu
-from segtrain.writing import write_json
 
 FILE = "training_speed.json"  # in the cache; a person may read and delete it
 LEVELS = ((0.25, 2), (0.5, 2), (1.0, 2), (1.0, None))  # share of the side, images; None: all
@@ -70,7 +68,7 @@ def speed_key(config: dict) -> str:
 
 def stored_speed(config: dict) -> dict | None:
     """What `measure_speed` found earlier; None where it was not measured."""
-    return _stored().get(speed_key(config))
+    return stored_entry(FILE, speed_key(config), {"seconds": int | float, "measured": str})
 
 
 def measure_speed(config: dict, experiment: str, seconds: float) -> dict:
@@ -117,8 +115,7 @@ def measure_speed(config: dict, experiment: str, seconds: float) -> dict:
         "seconds": extrapolated([point[:2] for point in points], whole),
         "measured": points[-1][2], "date": datetime.now().isoformat(timespec="seconds"),
     }  # fmt: skip
-    entries = _stored() | {speed_key(config): entry}
-    write_json(cache_root() / FILE, entries, str(os.getpid()))
+    store_entry(FILE, speed_key(config), entry)
     return entry
 
 
@@ -137,13 +134,6 @@ def extrapolated(points: list[tuple[int, float]], pixels: int) -> float:
 def _side(length: int, share: float) -> int:
     """A share of a side, of the form 8k + 1 as crops mostly are."""
     return length if share == 1 else 8 * max(4, round(share * length / 8)) + 1
-
-
-def _stored() -> dict:
-    try:
-        return json.loads((cache_root() / FILE).read_text())
-    except (OSError, ValueError):
-        return {}
 
 
 def _step_of(config: dict) -> Callable[[int, int, int], float]:

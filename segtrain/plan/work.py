@@ -6,7 +6,6 @@ Networks are run with fake tensors, which have shapes and no values: seconds and
 import copy
 import json
 import logging
-import os
 import warnings
 from collections.abc import Callable
 from hashlib import sha256
@@ -22,10 +21,9 @@ from segtrain.architecture.instance.fpn import batch_of, with_coarsest
 from segtrain.architecture.instance.mask_rcnn import MaskRCNN
 from segtrain.architecture.instance.panet import PANet
 from segtrain.assembly import build_task, make
-from segtrain.dataset.cache import cache_root
+from segtrain.dataset.cache import store_entry, stored_entry
 from segtrain.plan.speed import picture_size
 from segtrain.trained import without_pretraining
-from segtrain.writing import write_json
 
 logger = logging.getLogger("segtrain")
 
@@ -67,17 +65,14 @@ def work(config: dict) -> Work:
     Raises:
         RuntimeError: the network cannot be run without values.
     """
-    path = cache_root() / FILE
-    try:
-        entries = json.loads(path.read_text())
-    except (OSError, ValueError):
-        entries = {}
-    key = work_key(config)
-    if key not in entries:
+    number, key = int | float, work_key(config)
+    kinds = {"operations": number, "saved": number, "kept": number, "norms": list}
+    entry = stored_entry(FILE, key, kinds)
+    if entry is None:
         logger.info("counting    %s", config["experiment"])
-        entries[key] = count_work(config)._asdict()
-        write_json(path, entries, str(os.getpid()))
-    return Work(**entries[key])
+        entry = count_work(config)._asdict()
+        store_entry(FILE, key, entry)
+    return Work(**{name: entry[name] for name in kinds})
 
 
 def work_key(config: dict) -> str:

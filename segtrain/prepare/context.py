@@ -15,6 +15,7 @@ from segtrain.dataset.files import find_base, read_list, read_mat
 from segtrain.dataset.labels import CONTEXT_CLASSES
 from segtrain.dataset.progress import track
 from segtrain.errors import UserError
+from segtrain.writing import complete, remove, write_picture, write_text
 
 JSON = "trainval_merged.json"
 # The 459-label list calls three of the 59 classes otherwise.
@@ -37,20 +38,16 @@ def convert(root: Path) -> bool:
     masks, lists = base / MASKS, base / LISTS
     if masks.is_dir() and (lists / "val.txt").is_file():
         return False
-    partial = masks.with_name(f"{MASKS}.partial")
-    partial.mkdir(exist_ok=True)
     matlab = _first(root, base, "trainval", Path.is_dir)
     merged = _first(root, base, JSON, Path.is_file)
-    if matlab:
-        names = convert_mat(matlab, base, partial)
-    elif merged:
-        names = convert_json(merged, partial)
-    else:
+    if not (matlab or merged):
         raise UserError(f"{root}: neither trainval/*.mat nor {JSON} is there")
-    lists.mkdir(parents=True, exist_ok=True)
-    for split, members in names.items():
-        (lists / f"{split}.txt").write_text("".join(f"{name}\n" for name in members))
-    partial.rename(masks)
+    with complete(masks) as partial:
+        partial.mkdir()
+        names = convert_mat(matlab, base, partial) if matlab else convert_json(merged, partial)
+        for split, members in names.items():
+            write_text(lists / f"{split}.txt", "".join(f"{name}\n" for name in members))
+        remove(masks)  # of a conversion whose lists are gone
     return True
 
 
@@ -98,7 +95,7 @@ def convert_json(path: Path, target: Path) -> dict[str, list[str]]:
             name = Path(image["file_name"]).stem
             names[image["phase"]].append(name)
             label_map = paint(annotations[number], image["height"], image["width"])
-            Image.fromarray(label_map).save(target / f"{name}.png")
+            write_picture(Image.fromarray(label_map), target / f"{name}.png")
     return {split: sorted(members) for split, members in names.items()}
 
 
@@ -121,7 +118,7 @@ def check_classes(found: dict[int, str], path: Path) -> None:
 
 
 def _mat_to_png(source: Path, target: Path) -> None:
-    Image.fromarray(read_mat(source).astype(np.uint16)).save(target)
+    write_picture(Image.fromarray(read_mat(source).astype(np.uint16)), target)
 
 
 def _first(root: Path, base: Path, name: str, exists: Callable[[Path], bool]) -> Path | None:

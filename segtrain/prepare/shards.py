@@ -1,6 +1,5 @@
 """Writing a data set as shards, and comparing them with what they were made of."""
 
-import json
 import logging
 import os
 import shutil
@@ -18,7 +17,14 @@ from segtrain.dataset.decoding import read_header
 from segtrain.dataset.files import read_bytes
 from segtrain.dataset.preflight import evenly_spaced
 from segtrain.dataset.progress import track
-from segtrain.dataset.shard_index import DATASET, INDEX, VERSION, ShardReading, join_splits
+from segtrain.dataset.shard_index import (
+    DATASET,
+    INDEX,
+    VERSION,
+    ShardReading,
+    describe_shards,
+    join_splits,
+)
 from segtrain.dataset.shard_labels import (
     INSTANCES_MEMBER,
     MASK_MEMBER,
@@ -63,12 +69,12 @@ def write_shards(
         "splits": [],
     }
     if (folder / DATASET).is_file():
-        found = json.loads((folder / DATASET).read_text())
-        described["splits"] = found.get("splits", [])
+        found = describe_shards(ShardReading(str(folder)))
+        described["splits"] = found["splits"]
         twice = [split for split in splits if split in described["splits"]]
         if {**found, "splits": 0} != {**described, "splits": 0} or twice:
             raise UserError(
-                f"{folder}: there are shards already, of {found.get('dataset')}, "
+                f"{folder}: there are shards already, of {found['dataset']}, "
                 f"{', '.join(described['splits'])}; remove them or choose another output=..."
             )
     for split in splits:

@@ -1,5 +1,6 @@
 """The curves of a run over its steps, from what its logger wrote."""
 
+import contextlib
 import csv
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -128,12 +129,15 @@ def _from_tensorboard(folder: Path) -> dict[str, Curve]:
 
 
 def _from_csv(path: Path) -> dict[str, Curve]:
+    """As a killed run or a broken copy may have cut the table, what is no number is left out."""
     points: dict[str, list[tuple[int, float]]] = {}
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
         for row in csv.DictReader(file):
             for tag, value in row.items():
                 if tag not in ("step", "epoch", None) and value:
-                    points.setdefault(tag, []).append((int(float(row["step"])), float(value)))
+                    with contextlib.suppress(ValueError, TypeError):
+                        point = int(float(row.get("step"))), float(value)
+                        points.setdefault(tag, []).append(point)
     return {tag: _curve(*zip(*found, strict=True)) for tag, found in points.items()}
 
 

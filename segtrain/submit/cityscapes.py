@@ -17,6 +17,7 @@ from segtrain.masks import decode
 from segtrain.submit.instances import found_instances
 from segtrain.submit.packing import check_label_maps, pack_zip, read_png, read_zip, require_values
 from segtrain.submit.submission import SubmittedImage
+from segtrain.writing import write_bytes, write_text
 
 MASK_FOLDER = "masks"
 
@@ -79,7 +80,6 @@ class CityscapesInstanceFormat:
 
     def write(self, found: Detections, image: SubmittedImage, folder: Path) -> None:
         """Writes the list of one image and its masks; objects without a pixel are left out."""
-        (folder / MASK_FOLDER).mkdir(exist_ok=True)
         lines = []
         for number, instance in enumerate(found_instances(found, image.size, self.labels)):
             mask = decode([instance.code], image.size)[0]
@@ -87,7 +87,7 @@ class CityscapesInstanceFormat:
                 path = f"{MASK_FOLDER}/{frame_of(image)}_{number}.png"
                 write_png(folder / path, mask * np.uint8(255))
                 lines.append(f"{path} {instance.raw} {instance.score}\n")
-        (folder / self._list(image)).write_text("".join(lines))
+        write_text(folder / self._list(image), "".join(lines))
 
     def pack(self, folder: Path, images: list[SubmittedImage], archive: Path) -> None:
         """See `ServerFormat`."""
@@ -161,4 +161,4 @@ def frame_of(image: SubmittedImage) -> str:
 
 def write_png(path: Path, pixels: np.ndarray) -> None:
     """A grey PNG of (H, W) uint8."""
-    path.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())  # imwrite is silent if it fails
+    write_bytes(path, cv2.imencode(".png", pixels)[1].data)  # imwrite is silent if it fails

@@ -13,6 +13,7 @@ from segtrain.errors import UserError
 from segtrain.submit.instances import found_instances
 from segtrain.submit.packing import require_files
 from segtrain.submit.submission import SubmittedImage
+from segtrain.writing import write_text
 
 KEYS = {"image_id", "category_id", "segmentation", "score"}
 
@@ -36,12 +37,13 @@ class CocoFormat:
 
     def write(self, found: Detections, image: SubmittedImage, folder: Path) -> None:
         """Writes the entries of one image, one a line."""
-        with (folder / self._file(image)).open("w") as file:
-            for instance in found_instances(found, image.size, self.labels):
-                code = {"size": image.size, "counts": instance.code.decode()}
-                entry = {"image_id": image.image_id, "category_id": instance.raw,
-                         "segmentation": code, "score": instance.score}  # fmt: skip
-                file.write(json.dumps(entry) + "\n")
+        lines = []
+        for instance in found_instances(found, image.size, self.labels):
+            code = {"size": image.size, "counts": instance.code.decode()}
+            entry = {"image_id": image.image_id, "category_id": instance.raw,
+                     "segmentation": code, "score": instance.score}  # fmt: skip
+            lines.append(json.dumps(entry) + "\n")
+        write_text(folder / self._file(image), "".join(lines))
 
     def pack(self, folder: Path, images: list[SubmittedImage], archive: Path) -> None:
         """See `ServerFormat`."""

@@ -1,5 +1,6 @@
 """Whatever is damaged in a run, each command that reads it says which file, and why."""
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 import torch
 import yaml
 from conftest import TINY
+from faults import BYTES, TEXTS
 from predicting import picture
 
 
@@ -27,26 +29,8 @@ def reshaped(content: dict) -> dict:
     return content | {"state_dict": state | {name: torch.zeros(3)}}
 
 
-def cut(path: Path) -> None:
-    data = path.read_bytes()
-    path.write_bytes(data[: len(data) // 2])
-
-
-BYTES = {
-    "empty": lambda path: path.write_bytes(b""),
-    "latin-1": lambda path: path.write_bytes(b"\xe4\xf6\xfc: [\xff"),
-    "zeros": lambda path: path.write_bytes(bytes(300)),
-}
-TEXTS = {
-    **BYTES,
-    "a list": lambda path: path.write_text("[1, 2]"),
-    "a word": lambda path: path.write_text("word"),
-    "open": lambda path: path.write_text("{a: [1, 2"),
-    "no keys": lambda path: path.write_text("{}"),
-}
 CHECKPOINTS = {
     **BYTES,
-    "cut": cut,
     "a list": checkpoint(lambda content: [content]),
     "no weights": checkpoint(lambda content: {k: v for k, v in content.items()
                                               if k != "state_dict"}),
@@ -58,19 +42,37 @@ CHECKPOINTS = {
     ),
     "other shapes": checkpoint(reshaped),
 }  # fmt: skip
+SET = [override for override in TINY if override.startswith("dataset.source.")]
 COMMANDS = {
-    "evaluate": (["evaluate", "run=run"], {"checkpoints/best.ckpt": CHECKPOINTS}),
+    "evaluate": (["evaluate", "run=run"], {"run/checkpoints/best.ckpt": CHECKPOINTS}),
     "ensemble": (["evaluate", "run=GOOD", "ensemble=[run]"],
-                 {"checkpoints/best.ckpt": CHECKPOINTS}),
-    "predict": (["predict", "run=run", "input=a.png"], {"checkpoints/best.ckpt": CHECKPOINTS}),
+                 {"run/checkpoints/best.ckpt": CHECKPOINTS}),
+    "predict": (["predict", "run=run", "input=a.png"], {"run/checkpoints/best.ckpt": CHECKPOINTS}),
     "export": (["export", "run=run", "format=safetensors"],
-               {"checkpoints/best.ckpt": CHECKPOINTS}),
+               {"run/checkpoints/best.ckpt": CHECKPOINTS}),
     "resume": (["resume=run", "trainer.max_steps=2"],
-               {"checkpoints/last.ckpt": CHECKPOINTS, "config.yaml": TEXTS, "trial.json": TEXTS}),
-    "report": (["report", "run=run", "examples=0"], {"results.json": TEXTS, "config.yaml": TEXTS}),
-    "chain": (["chain", "resume=run"], {"chain.yaml": TEXTS}),
-    "reproduce": (["reproduce", "resume=run"], {"reproduce.yaml": TEXTS}),
-    "sweep": (["sweep", "resume=run"], {"sweep.json": TEXTS}),
+               {"run/checkpoints/last.ckpt": CHECKPOINTS, "run/config.yaml": TEXTS,
+                "run/trial.json": TEXTS}),
+    "report": (["report", "run=run", "examples=0"],
+               {"run/results.json": TEXTS, "run/config.yaml": TEXTS, "run/confusion.csv": TEXTS}),
+    "chain": (["chain", "resume=run"], {"run/chain.yaml": TEXTS}),
+    "reproduce": (["reproduce", "resume=run"], {"run/reproduce.yaml": TEXTS}),
+    "sweep": (["sweep", "resume=run"], {"run/sweep.json": TEXTS}),
+    "predict exported": (["predict", "run=exported", "input=a.png"],
+                         {"exported/config.json": TEXTS, "exported/model.safetensors": BYTES}),
+    "predict again": (["predict", "run=GOOD", "input=a.png", "output=predicted"],
+                      {"predicted/predict.yaml": TEXTS}),
+    "train on shards": ([*TINY, "trainer.max_steps=1", "dataset.shards=shards"],
+                        {"shards/dataset.json": TEXTS, "shards/train/index.json": TEXTS,
+                         "shards/train/samples.npz": BYTES, "shards/train/00000.tar": BYTES}),
+    "add to shards": (["prepare", "dataset=shapes", *SET, "shards=1", "shard_splits=[test]",
+                       "output=shards"], {"shards/dataset.json": TEXTS}),
+}  # fmt: skip
+MADE_OF_IT = {
+    "exported": ["export", "run=run", "format=safetensors", "output=exported"],
+    "predicted": ["predict", "run=run", "input=a.png", "output=predicted"],
+    "shards": ["prepare", "dataset=shapes", *SET, "shards=1", "shard_splits=[train,val]",
+               "output=shards"],
 }  # fmt: skip
 
 
@@ -80,6 +82,20 @@ def trained(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("trained") / "run"
     assert main([*TINY, "trainer.max_steps=1", f"hydra.run.dir={folder}"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def place(trained, tmp_path_factory):
+    """A folder with the run and what commands make of it."""
+    from segtrain.cli.main import main
+
+    folder = tmp_path_factory.mktemp("made")
+    shutil.copytree(trained, folder / "run")
+    with contextlib.chdir(folder):
+        picture("a.png")
+        for command in MADE_OF_IT.values():
+            assert main([*command, "hydra.run.dir=log"]) == 0
     return folder
 
 
@@ -95,16 +111,64 @@ CASES = [(command, name, damage) for command, (_, files) in COMMANDS.items()
         for number, case in enumerate(CASES)
     ],
 )
-def test_one_message_that_names_the_file(segtrain, trained, command, name, damage):
-    shutil.copytree(trained, "run")
-    picture("a.png")
+def test_one_message_that_names_the_file(segtrain, trained, place, command, name, damage):
+    shutil.copytree(place, ".", dirs_exist_ok=True)
     arguments, files = COMMANDS[command]
-    files[name][damage](Path("run", name))
+    files[name][damage](Path(name))
     code, _, err = segtrain(*[part.replace("GOOD", str(trained)) for part in arguments])
     assert code == 2, err
     assert err.startswith("segtrain: error: ")
-    assert f"run/{name}" in err
+    assert name in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(damage, marks=() if damage in ("cut", "no status") else pytest.mark.slow)
+        for damage in ("no status", "a list", "a word", "no keys", *BYTES)
+    ],
+)
+def test_inputs_of_a_damaged_manifest_are_predicted_anew(segtrain, place, damage):
+    shutil.copytree(place, ".", dirs_exist_ok=True)
+    path = Path("predicted/manifest.jsonl")
+    (whole,) = path.read_text().splitlines()
+    if damage in BYTES:
+        BYTES[damage](path)
+    else:
+        lines = {"a list": "[1]", "a word": "{word}", "no keys": "{}",
+                 "no status": json.dumps({**json.loads(whole), "status": None})}  # fmt: skip
+        path.write_text(lines[damage] + "\n")
+    code, _, err = segtrain(*MADE_OF_IT["predicted"])
+    assert code == 0, err
+    (line,) = path.read_text().splitlines()
+    assert json.loads(line)["outputs"] == json.loads(whole)["outputs"]
+    assert json.loads(line)["message"] == json.loads(whole)["message"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(damage, marks=() if damage == "latin-1" else pytest.mark.slow)
+        for damage in TEXTS
+    ],
+)
+@pytest.mark.parametrize("name", ["image_scores.csv", "tensorboard", "csv/metrics.csv"])
+def test_a_report_does_without_what_is_damaged(segtrain, place, name, damage):
+    """It is made, without pictures or curves, and says so of the file."""
+    shutil.copytree(place, ".", dirs_exist_ok=True)
+    if name == "csv/metrics.csv":
+        shutil.rmtree("run/tensorboard")
+        Path("run/csv").mkdir()
+        Path("run", name).write_text("epoch,step,train/loss\n0,1,0.5\n0,2,0.25\n")
+    files = list(Path("run").glob(f"{name}/events*" if name == "tensorboard" else name))
+    assert files
+    for path in files:
+        TEXTS[damage](path)
+    code, out, err = segtrain("report", "run=run", "examples=1", "trainer.accelerator=cpu")
+    assert code == 0, err
+    assert "Traceback" not in out + err
+    assert Path("run/report.html").is_file()
 
 
 @pytest.mark.parametrize("damage", TEXTS)

@@ -9,6 +9,7 @@ import torch
 from conftest import TINY, write_pair
 from faults import largest_file
 from predicting import picture, write_video
+from processes import end, start
 
 from segtrain.cli.explain import explain
 
@@ -108,6 +109,33 @@ def test_a_log_on_a_full_disk(segtrain):
     assert f"{Path('own/run.log').resolve().parent / 'run.log'}: No space left" in err or (
         "own/run.log: No space left on device" in err
     )
+
+
+def test_the_thread_that_writes_for_tensorboard_says_nothing_itself():
+    """What ended it is raised where the training logs next, and told there."""
+    code, out, err = end(start("-c", FULL_EVENTS), timeout=100)
+    assert (code, out, err) == (0, "File too large\n", "")
+
+
+FULL_EVENTS = """
+from pathlib import Path
+from faults import largest_file
+from segtrain.cli.logs import configure_logging
+from torch.utils.tensorboard import SummaryWriter
+configure_logging(Path("run.log"))
+writer = SummaryWriter("events")
+with largest_file(2000):
+    try:
+        for step in range(10_000):
+            writer.add_scalar("loss", step, step)
+            writer.flush()
+    except OSError as error:
+        print(error.strerror)
+    try:
+        writer.close()
+    except OSError:
+        pass
+"""
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "predict", "export", "table"])

@@ -1,8 +1,7 @@
 """A run that ends at any event, and is resumed, is the run that nothing happened to."""
 
-import os
+import functools
 import random
-import shutil
 import signal
 import time
 from datetime import datetime
@@ -105,8 +104,9 @@ def test_crash_and_resume(segtrain, monkeypatch, whole, event, count):
 
 @pytest.mark.parametrize(
     ("event", "count"),
-    [("step", 8), *(pytest.param(*event, marks=pytest.mark.slow)
-                    for event in [("step", 4), ("step", 10), ("val_start", 3), ("val_middle", 6)])],
+    [("step", 8), ("val_end", 3), *(pytest.param(*event, marks=pytest.mark.slow)
+                                   for event in [("step", 4), ("step", 10), ("val_start", 3),
+                                                 ("val_middle", 6), ("val_end", 2)])],
 )  # fmt: skip
 def test_signal_at_a_validation_and_resume(segtrain, monkeypatch, whole, event, count):
     monkeypatch.syspath_prepend(TESTS)
@@ -133,47 +133,60 @@ def test_kill_and_resume(event, count, devices):
     assert_same_run(Path("outputs/whole"), Path("outputs/run"))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("devices", "kills"), [(1, 20), (2, 5)])
-def test_kills_at_random_moments(devices, kills):
-    """SIGKILL to the program alone, again and again; what it has started ends with it."""
-    # As many steps that each kill leaves some; fewer, larger validation batches as above.
-    settings = [*RUN, f"trainer.devices={devices}", f"dataset.eval_batch_size={2 // devices}"]
-    run, log = Path("outputs/run"), Path("outputs/run/run.log")
-    generator, delays = random.Random(devices), []
-    whole = process(*settings, "hydra.run.dir=outputs/whole")
-    assert whole.returncode == 0, whole.stderr
-    lines = Path("outputs/whole/run.log").read_text().splitlines()
-    first, last = (datetime.fromisoformat(lines[i][:23].replace(",", ".")) for i in (0, -1))
-    longest = (last - first).total_seconds() + 1  # the end of the test among it
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """devices -> settings, folder and seconds of the run that nothing happens to, each run once."""
 
-    for _ in range(kills):
+    @functools.cache
+    def run(devices: int) -> tuple[list[str], Path, float]:
+        # As many batches a validation in a process, whether it has all images or half of them.
+        settings = [*RUN, f"trainer.devices={devices}", f"dataset.eval_batch_size={2 // devices}"]
+        folder = tmp_path_factory.mktemp("undisturbed") / "run"
+        done = process(*settings, f"hydra.run.dir={folder}")
+        assert done.returncode == 0, done.stderr
+        lines = (folder / "run.log").read_text().splitlines()
+        first, last = (datetime.fromisoformat(lines[i][:23].replace(",", ".")) for i in (0, -1))
+        return settings, folder, (last - first).total_seconds() + 1  # the end of the test among it
+
+    return run
+
+
+def kill_after(seconds: float, log: Path, *arguments: str) -> None:
+    """SIGKILL to a command alone, so long after its first line; what it has started ends too."""
+    size = log.stat().st_size if log.is_file() else 0
+    struck = start("-m", "segtrain", *arguments)
+    while struck.poll() is None and not (log.is_file() and log.stat().st_size > size):
+        time.sleep(0.01)
+    time.sleep(seconds)
+    begun = children(struck.pid)
+    struck.kill()  # nothing if it has ended
+    struck.communicate()
+    deadline = time.monotonic() + 5
+    while any(map(is_alive, begun)):
+        assert time.monotonic() < deadline, "a process outlived the one that started it"
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("devices", "seed"), [(devices, seed) for devices in (1, 2) for seed in range(12 // devices)]
+)
+def test_kills_at_random_moments(undisturbed, devices, seed):
+    """Twice in one run, the second time as it goes on, or from its start if nothing was saved."""
+    settings, whole, seconds = undisturbed(devices)
+    run, generator = Path("outputs/run"), random.Random(10 * devices + seed)
+
+    def arguments() -> list[str]:
         is_begun = (run / "checkpoints/last.ckpt").is_file()
-        if (run / "results.json").is_file():  # killed behind its end
-            assert_same_run(Path("outputs/whole"), run)
-            shutil.rmtree(run)
-            is_begun = False
-        chosen = [f"resume={run}"] if is_begun else [*settings, f"hydra.run.dir={run}"]
-        size = log.stat().st_size if log.is_file() else 0
-        struck = start("-m", "segtrain", *chosen)
-        while struck.poll() is None and not (log.is_file() and log.stat().st_size > size):
-            time.sleep(0.01)
-        delays.append(generator.uniform(0, longest))
-        time.sleep(delays[-1])
-        begun = children(struck.pid)
-        os.kill(struck.pid, signal.SIGKILL)
-        struck.communicate()
-        deadline = time.monotonic() + 5
-        while any(map(is_alive, begun)):
-            assert time.monotonic() < deadline, "a process outlived the one that started it"
-            time.sleep(0.05)
-        print(f"killed {delays[-1]:.2f} s after its first line")
-    if (run / "checkpoints/last.ckpt").is_file():
-        done = process(f"resume={run}")
-    else:
-        done = process(*settings, f"hydra.run.dir={run}")
+        return [f"resume={run}"] if is_begun else [*settings, f"hydra.run.dir={run}"]
+
+    for _ in range(2):
+        delay = generator.uniform(0, seconds)
+        print(f"{delay:.2f} of {seconds:.2f} s after the first line of {arguments()[-1]}")
+        kill_after(delay, run / "run.log", *arguments())
+    done = process(*arguments())
     assert done.returncode == 0, done.stderr
-    assert_same_run(Path("outputs/whole"), run)
+    assert_same_run(whole, run)
 
 
 def test_a_worse_validation_never_replaces_a_better_one(segtrain, monkeypatch):

@@ -3,8 +3,15 @@ import subprocess
 import sys
 
 import pytest
+from faults import BYTES, TEXTS
 
-from segtrain.dataset.cache import cache_root, cached_folder, files_fingerprint
+from segtrain.dataset.cache import (
+    cache_root,
+    cached_folder,
+    files_fingerprint,
+    store_entry,
+    stored_entry,
+)
 from segtrain.errors import UserError
 
 
@@ -39,6 +46,45 @@ def test_a_failed_build_leaves_the_old_content():
     with pytest.raises(RuntimeError):
         cached_folder("name", "2", fail)
     assert (cached_folder("name", "1", fail) / "a").exists()
+
+
+@pytest.mark.parametrize("damage", [*BYTES, "gone", "other", "large"])
+@pytest.mark.parametrize("name", ["key", "pixels", "told.json"])
+def test_a_damaged_folder_is_built_anew(monkeypatch, name, damage):
+    files = {"pixels": bytes(range(256)) * 2, "told.json": b'{"a": 1}'}
+    if damage == "large":  # only the size counts then
+        monkeypatch.setattr("segtrain.dataset.cache.SUMMED", 1)
+
+    def build(folder):
+        for part, content in files.items():
+            (folder / part).write_bytes(content)
+
+    path = cached_folder("name", "1", build) / name
+    if damage == "gone":
+        path.unlink()
+    elif damage == "other":
+        path.write_bytes(path.read_bytes()[::-1])
+    else:
+        BYTES["cut" if damage == "large" else damage](path)
+    folder = cached_folder("name", "1", build)
+    assert {part: (folder / part).read_bytes() for part in files} == files
+    before = (folder / "pixels").stat().st_ino
+    assert (cached_folder("name", "1", build) / "pixels").stat().st_ino == before
+
+
+@pytest.mark.parametrize(
+    "damage", [*TEXTS.values(), lambda path: path.write_text('{"one": [1], "two": {"a": 2.5}}')]
+)
+def test_damaged_entries_are_no_entries(damage):
+    kinds = {"a": float, "b": str}
+    store_entry("file.json", "one", {"a": 1.5, "b": "c", "more": None})
+    store_entry("file.json", "two", {"a": 2.5, "b": "d"})
+    assert stored_entry("file.json", "one", kinds) == {"a": 1.5, "b": "c", "more": None}
+    damage(cache_root() / "file.json")
+    assert stored_entry("file.json", "one", kinds) is None
+    assert stored_entry("file.json", "two", kinds) is None
+    store_entry("file.json", "two", {"a": 2.5, "b": "d"})
+    assert stored_entry("file.json", "two", kinds) == {"a": 2.5, "b": "d"}
 
 
 def test_processes_build_once(tmp_path):

@@ -5,11 +5,12 @@ import json
 import numpy as np
 import pytest
 from conftest import write_pair
+from faults import largest_file
 from PIL import Image
 from pycocotools import mask as rle
 from scipy.io import savemat
 
-from segtrain.dataset.context import MASKS, context
+from segtrain.dataset.context import LISTS, MASKS, context
 from segtrain.dataset.labels import CONTEXT, CONTEXT_59, CONTEXT_CLASSES
 from segtrain.errors import UserError
 from segtrain.prepare.context import OTHER_NAMES, convert
@@ -132,3 +133,20 @@ def test_damaged_files_are_named(tree):
     (tree / "trainval_merged.json").write_text("{}")
     with pytest.raises(UserError, match="not PASCAL-Context's merged annotations"):
         convert(tree)
+
+
+def test_a_conversion_whose_lists_are_gone_is_made_anew(tree):
+    add_matlab(tree)
+    assert convert(tree)
+    lists = tree / "VOCdevkit/VOC2010" / LISTS
+    (lists / "val.txt").unlink()
+    assert convert(tree)
+    assert (lists / "val.txt").read_text() == f"{NAMES[1]}\n"
+
+
+def test_a_full_disk_leaves_nothing_of_a_conversion(tree):
+    add_matlab(tree)
+    before = set(tree.rglob("*"))
+    with largest_file(100), pytest.raises(OSError, match="File too large"):
+        convert(tree)
+    assert set(tree.rglob("*")) == before

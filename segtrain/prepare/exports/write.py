@@ -12,6 +12,7 @@ from segtrain.dataset.coco_entries import encode_segmentation, read_instance
 from segtrain.dataset.coco_json import share_out
 from segtrain.errors import UserError
 from segtrain.prepare.exports.model import Export, Picture, Shape
+from segtrain.writing import complete
 
 logger = logging.getLogger("segtrain")
 
@@ -34,10 +35,8 @@ def write_export(export: Export, target: Path, val_share: float, seed: int) -> N
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{target} is not empty; give to=<another folder>")
-    partial = target.with_name(f"{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    (partial / "images").mkdir(parents=True)
-    try:
+    with complete(target) as partial:
+        (partial / "images").mkdir(parents=True)
         pictures = dict(sorted(export.pictures.items()))
         objects = {name: _object_entries(export, picture) for name, picture in pictures.items()}
         if not any(objects.values()):
@@ -47,13 +46,9 @@ def write_export(export: Export, target: Path, val_share: float, seed: int) -> N
         counts = []
         for split, names in _splits(export, list(pictures), val_share, seed).items():
             content = _content(export, names, objects)
-            (partial / f"{split}.json").write_text(json.dumps(content, ensure_ascii=False))
+            text = json.dumps(content, ensure_ascii=False)
+            (partial / f"{split}.json").write_text(text, encoding="utf-8")
             counts.append(f"{split}.json {len(names)}")
-        if target.exists():
-            target.rmdir()
-        partial.rename(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     total = sum(len(found) for found in objects.values())
     logger.info("written     %d images and %d objects of %d classes: %s", len(pictures), total,
                 len(export.classes), ", ".join(counts))  # fmt: skip
