@@ -159,7 +159,6 @@ def help_text() -> str:
         "  segtrain resume=outputs/quickstart/<date_time>",
         "  segtrain evaluate run=outputs/quickstart/<date_time> split=val",
         "  segtrain predict run=outputs/quickstart/<date_time> input=photos output=labels",
-        "  segtrain table layout=runs sort=-score output=table.html",
         "  segtrain --cfg job                           print the composed configuration",
         "Data: below $SEGTRAIN_DATA (default: data/). SEGTRAIN_TRACEBACK=1: tracebacks of errors.",
     ]
