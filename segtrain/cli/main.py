@@ -146,7 +146,6 @@ def help_text() -> str:
         "  segtrain sweep=optuna sweep.trials=20 'optimizer.lr=tag(log,interval(1e-3,1e-1))'",
         "  segtrain resume=outputs/quickstart/<date_time>",
         "  segtrain predict run=outputs/quickstart/<date_time> input=photos output=labels",
-        "  segtrain table layout=runs sort=-score output=table.html",
         "  segtrain --cfg job                           print the composed configuration",
         "Data: below $SEGTRAIN_DATA (default: data/). SEGTRAIN_TRACEBACK=1: tracebacks of errors.",
     ]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from segtrain.zoo.catalogue import find, is_row
+from segtrain.zoo.catalogue import find, is_row, row_of_file
 from segtrain.zoo.entry import Entry
 
 COMMANDS = ("evaluate", "predict")
@@ -16,17 +16,17 @@ def with_protocol(command: str, overrides: Sequence[str]) -> list[str]:
 
     Args:
         command: evaluate or predict.
-        overrides: of the command line; where `weights` has several values or no zoo, they are
-            returned as they are.
+        overrides: of the command line; where `weights` has several values, or is no zoo's, they
+            are returned as they are.
 
     Raises:
         UserError: the zoo has no such network.
     """
     given = dict(override.partition("=")[::2] for override in overrides)
     weights = given.get("weights", "").strip("'\"")
-    if not is_row(weights) or "," in weights:
+    row = find(weights) if is_row(weights) and "," not in weights else row_of_file(weights)
+    if row is None:
         return list(overrides)
-    row = find(weights)
     added = []
     for override in row.protocols[_protocol(row, given)].inference:
         group = "dataset" if override.startswith("dataset.") else "inference"

@@ -19,12 +19,14 @@ def labels_of(dataset: str) -> LabelSet:
     """The classes of an option of `conf/dataset` that has its own.
 
     Raises:
-        UserError: its classes are those of a folder.
+        UserError: its classes are those of a folder, or there is no such option.
     """
-    content = yaml.load((conf_dir() / "dataset" / f"{dataset}.yaml").read_text(), yaml.CSafeLoader)
+    file = conf_dir() / "dataset" / f"{dataset}.yaml"
+    content = yaml.load(file.read_text(), yaml.CSafeLoader) if file.is_file() else {"labels": {}}
     module, _, name = content["labels"].get("path", "").rpartition(".")
     if not module:
-        raise UserError(f"dataset={dataset} has no classes before its files are read")
+        raise UserError(f"dataset={dataset} has no classes of its own, by which those of a file of "
+                        "another project could be told")  # fmt: skip
     return getattr(import_module(module), name)
 
 

@@ -68,7 +68,7 @@ def read_published(
         row = row_of_file(weights)
         if row is None:
             return _recognised(Path(weights), protocol, dataset)
-        logger.info("weights     %s is the file of %s/%s", weights, row.zoo, row.name)
+        logger.info("weights     %s is called as the file of %s/%s", weights, row.zoo, row.name)
         return _of_row(row, obtain(row, weights, "weights"), protocol)
     row = find(weights)
     require_protocol(row, protocol)

@@ -71,5 +71,7 @@ def test_other_classes_than_the_data_set_are_told_in_short():
 
 def test_classes_of_data_sets_without_their_files():
     assert labels_of("context59") is CONTEXT_59
-    with pytest.raises(UserError, match="dataset=folder has no classes"):
+    with pytest.raises(UserError, match="dataset=folder has no classes of its own"):
         labels_of("folder")
+    with pytest.raises(UserError, match="dataset=mine has no classes of its own"):
+        labels_of("mine")
