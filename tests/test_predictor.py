@@ -365,6 +365,19 @@ def test_instances_of_large_pictures(runs):
     assert small.image.shape == image.shape
 
 
+def test_masks_of_instances_lie_in_their_boxes_as_the_protocol_says(runs):
+    sides = ["inference.short_sides=[64]", "inference.long_side=128", "inference.min_score=0.0"]
+    found = {
+        frames: load(runs["instance"], device="cpu", min_score=0.0,
+                     overrides=[*sides, f"inference.frames={frames}"])(noise())
+        for frames in ("whole_pixels", "exact")
+    }  # fmt: skip
+    np.testing.assert_array_equal(found["exact"].boxes, found["whole_pixels"].boxes)
+    assert found["exact"].codes != found["whole_pixels"].codes
+    assert found["exact"].protocol["frames"] == "exact"
+    assert "frames" not in found["whole_pixels"].protocol
+
+
 def test_proposals(runs):
     sides = ["inference.short_side=64", "inference.long_side=128"]
     one = load(runs["proposal"], device="cpu", overrides=[*sides, "inference.max_proposals=20"])
