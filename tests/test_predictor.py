@@ -227,6 +227,18 @@ def test_large_pictures_of_another_scale(runs, caplog):
     assert prediction.protocol["inference"] == "sliding"
 
 
+@pytest.mark.parametrize("inference", ["whole", "sliding"])
+def test_large_pictures_are_looked_at_where_exponentials_are_averaged(runs, inference):
+    sums = ["inference.scores=exp_sum", "inference.flip=true"]
+    if inference == "sliding":
+        sums += ["inference.window.crop_size=[33,33]", "inference.window.stride=[20,20]",
+                 "inference.window.average=exponentials", "inference.window.mirror=crop"]  # fmt: skip
+    one = load(runs["semantic"], device="cpu", inference=inference, overrides=sums, max_pixels=1000)
+    prediction = one(noise(77, 99))
+    assert prediction.labels.shape == (77, 99)
+    assert prediction.protocol["inference"] == "sliding"
+
+
 def test_large_pictures_are_seen_at_the_size_of_the_test(runs):
     """Their scores are not at their own size, and no window is needed where they are small then."""
     settings = {"device": "cpu", "inference": "whole", "overrides": ["inference.size={short:24}"]}

@@ -52,7 +52,7 @@ def test_strip_of_instances(kind):
 
 
 def test_strip_shows_masks_as_they_are_evaluated():
-    """Of a box that ends in the middle of a pixel, the frame says whether that one belongs to it."""
+    """Whether the last pixel of a box that ends in its middle belongs to it."""
     image, truth = grey_with_square()
     found = detections([[40.6, 10, 60.6, 30]], [0.9], [3])
     strips = [
