@@ -231,8 +231,12 @@ def test_large_pictures_of_another_scale(runs, caplog):
 def test_large_pictures_are_looked_at_where_exponentials_are_averaged(runs, inference):
     sums = ["inference.scores=exp_sum", "inference.flip=true"]
     if inference == "sliding":
-        sums += ["inference.window.crop_size=[33,33]", "inference.window.stride=[20,20]",
-                 "inference.window.average=exponentials", "inference.window.mirror=crop"]  # fmt: skip
+        sums += [
+            "inference.window.crop_size=[33,33]",
+            "inference.window.stride=[20,20]",
+            "inference.window.average=exponentials",
+            "inference.window.mirror=crop",
+        ]
     one = load(runs["semantic"], device="cpu", inference=inference, overrides=sums, max_pixels=1000)
     prediction = one(noise(77, 99))
     assert prediction.labels.shape == (77, 99)
