@@ -179,8 +179,9 @@ class Predictor:
         if not isinstance(own, SemanticInference):
             return SemanticInference(self.window, False, [1.0], False, None, None)
         scales = own.scales if len(own.scales) == 1 else [1.0]
-        window = own.window or self.window
-        return SemanticInference(window, own.pad, scales, False, own.logit_adjustment, None)
+        window, scores = (self.window, None) if own.window is None else (own.window, own.scores)
+        terms = own.logit_adjustment
+        return SemanticInference(window, own.pad, scales, False, terms, None, scores=scores)
 
     def _resized(self, image: np.ndarray) -> np.ndarray:
         """The image as inference gets it: of a large one at the size of the test, if it has one."""

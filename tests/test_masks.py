@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from pycocotools import mask as rle
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
@@ -125,3 +126,30 @@ def test_boxes_that_are_no_numbers_show_nothing():
     boxes = np.array([[np.nan, 1, 5, 6], [-np.inf, 0, np.inf, 9]], np.float32)
     pasted = decode(paste(np.ones((2, 7, 7), np.float32), boxes, (10, 10), 0.5), (10, 10))
     assert not pasted.any()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_exact_frames_are_sampled_at_the_centres_of_pixels(seed):
+    """As a grid of all pixels of the image says, also of boxes that reach beyond it."""
+    rng = np.random.default_rng(seed)
+    size = tuple(rng.integers(5, 60, 2).tolist())
+    corner = rng.uniform(-20, 60, (8, 2))
+    boxes = np.concatenate([corner, corner + rng.uniform(0, 70, (8, 2))], 1).astype(np.float32)
+    masks = rng.random((8, 14, 14)).astype(np.float32)
+    found = decode(paste(masks, boxes, size, 0.5, "exact"), size)
+    for mask, box, own in zip(masks, boxes, found, strict=True):
+        y, x = (
+            torch.from_numpy((np.arange(side) + 0.5 - box[axis]) / (box[axis + 2] - box[axis]))
+            for side, axis in zip(size, (1, 0), strict=True)
+        )
+        grid = torch.stack(torch.meshgrid(2 * y - 1, 2 * x - 1, indexing="ij")[::-1], 2)[None]
+        sampled = F.grid_sample(torch.from_numpy(mask)[None, None].double(), grid.double(),
+                                align_corners=False)[0, 0].numpy()  # fmt: skip
+        sure = np.abs(sampled - 0.5) > 1e-4
+        assert ((own > 0) == (sampled >= 0.5))[sure].all()
+
+
+def test_exact_frames_without_area_have_no_pixel():
+    boxes = np.array([[3, 3, 3, 9], [-9, -9, -1, -1], [30, 3, 40, 9]], np.float32)
+    assert not decode(paste(np.ones((3, 4, 4), np.float32), boxes, (12, 12), 0.5, "exact"),
+                      (12, 12)).any()  # fmt: skip

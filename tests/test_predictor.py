@@ -227,6 +227,22 @@ def test_large_pictures_of_another_scale(runs, caplog):
     assert prediction.protocol["inference"] == "sliding"
 
 
+@pytest.mark.parametrize("inference", ["whole", "sliding"])
+def test_large_pictures_are_looked_at_where_exponentials_are_averaged(runs, inference):
+    sums = ["inference.scores=exp_sum", "inference.flip=true"]
+    if inference == "sliding":
+        sums += [
+            "inference.window.crop_size=[33,33]",
+            "inference.window.stride=[20,20]",
+            "inference.window.average=exponentials",
+            "inference.window.mirror=crop",
+        ]
+    one = load(runs["semantic"], device="cpu", inference=inference, overrides=sums, max_pixels=1000)
+    prediction = one(noise(77, 99))
+    assert prediction.labels.shape == (77, 99)
+    assert prediction.protocol["inference"] == "sliding"
+
+
 def test_large_pictures_are_seen_at_the_size_of_the_test(runs):
     """Their scores are not at their own size, and no window is needed where they are small then."""
     settings = {"device": "cpu", "inference": "whole", "overrides": ["inference.size={short:24}"]}
@@ -363,6 +379,19 @@ def test_instances_of_large_pictures(runs):
     assert small.masks.shape[1:] == (300, 403)
     np.testing.assert_allclose(small.boxes[0], whole.boxes[0], atol=40)
     assert small.image.shape == image.shape
+
+
+def test_masks_of_instances_lie_in_their_boxes_as_the_protocol_says(runs):
+    sides = ["inference.short_sides=[64]", "inference.long_side=128", "inference.min_score=0.0"]
+    found = {
+        frames: load(runs["instance"], device="cpu", min_score=0.0,
+                     overrides=[*sides, f"inference.frames={frames}"])(noise())
+        for frames in ("whole_pixels", "exact")
+    }  # fmt: skip
+    np.testing.assert_array_equal(found["exact"].boxes, found["whole_pixels"].boxes)
+    assert found["exact"].codes != found["whole_pixels"].codes
+    assert found["exact"].protocol["frames"] == "exact"
+    assert "frames" not in found["whole_pixels"].protocol
 
 
 def test_proposals(runs):

@@ -18,7 +18,10 @@ SAME_IOU = 0.99
 
 
 def one_detection(inference: Detect) -> Detect:
-    """One look at the largest of its sizes; mirroring and voting are left out."""
+    """One look at the largest of its sizes; mirroring and voting are left out.
+
+    Images are resized as a graph can have it, by no library.
+    """
     return Detect(
         short_sides=[max(inference.short_sides)],
         long_side=inference.long_side,
@@ -28,6 +31,8 @@ def one_detection(inference: Detect) -> Detect:
         max_detections=inference.max_detections,
         box_voting=None,
         mask_voting=None,
+        rounding=inference.rounding,
+        frames=inference.frames,
     )
 
 

@@ -51,6 +51,17 @@ def test_strip_of_instances(kind):
     assert (strip[80, 488 + 200] == 100).all()  # scores too little
 
 
+def test_strip_shows_masks_as_they_are_evaluated():
+    """Whether the last pixel of a box that ends in its middle belongs to it."""
+    image, truth = grey_with_square()
+    found = detections([[40.6, 10, 60.6, 30]], [0.9], [3])
+    strips = [
+        instance_strip(image, truth, {**found, "frames": frames}, SHAPES_INSTANCES, 60, 0.5)
+        for frames in ("whole_pixels", "exact")
+    ]
+    assert (strips[0] != strips[1]).any()
+
+
 def test_strip_of_proposals():
     image, truth = grey_with_square()
     boxes = [[10, 10, 30, 30], [40, 10, 60, 30], [0, 30, 9, 40]]

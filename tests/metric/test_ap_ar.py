@@ -18,6 +18,7 @@ from pycocotools.cocoeval import COCOeval
 from torch import multiprocessing
 
 from segtrain.contracts import LabelSet
+from segtrain.masks import paste
 from segtrain.metric import matching
 from segtrain.metric.coco import CocoEvaluation, best
 
@@ -311,3 +312,15 @@ def test_real_annotations(real_data):
         _, theirs = evaluate(copy.deepcopy(coco), results, kind)
         assert flat(part) == pytest.approx(theirs, abs=1e-6)
         assert 0.3 < part.ap < 0.9
+
+
+@pytest.mark.parametrize("frames", ["whole_pixels", "exact"])
+def test_masks_lie_in_their_boxes_as_is_said(frames):
+    found, truth, _ = random_sample(3, objects=5, detections=12)
+    evaluation = CocoEvaluation(COUNT)
+    evaluation.update([{**found, "frames": frames}], [truth])
+    boxes, masks = found["boxes"].numpy(), found["masks"].numpy()
+    kept = evaluation.images[truth["image_id"]].codes
+    assert sorted(kept) == sorted(paste(masks, boxes, SIZE, 0.5, frames))
+    other = "exact" if frames == "whole_pixels" else "whole_pixels"
+    assert sorted(kept) != sorted(paste(masks, boxes, SIZE, 0.5, other))
