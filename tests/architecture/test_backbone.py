@@ -17,7 +17,9 @@ def backbone(
     stride_in_1x1=False,
     **more,
 ):
-    return TimmBackbone(name, weights, output_stride, uniform, multi_grid, more, stride_in_1x1)
+    return TimmBackbone(
+        name, weights, output_stride, uniform, multi_grid, more, stride_in_1x1=stride_in_1x1
+    )
 
 
 MODERN = ["convnext_atto", "swin_tiny_patch4_window7_224", "efficientnet_b0", "pvt_v2_b0"]
