@@ -8,7 +8,7 @@ from copy import deepcopy
 from hashlib import sha256
 from pathlib import Path
 
-from segtrain.assembly import build_data
+from segtrain.assembly import build_data, resolve_white_level
 from segtrain.dataset.cache import cached_folder, fingerprint
 from segtrain.dataset.coco_annotations import CocoAnnotations
 from segtrain.dataset.datamodule import SegmentationData
@@ -24,6 +24,7 @@ from segtrain.prepare.preview import Sample, write_preview
 from segtrain.prepare.shards import check_hashes, write_shards
 from segtrain.prepare.summary import print_summary, write_summary
 from segtrain.prepare.verify import verify
+from segtrain.trained import white_level
 
 logger = logging.getLogger("segtrain")
 
@@ -90,11 +91,13 @@ def shard(config: dict) -> None:
     Raises:
         UserError: see `write_shards`.
     """
-    count, data = config["shards"], build_data(config)
+    resolve_white_level(config)
+    count, data, white = config["shards"], build_data(config), white_level(config)
     root = Path(os.environ.get("SEGTRAIN_DATA", "data"))
     folder = Path(config["output"] or root / "shards" / data.name)
     wanted = config["shard_splits"] or "+".join(data.splits.values()).split("+")
-    write_shards(data, list(dict.fromkeys(wanted)), count, config["shard_megabytes"], folder)
+    wanted = list(dict.fromkeys(wanted))
+    write_shards(data, wanted, count, config["shard_megabytes"], folder, white)
     logger.info("shards      %s; train on them with dataset.shards=%s, there or from any store "
                 "that they are copied to", folder, folder)  # fmt: skip
 
