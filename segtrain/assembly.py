@@ -17,6 +17,7 @@ from segtrain.contracts import LabelSet
 from segtrain.dataset.counts import class_frequency, median_frequency_weights
 from segtrain.dataset.datamodule import SegmentationData
 from segtrain.dataset.folder import folder_white_level
+from segtrain.dataset.shard_index import ShardReading, describe_shards
 from segtrain.dataset.transforms import SemanticPreset
 from segtrain.errors import UserError
 from segtrain.task.instance import InstanceEvaluation
@@ -56,11 +57,16 @@ def resolve_white_level(config: dict) -> None:
     """Puts the number for `dataset.source.white_level=auto`, by which the network is used later.
 
     Raises:
-        UserError: see `segtrain.dataset.folder.folder`.
+        UserError: see `segtrain.dataset.folder.folder` and `describe_shards`.
     """
-    source = config["dataset"]["source"]
-    if source.get("white_level") == "auto" and config["dataset"].get("shards") is None:
-        source["white_level"] = folder_white_level(source["root"]) or "auto"
+    source, shards = config["dataset"]["source"], config["dataset"].get("shards")
+    if source.get("white_level") != "auto":
+        return
+    if shards is None:
+        found = folder_white_level(source["root"])
+    else:  # older ones do not tell
+        found = describe_shards(ShardReading(shards)).get("white_level")
+    source["white_level"] = found or "auto"
 
 
 def require_labels(data: SegmentationData, config: dict) -> None:

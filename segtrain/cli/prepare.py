@@ -6,7 +6,7 @@ import os
 from copy import deepcopy
 from pathlib import Path
 
-from segtrain.assembly import build_data
+from segtrain.assembly import build_data, resolve_white_level
 from segtrain.dataset.coco_annotations import CocoAnnotations
 from segtrain.dataset.datamodule import SegmentationData
 from segtrain.dataset.preflight import evenly_spaced
@@ -20,6 +20,7 @@ from segtrain.prepare.exports.write import describe, write_export
 from segtrain.prepare.once import splits_to_verify, verify_once
 from segtrain.prepare.preview import Sample, write_preview
 from segtrain.prepare.shards import check_hashes, write_shards
+from segtrain.trained import white_level
 
 logger = logging.getLogger("segtrain")
 
@@ -86,11 +87,13 @@ def shard(config: dict) -> None:
     Raises:
         UserError: see `write_shards`.
     """
-    count, data = config["shards"], build_data(config)
+    resolve_white_level(config)
+    count, data, white = config["shards"], build_data(config), white_level(config)
     root = Path(os.environ.get("SEGTRAIN_DATA", "data"))
     folder = Path(config["output"] or root / "shards" / data.name)
     wanted = config["shard_splits"] or "+".join(data.splits.values()).split("+")
-    write_shards(data, list(dict.fromkeys(wanted)), count, config["shard_megabytes"], folder)
+    wanted = list(dict.fromkeys(wanted))
+    write_shards(data, wanted, count, config["shard_megabytes"], folder, white)
     logger.info("shards      %s; train on them with dataset.shards=%s, there or from any store "
                 "that they are copied to", folder, folder)  # fmt: skip
 

@@ -45,7 +45,12 @@ COLUMNS = ("start", "image", "label_start", "label", "crc")
 
 
 def write_shards(
-    data: SegmentationData, splits: list[str], count: int | str, megabytes: float, folder: Path
+    data: SegmentationData,
+    splits: list[str],
+    count: int | str,
+    megabytes: float,
+    folder: Path,
+    white: float | None = None,
 ) -> None:
     """Writes splits as shards, reads them back and compares every sample.
 
@@ -55,6 +60,7 @@ def write_shards(
         count: shards of each split; `auto`: as many as make them `megabytes` large.
         megabytes: of a shard, about.
         folder: gets `dataset.json` and a folder for each split.
+        white: what is white in images of more than 8 bits a channel; None where there are none.
 
     Raises:
         UserError: a split is there already, of another data set or not whole; a sample cannot be
@@ -66,13 +72,14 @@ def write_shards(
         "dataset": data.name,
         "kind": "masks" if semantic else "instances",
         "labels": data.labels.to_plain(),
+        "white_level": white,
         "splits": [],
     }
     if (folder / DATASET).is_file():
         found = describe_shards(ShardReading(str(folder)))
         described["splits"] = found["splits"]
         twice = [split for split in splits if split in described["splits"]]
-        if {**found, "splits": 0} != {**described, "splits": 0} or twice:
+        if {"white_level": None, **found, "splits": 0} != {**described, "splits": 0} or twice:
             raise UserError(
                 f"{folder}: there are shards already, of {found['dataset']}, "
                 f"{', '.join(described['splits'])}; remove them or choose another output=..."

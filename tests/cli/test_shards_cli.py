@@ -2,9 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from conftest import TINY, only_run, results_of
+from conftest import TINY, composed, only_run, results_of
+from PIL import Image
+
+from segtrain.assembly import resolve_white_level
 
 pytest.importorskip("webdataset", reason="pip install segtrain[shards]")
 
@@ -81,3 +85,18 @@ def test_refuses_to_write_shards_of_shards(shards, segtrain):
     code, _, err = segtrain("prepare", "dataset=shapes", "dataset.shards=shards", "shards=2")
     assert code == 2
     assert "leave out dataset.shards" in err
+
+
+def test_training_on_shards_knows_the_white_level_of_the_files(segtrain, folder_set):
+    for path in folder_set.glob("images/*.jpg"):
+        grey = np.asarray(Image.open(path).convert("L")).astype(np.uint16)
+        Image.fromarray(grey * 16).save(path.with_suffix(".png"))  # 12 bits
+        path.unlink()
+    files = ["dataset=folder", f"dataset.source.root={folder_set}"]
+    code, _, err = segtrain("prepare", *files, "shards=2", "output=shards")
+    assert code == 0, err
+    on_files, on_shards = composed(*files), composed("dataset=folder", "dataset.shards=shards",
+                                                     "dataset.source.root=nowhere")  # fmt: skip
+    for config in (on_files, on_shards):
+        resolve_white_level(config)
+        assert config["dataset"]["source"]["white_level"] == 4095
