@@ -2,7 +2,8 @@
 
 Made from `conf/zoo/*.yaml` and the networks themselves while the site is built, so that it is never
 out of date. `docs/zoo/<zoo>.yaml` holds under `parity` the largest difference between outputs of
-the zoo's own code and of ours on the same weights, by the name of a row.
+the zoo's own code and of ours on the same weights, by the name of a row; other rows of the same
+network have it too.
 """
 
 import functools
@@ -49,10 +50,11 @@ def card(zoo: str) -> list[str]:
     """A zoo: where it comes from, its rows, and how each was tested."""
     content = yaml.safe_load((conf_dir() / "zoo" / f"{zoo}.yaml").read_text())
     rows, known = list(entries(zoo).values()), parity(zoo)
+    alike = {entries(zoo)[name].architecture: value for name, value in known.items()}
     commit = f", commit {content['commit']}" if content.get("commit") else ""
     table = ["| name | system | data set | published | parameters | parity | file, hash |",
              "|---|---|---|---|---:|---:|---|"]  # fmt: skip
-    table += [line(row, known.get(row.name)) for row in rows]
+    table += [line(row, known.get(row.name, alike.get(row.architecture))) for row in rows]
     parts = [
         f"## {content['title']} {{ #{zoo} }}",
         f"Source: <{content['source']}>{commit}. Licence of the weights: {content['licence']}.",
