@@ -135,9 +135,10 @@ def test_split_with_labels_is_scored_too(segtrain, checkpoint):
 )  # fmt: skip
 def test_what_no_server_takes_is_refused(segtrain, tree, overrides, message):
     dataset = "shapes" if overrides[0] == "dataset=shapes" else "voc"
+    root = [f"dataset.source.root={tree}"] if dataset == "voc" else []
     run = untrained(
         tree / "run.ckpt", "experiment=quickstart", f"dataset={dataset}",
-        f"++dataset.source.root={tree}", "architecture.backbone.name=test_resnet",
+        *root, "architecture.backbone.name=test_resnet",
         "architecture.backbone.weights=none",
     )  # fmt: skip
     code, _, err = evaluate(segtrain, run, *overrides)
