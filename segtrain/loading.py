@@ -9,9 +9,9 @@ from segtrain.configuration.composing import changed, compose_config
 from segtrain.configuration.schema import Use
 from segtrain.configuration.validation import validate
 from segtrain.predictor import Predictor, Settings
+from segtrain.published.network import read_published
 from segtrain.trained import NotOwnError, Trained, read_trained
 from segtrain.zoo.catalogue import is_row, row_of_file
-from segtrain.zoo.network import read_published
 from segtrain.zoo.recognition import recognise
 
 
@@ -72,6 +72,8 @@ def find_trained(source: str, weights_file: str | Path | None, trust_code: bool)
     try:
         return read_trained(Path(source), trust_code)
     except NotOwnError:
+        if Path(source).is_dir():  # a run, whose checkpoint is damaged
+            raise
         if row_of_file(source) is None and recognise(read_state_dict(source)) is None:
             raise
         return read_published(source).trained

@@ -421,7 +421,7 @@ def peer(monkeypatch, tmp_path):
     file = tmp_path / "peer" / "fcn_resnet50_coco-1167a1af.pth"
     file.parent.mkdir()
     torch.save(model.state_dict(), file)
-    monkeypatch.setattr("segtrain.zoo.network.obtain", lambda row, given, key: given or file)
+    monkeypatch.setattr("segtrain.published.network.obtain", lambda row, given, key: given or file)
     return model.eval()
 
 

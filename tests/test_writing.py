@@ -141,10 +141,11 @@ IN_PLACE = {
     "submit/packing.py pack_tar": GIVEN,
     "submit/packing.py pack_zip": GIVEN,
     "submit/submission.py update": LINES,
-    "sweep/job.py run_apart": LOCK,
-    "sweep/job.py slot": LOCK,
+    "cli/sweep_job.py run_apart": LOCK,
+    "cli/sweep_job.py slot": LOCK,
     "sweep/sweeping.py _stop": LOCK,
     "sweep/sweeping.py only_one": LOCK,
+    "zoo/files.py obtain": LOCK,
     "writing.py write_picture": MEMORY,
 }
 

@@ -15,6 +15,13 @@ from segtrain.configuration.schema import Recipe, checked_stored
 from segtrain.dataset.datamodule import SegmentationData
 from segtrain.errors import UserError
 from segtrain.inference.ensemble import Ensemble, EnsembleInference
+from segtrain.published.comparison import (
+    in_order_of_data,
+    own_split,
+    print_comparison,
+    published_entries,
+)
+from segtrain.published.network import Published, read_published
 from segtrain.report.record import ImageScores, write_confusion, write_image_scores
 from segtrain.report.results import (
     config_sha256,
@@ -29,8 +36,6 @@ from segtrain.task.segmentation import Segmentation
 from segtrain.trained import find_checkpoint, stored_config, white_level, without_pretraining
 from segtrain.trainer import common_trainer_arguments, leave_signals, shows_bar
 from segtrain.zoo.catalogue import is_row
-from segtrain.zoo.comparison import in_order_of_data, own_split, print_comparison, published_entries
-from segtrain.zoo.network import Published, read_published
 
 logger = logging.getLogger("segtrain")
 

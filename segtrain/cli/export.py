@@ -32,6 +32,7 @@ from segtrain.export.onnx import load_onnx, require_packages, write_onnx
 from segtrain.export.torch_export import load_program, trace, write_program
 from segtrain.inference.detect import Detect
 from segtrain.inference.semantic import SemanticInference
+from segtrain.published.network import read_published
 from segtrain.report.results import environment
 from segtrain.text import console
 from segtrain.trained import (
@@ -43,7 +44,6 @@ from segtrain.trained import (
     without_pretraining,
 )
 from segtrain.writing import write_json
-from segtrain.zoo.network import read_published
 
 logger = logging.getLogger("segtrain")
 

@@ -32,13 +32,13 @@ from segtrain.plan.speed import (
     stored_speed,
 )
 from segtrain.plan.work import work
+from segtrain.published.checks import planned, planned_sheet
 from segtrain.table import wording
 from segtrain.table.published import read_published
 from segtrain.table.sheet import Sheet
 from segtrain.table.writing import as_records, comma_separated, markdown_page, print_sheet
 from segtrain.writing import write_json, write_text
 from segtrain.zoo.catalogue import select
-from segtrain.zoo.checks import planned, planned_sheet
 from segtrain.zoo.entry import Entry
 
 logger = logging.getLogger("segtrain")

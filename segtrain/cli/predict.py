@@ -21,10 +21,10 @@ from segtrain.loading import find_trained, make_predictor
 from segtrain.prediction import Prediction
 from segtrain.prediction.files import class_id, named, start_files
 from segtrain.predictor import Predictor, Settings
+from segtrain.published.network import read_published
 from segtrain.report.video import VideoFile, VideoWriter
 from segtrain.trained import fingerprint
 from segtrain.writing import complete
-from segtrain.zoo.network import read_published
 
 logger = logging.getLogger("segtrain")
 

@@ -23,10 +23,10 @@ from segtrain.configuration.folder import conf_dir
 from segtrain.errors import RunStopped, UserError
 from segtrain.foreign import admit_overrides, read_record
 from segtrain.plan.jobs import Job, Target, evaluations, jobs
+from segtrain.published.checks import missing_data, write_checks
 from segtrain.table.sheet import Cell, Column, Sheet
 from segtrain.table.writing import print_sheet
 from segtrain.writing import write_text
-from segtrain.zoo.checks import missing_data, write_checks
 
 logger = logging.getLogger("segtrain")
 

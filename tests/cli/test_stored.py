@@ -11,7 +11,7 @@ import torch
 import yaml
 from predicting import picture, write_run
 
-from segtrain.cli.evaluate import rebuild_task
+from segtrain.cli.evaluate import find_source, rebuild_task
 from segtrain.cli.resume import resume
 from segtrain.configuration.schema import Recipe
 from segtrain.errors import UserError
@@ -55,7 +55,7 @@ def stored() -> dict:
 
 
 READERS = {
-    "evaluate": ("run/checkpoints/best.ckpt", lambda: rebuild_task(COMMAND)),
+    "evaluate": ("run/checkpoints/best.ckpt", lambda: rebuild_task(COMMAND, find_source(COMMAND))),
     "predict": ("run/checkpoints/best.ckpt", lambda: load("run", device="cpu")),
     "resume": ("run/config.yaml", lambda: resume("run", [])),
 }

@@ -125,6 +125,7 @@ def test_a_folder_of_the_same_second_is_left_alone(segtrain, monkeypatch):
     taken = []
 
     def claim(folder):
+        folder.mkdir(parents=True)
         (folder / "config.yaml").write_text("of another run")
         taken.append(folder)
         return original(folder)

@@ -9,11 +9,11 @@ from conftest import composed
 
 from segtrain.configuration.folder import conf_dir, options
 from segtrain.errors import UserError
+from segtrain.published.network import shapes
 from segtrain.report.results import TITLES
 from segtrain.table.published import read_published
 from segtrain.zoo.catalogue import entries, every, find, is_row, row_of_file, select, zoo_names
 from segtrain.zoo.classes import labels_of
-from segtrain.zoo.network import shapes
 
 METRICS = {*TITLES, "ap", "ap50", "ap75", "box_ap"}
 FIELDS = {"like", "system", "file", "sha256", "size", "licence", "architecture", "dataset",

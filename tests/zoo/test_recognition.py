@@ -6,7 +6,7 @@ from conftest import composed
 from torchvision.models import detection, segmentation
 
 from segtrain.configuration.folder import options
-from segtrain.zoo.network import shapes
+from segtrain.published.network import shapes
 from segtrain.zoo.recognition import recognise
 
 TORCHVISION = {

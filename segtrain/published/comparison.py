@@ -6,11 +6,11 @@ from segtrain.assembly import with_sizes
 from segtrain.contracts import LabelSet
 from segtrain.dataset.datamodule import SegmentationData
 from segtrain.errors import UserError
+from segtrain.published.network import Published
 from segtrain.report.results import file_sha256, title_of
 from segtrain.text import console
 from segtrain.zoo.classes import in_order_of, require_classes
 from segtrain.zoo.files import difference
-from segtrain.zoo.network import Published
 
 
 def own_split(published: Published, data: SegmentationData) -> str:
