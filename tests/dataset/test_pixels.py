@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 from conftest import composed, write_pair
@@ -77,7 +79,7 @@ def test_needs_files_and_space(folder_set, monkeypatch):
     config = composed("dataset=shapes", "dataset.cache=true")
     with pytest.raises(UserError, match="shapes has no image and mask files"):
         build_data(config).read_source("train")
-    usage = cache.shutil.disk_usage(folder_set)._replace(free=1000)
+    usage = shutil.disk_usage(folder_set)._replace(free=1000)
     monkeypatch.setattr("segtrain.dataset.pixels.shutil.disk_usage", lambda folder: usage)
     with pytest.raises(UserError, match=r"needs about .* GB .*SEGTRAIN_CACHE"):
         data_of(folder_set).read_source("train")
