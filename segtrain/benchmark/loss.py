@@ -92,7 +92,7 @@ def serve(
                 pipe.send(0)
             else:
                 pipe.send(peak_memory(use_gpu) - before)
-    except EOFError:
+    except (EOFError, BrokenPipeError):  # nobody asks any more
         return
     except Exception as error:  # crosses to the other process as a message
         pipe.send(f"{type(error).__name__}: {error}")

@@ -184,7 +184,7 @@ def serve(
                 pipe.send(sum(parameter.numel() for parameter in model.parameters()))
             else:
                 pipe.send(peak_memory(use_gpu))
-    except EOFError:
+    except (EOFError, BrokenPipeError):  # nobody asks any more
         return
     except Exception as error:  # crosses to the other process as a message
         pipe.send(f"{type(error).__name__}: {error}")

@@ -82,7 +82,10 @@ def run_process(
         for number, handler in old.items():
             signal.signal(number, handler)
     last = received[-1] if received else 0
-    return Outcome((128 - code if code < 0 else code) or (128 + last if last else 0), last)
+    code = 128 - code if code < 0 else code
+    if last and code in (0, 128 + PASSED_ON[last]):  # it ended for the signal that this one got
+        code = 128 + last
+    return Outcome(code, last)
 
 
 def _copy(source: IO[str], target: IO[str], prefix: str, file: IO[str] | None) -> None:

@@ -24,7 +24,8 @@ COMMANDS = {
     "plan": ["experiments=[deeplabv3_shapes,pspnet_shapes]"],
     "benchmark": ["measure=step", "measure.rounds=1000", "measure.size=[33, 33]", "batch_size=2",
                   "architecture=deeplabv3_torchvision", "architecture.backbone.weights=none"],
-    "reproduce": ["experiments=[deeplabv3_shapes]", "output=again"],
+    "reproduce": ["experiments=[deeplabv3_shapes]", "trainer.accelerator=cpu",
+                  "hydra.run.dir=again"],
     "chain": ["experiment=deeplabv3_shapes", "trainer.accelerator=cpu"],
     "zoo": ["system=PSPNet"],
 }  # fmt: skip
@@ -63,4 +64,4 @@ def test_a_signal_ends_a_command(run, command, after, number):
     assert "Traceback" not in err, err
     for file in Path().rglob("*.yaml"):
         yaml.safe_load(file.read_text())
-    assert not list(Path().rglob("*.part*"))
+    assert not list(Path().rglob(".partial*"))
