@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from conftest import composed, small_network
 from PIL import Image
+from torchvision.models import segmentation
 
 from segtrain.assembly import build_task, make
 
@@ -71,3 +72,15 @@ def write_video(path, count=7, size=(64, 48)) -> None:
         cv2.circle(frame, (8 * number, 20), 9, (0, 0, 255), -1)
         writer.write(frame)
     writer.release()
+
+
+def torchvisions_fcn(height: int, width: int) -> torch.nn.Module:
+    """torchvision's FCN with random weights, and statistics of noise of this size."""
+    torch.manual_seed(0)
+    model = segmentation.fcn_resnet50(weights=None, weights_backbone=None, aux_loss=True)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        model.train()(torch.randn(2, 3, height, width))
+    return model

@@ -16,9 +16,8 @@ import yaml
 from conftest import TINY, only_run, results_of
 from omegaconf import OmegaConf
 from PIL import Image
-from predicting import DETECTOR, PROPOSALS, SEMANTIC, write_run
+from predicting import DETECTOR, PROPOSALS, SEMANTIC, torchvisions_fcn, write_run
 from safetensors.torch import save_file
-from torchvision.models import segmentation
 
 import segtrain as package
 from segtrain import UserError, build, load
@@ -411,13 +410,7 @@ def test_proposals(runs):
 @pytest.fixture
 def peer(monkeypatch, tmp_path):
     """torchvision's FCN with random weights, in place of the trained one."""
-    torch.manual_seed(0)
-    model = segmentation.fcn_resnet50(weights=None, weights_backbone=None, aux_loss=True)
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = 1.0
-    with torch.no_grad():
-        model.train()(torch.randn(2, 3, 65, 81))
+    model = torchvisions_fcn(65, 81)
     file = tmp_path / "peer" / "fcn_resnet50_coco-1167a1af.pth"
     file.parent.mkdir()
     torch.save(model.state_dict(), file)

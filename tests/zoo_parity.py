@@ -6,8 +6,8 @@ for `picture` with weights that are `drawn`, resized to the picture as the zoo's
 """
 
 import gzip
+from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from zlib import crc32
 
 import numpy as np
@@ -74,8 +74,9 @@ def configured(architecture: tuple[str, ...]) -> dict:
     )
 
 
-def check_names(names: ModuleType, zoo: str, model: str) -> None:
+def check_names(zoo: str, model: str) -> None:
     """The file is told by its names, and its tensors are exactly those of the row's network."""
+    names = import_module(f"segtrain.zoo.names.{zoo}")
     entry, state = find(f"{zoo}/{model}"), state_of(zoo, model, on_meta=True)
     known = names.recognised(state)
     told = configured(known.architecture)["architecture"]
@@ -95,9 +96,9 @@ def check_names(names: ModuleType, zoo: str, model: str) -> None:
         assert set(labels.names) <= set(entry.classes)
 
 
-def check_logits(names: ModuleType, zoo: str, model: str) -> float:
+def check_logits(zoo: str, model: str) -> float:
     """Logits and labels are those of the zoo's code; the largest difference in deviations."""
-    state = state_of(zoo, model)
+    names, state = import_module(f"segtrain.zoo.names.{zoo}"), state_of(zoo, model)
     ours = network(find(f"{zoo}/{model}"), names.recognised(state).num_classes)
     load_weights(ours, names.renamed(state, ours.state_dict()), model)
     largest = 0.0

@@ -78,7 +78,8 @@ def run(config: dict, run_dir: Path) -> None:
         data.check_test()
     results = evaluate_task(merged, data, task, source.file, run_dir) | source.progress
     if source.published is not None:
-        results |= published_entries(source.published, config, merged, data)
+        sha256 = results["checkpoint_sha256"]
+        results |= published_entries(source.published, config, merged, data, sha256)
     if task.global_rank == 0:
         finish(task, results, source.file, run_dir)
         if results["metrics"]:

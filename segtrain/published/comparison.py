@@ -7,7 +7,7 @@ from segtrain.contracts import LabelSet
 from segtrain.dataset.datamodule import SegmentationData
 from segtrain.errors import UserError
 from segtrain.published.network import Published
-from segtrain.report.results import file_sha256, title_of
+from segtrain.report.results import title_of
 from segtrain.text import console
 from segtrain.zoo.classes import in_order_of, require_classes
 from segtrain.zoo.files import difference
@@ -39,7 +39,7 @@ def in_order_of_data(published: Published, labels: LabelSet, task: str) -> dict[
 
 
 def published_entries(
-    published: Published, config: dict, merged: dict, data: SegmentationData
+    published: Published, config: dict, merged: dict, data: SegmentationData, sha256: str
 ) -> dict:
     """What `results.json` says of a network that was not trained here.
 
@@ -48,6 +48,7 @@ def published_entries(
         config: of the command.
         merged: as it was evaluated.
         data: that it was evaluated on.
+        sha256: of its file.
 
     Returns:
         `zoo`, and the figure that was published for its headline metric as `published`, which is
@@ -55,7 +56,7 @@ def published_entries(
     """
     row, trained = published.row, published.trained
     own = trained.config["dataset"]
-    of_file = {"file": published.file.name, "sha256": file_sha256(published.file)}
+    of_file = {"file": published.file.name, "sha256": sha256}
     if row is None:
         return {"zoo": {"name": str(published.file), **of_file}, "published": None}
     figures = row.protocols[published.protocol].published

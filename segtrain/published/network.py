@@ -16,7 +16,7 @@ from segtrain.zoo.classes import in_order_of, labels_of, names_in_file
 from segtrain.zoo.entry import Entry
 from segtrain.zoo.files import obtain
 from segtrain.zoo.initial import read_row
-from segtrain.zoo.recognition import recognise, renamed
+from segtrain.zoo.recognition import recognise_file, renamed
 
 logger = logging.getLogger("segtrain")
 
@@ -108,14 +108,12 @@ def _recognised(file: Path, protocol: str | None, dataset: str | None) -> Publis
     if protocol is not None:
         raise UserError(f"protocol={protocol} is for weights=<zoo>/<name>; {file} is no zoo's file")
     state = read_state_dict(file)
-    found = recognise(state)
+    found = recognise_file(file, state)
     if found is None:
         raise UserError(f"{file}: the names of its tensors are of no network that is known; "
                         "`segtrain zoo` lists what is. A training takes it where they are those of "
                         "its own network")  # fmt: skip
     zoo, network = found
-    logger.info("weights     %s looks like %s %s for %d classes", file, zoo, network.system,
-                network.num_classes)  # fmt: skip
     dataset = dataset or DATASETS.get(network.num_classes)
     if dataset is None:
         raise UserError(f"{file} is for {network.num_classes} classes, and nothing says which; "

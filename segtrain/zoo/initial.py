@@ -12,7 +12,7 @@ from segtrain.zoo.catalogue import find, is_row, row_of_file
 from segtrain.zoo.classes import in_order_of, labels_of, names_in_file
 from segtrain.zoo.entry import Entry
 from segtrain.zoo.files import obtain
-from segtrain.zoo.recognition import recognise, renamed, with_epsilon
+from segtrain.zoo.recognition import recognise_file, renamed, with_epsilon
 
 logger = logging.getLogger("segtrain")
 
@@ -70,9 +70,7 @@ def read_initial(
             state = in_order_of(state, known, wanted, weights)
         return state
     state = read_state_dict(weights)
-    if found := recognise(state):
-        logger.info("weights     %s looks like %s %s for %d classes", weights, found[0],
-                    found[1].system, found[1].num_classes)  # fmt: skip
+    recognise_file(weights, state)
     return renamed(state, own)
 
 

@@ -1,13 +1,17 @@
 """Whose a state dict is, by the names of its tensors, and the same under ours."""
 
+import logging
 import pkgutil
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 
 from torch import Tensor
 
 from segtrain.zoo import names
 from segtrain.zoo.entry import Recognised
+
+logger = logging.getLogger("segtrain")
 
 
 def recognise(state: dict[str, Tensor]) -> tuple[str, Recognised] | None:
@@ -17,6 +21,18 @@ def recognise(state: dict[str, Tensor]) -> tuple[str, Recognised] | None:
         if found is not None:
             return zoo, found
     return None
+
+
+def recognise_file(
+    file: str | Path, state: dict[str, Tensor]
+) -> tuple[str, Recognised] | None:
+    """As `recognise`, of a file's tensors; the log says what the file looks like."""
+    found = recognise(state)
+    if found is not None:
+        zoo, network = found
+        logger.info("weights     %s looks like %s %s for %d classes", file, zoo, network.system,
+                    network.num_classes)  # fmt: skip
+    return found
 
 
 def renamed(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:

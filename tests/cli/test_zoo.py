@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import annotation, only_run, results_of, write_coco
-from predicting import picture
+from predicting import picture, torchvisions_fcn
 from tabling import evaluation, write_results
-from torchvision.models import segmentation
 
 from segtrain import UserError, build, load
 from segtrain.cli import reproduce
@@ -25,13 +24,7 @@ NAME = "torchvision/fcn_resnet50"
 @pytest.fixture(scope="module")
 def file(tmp_path_factory) -> Path:
     """torchvision's FCN with random weights, in place of the trained one."""
-    torch.manual_seed(0)
-    model = segmentation.fcn_resnet50(weights=None, weights_backbone=None, aux_loss=True)
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = 1.0
-    with torch.no_grad():
-        model.train()(torch.randn(2, 3, 33, 41))
+    model = torchvisions_fcn(33, 41)
     path = tmp_path_factory.mktemp("zoo") / "w.pth"
     torch.save(model.state_dict(), path)
     return path

@@ -6,9 +6,7 @@ a DeepLab the logits before they are enlarged; a detector, in float64, every so 
 of its parts, and its detections, of 30 proposals.
 """
 
-import gzip
 from pathlib import Path
-from zlib import crc32
 
 import numpy as np
 import pytest
@@ -16,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from conftest import composed
 from torch import Tensor, nn
+from zoo_parity import drawn, shapes
 
 from segtrain.architecture.instance.fpn import with_coarsest
 from segtrain.architecture.instance.roi import pool
@@ -39,24 +38,11 @@ BOXES = torch.tensor([
 ], dtype=torch.float64)  # fmt: skip
 
 
-def shapes(model: str) -> dict[str, tuple[int, ...]]:
-    """Of the tensors in the file of a row."""
-    with gzip.open(FOLDER / f"{model}.txt.gz", "rt") as file:
-        words = [line.split() for line in file]
-    return {name: tuple(map(int, sides)) for name, *sides in words}
-
-
-def drawn(name: str, shape: tuple[int, ...], model: str) -> Tensor:
-    """The same values for the same name and shape, of a size that keeps signals alive."""
-    generator = torch.Generator().manual_seed(crc32(name.encode()))
-    if name.endswith("num_batches_tracked"):
-        return torch.zeros(shape, dtype=torch.long)
-    if name.endswith("running_var"):
-        return torch.rand(shape, generator=generator) + 0.5
-    values = torch.randn(shape, generator=generator)
+def drawn_for(model: str, name: str, shape: tuple[int, ...]) -> Tensor:
+    """As `drawn`, but for layers that must say little."""
+    values = drawn(name, shape)
     if len(shape) < 2:
-        return 0.1 * values + (0.7 if name.endswith("weight") else 0)
-    values *= (2 / np.prod(shape[1:])) ** 0.5
+        return values
     for part, share in SHARES.items():
         if part in name:
             values *= share
@@ -66,11 +52,13 @@ def drawn(name: str, shape: tuple[int, ...], model: str) -> Tensor:
 
 
 def state_of(model: str) -> dict[str, Tensor]:
-    return {name: drawn(name, shape, model) for name, shape in shapes(model).items()}
+    return {
+        name: drawn_for(model, name, shape) for name, shape in shapes("detectron2", model).items()
+    }
 
 
 def on_meta(model: str) -> dict[str, Tensor]:
-    return {name: torch.empty(s, device="meta") for name, s in shapes(model).items()}
+    return {name: torch.empty(s, device="meta") for name, s in shapes("detectron2", model).items()}
 
 
 def picture(size: str) -> Tensor:

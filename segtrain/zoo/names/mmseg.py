@@ -7,10 +7,10 @@ what the ASPP joins; ours come last.
 
 from torch import Tensor
 
-from segtrain.architecture.published import rename
 from segtrain.architecture.weights import resnet_name
 from segtrain.zoo.catalogue import entries
 from segtrain.zoo.entry import Recognised
+from segtrain.zoo.names import rename
 
 Rules = tuple[tuple[str, str], ...]
 

@@ -2,9 +2,9 @@
 
 from torch import Tensor
 
-from segtrain.architecture.published import rename
 from segtrain.architecture.weights import resnet_name
 from segtrain.zoo.entry import Recognised
+from segtrain.zoo.names import rename
 
 V3, V3PLUS = "classifier.classifier.4.weight", "classifier.classifier.3.weight"  # classifiers
 V3_NAMES = (
