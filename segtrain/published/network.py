@@ -22,7 +22,7 @@ logger = logging.getLogger("segtrain")
 
 # Data sets that a file of so many classes is taken to be for, where nothing says it.
 DATASETS = {19: "cityscapes", 21: "voc", 59: "context59", 60: "context", 80: "coco2017",
-            171: "cocostuff"}  # fmt: skip
+            150: "ade20k", 171: "cocostuff"}  # fmt: skip
 
 
 class Published(NamedTuple):

@@ -6,7 +6,9 @@ from conftest import composed
 from torchvision.models import detection, segmentation
 
 from segtrain.configuration.folder import options
-from segtrain.published.network import shapes
+from segtrain.published.network import DATASETS, shapes
+from segtrain.zoo.catalogue import entries, zoo_names
+from segtrain.zoo.classes import labels_of
 from segtrain.zoo.recognition import recognise
 
 TORCHVISION = {
@@ -46,3 +48,10 @@ def test_torchvisions_other_networks_are_not_taken_for_these():
             detection.fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None),
         ]
     assert [recognise(network.state_dict()) for network in others] == [None] * 4
+
+
+def test_the_number_of_classes_tells_the_data_set_of_every_row():
+    for zoo in zoo_names():
+        for row in entries(zoo).values():
+            count = labels_of(row.dataset).num_classes
+            assert labels_of(DATASETS[count]).names == labels_of(row.dataset).names
