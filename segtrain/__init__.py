@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from segtrain.prediction import InstancePrediction, Prediction, SemanticPrediction
     from segtrain.predictor import Predictor
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "InstancePrediction",
     "Prediction",
