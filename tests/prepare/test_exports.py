@@ -16,7 +16,7 @@ from segtrain.dataset.coco_json import (
     painted_labels,
 )
 from segtrain.errors import UserError
-from segtrain.prepare.exports.recognise import read_export
+from segtrain.prepare.exports.recognise import NotAnExportError, read_export
 from segtrain.prepare.exports.write import write_export
 
 HEIGHT, WIDTH = 60, 80
@@ -403,6 +403,8 @@ def test_what_is_no_export_is_refused(tmp_path):
                           (tmp_path / "in/a.jpg", "not an export")):  # fmt: skip
         with pytest.raises(UserError, match=message):
             read_export(path, None)
+    with pytest.raises(NotAnExportError):
+        read_export(tmp_path / "in", None)
     write(tmp_path / "in/x.json", "{")
     with pytest.raises(UserError, match=r"x\.json: not readable JSON"):
         read_export(tmp_path / "in", None)

@@ -17,6 +17,10 @@ EXPECTED = (
 )
 
 
+class NotAnExportError(UserError):
+    """What was given is no export of an annotation tool that can be read, damaged or not."""
+
+
 def read_export(path: Path, images: Path | None) -> Export:
     """Recognises an export and reads it.
 
@@ -25,7 +29,8 @@ def read_export(path: Path, images: Path | None) -> Export:
         images: folder of its images where they lie elsewhere.
 
     Raises:
-        UserError: it is none of those that can be read, or could be several; or it is damaged.
+        NotAnExportError: it is none of those that can be read.
+        UserError: it is not there, could be several, or is damaged.
     """
     if not path.exists():
         raise UserError(
@@ -55,7 +60,7 @@ def read_export(path: Path, images: Path | None) -> Export:
         raise UserError(f"{path} holds several exports ({', '.join(readers)}: {found}); give one's "
                         "folder or file")  # fmt: skip
     if not readers:
-        raise UserError(f"{path}: not an export that can be read; expected {EXPECTED}")
+        raise NotAnExportError(f"{path}: not an export that can be read; expected {EXPECTED}")
     return next(iter(readers.values()))()
 
 
