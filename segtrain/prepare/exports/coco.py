@@ -95,7 +95,7 @@ def _add_shape(
     if picture is None:
         export.drop("objects of images that are not converted", where)
     elif label is None:
-        export.drop("objects of unknown categories", where)
+        export.drop("objects of unknown categories", f"{where} ({entry.get('category_id')})")
     elif not segmentation:
         export.drop("boxes, which tell no outline", where)
     else:

@@ -97,3 +97,103 @@ def test_xml_that_declares_entities_is_refused(tmp_path, declaration, encoding):
                      .encode(encoding))  # fmt: skip
     with pytest.raises(UserError, match=r"annotations\.xml: declares a document type"):
         read_export(root, None)
+
+
+def box(side, **attributes):
+    text = " ".join(f'{key}="{value}"' for key, value in attributes.items())
+    return f'<box label="bolt" xtl="0" ytl="0" xbr="{side}" ybr="10" {text}/>'
+
+
+def test_cvat_for_a_task_with_a_subset(tmp_path):
+    for number, subset in enumerate(("Train", "Validation")):
+        root = tmp_path / f"in/{subset}"
+        cvat(root, box(10 + number))
+        text = (root / "annotations.xml").read_text()
+        (root / "annotations.xml").write_text(
+            text.replace("<task>", f"<task><subset>{subset}</subset>")
+        )
+    done = Converted(tmp_path / "in", tmp_path / "out")
+    assert done.splits == {
+        "train": ["Train/images/sub/a.jpg"],
+        "val": ["Validation/images/sub/a.jpg"],
+    }
+    assert done.found("Validation/images/sub/a.jpg") == [("bolt", 110)]
+
+
+def test_labels_without_an_area_are_no_classes(tmp_path):
+    root = cvat(tmp_path / "in", box(10))
+    text = (root / "annotations.xml").read_text()
+    more = "".join(
+        f"<label><name>{kind}</name><type>{kind}</type></label>"
+        for kind in ("tag", "skeleton", "polyline", "mask", "any")
+    )
+    joint = "<label><name>knee</name><type>points</type><parent>skeleton</parent></label>"
+    text = text.replace("</labels>", f"{more}{joint}</labels>")
+    (root / "annotations.xml").write_text(text.replace("task>", "project>"))
+    assert Converted(root, tmp_path / "out").classes == ("bolt", "nut", "mask", "any")
+
+
+def test_images_whose_names_have_no_ending(tmp_path):
+    root = cvat(tmp_path / "in", box(10), name="frame_000007")
+    picture(root / "images/frame_000007.PNG")
+    assert Converted(root, tmp_path / "out").found("frame_000007.PNG") == [("bolt", 100)]
+
+
+def test_files_without_images_say_how_to_name_them(tmp_path):
+    root = cvat(tmp_path / "in", box(10))
+    (root / "images/sub/a.jpg").rename(tmp_path / "a.jpg")
+    with pytest.raises(UserError, match=r"1 images that are not there: .*sub/a\.jpg\nimages=<fold"):
+        Converted(root, tmp_path / "out")
+    picture(tmp_path / "photos/a.jpg")
+    done = Converted(root / "annotations.xml", tmp_path / "out", tmp_path / "photos")
+    assert done.found("photos/a.jpg") == [("bolt", 100)]
+    with pytest.raises(UserError, match="gone: no such folder; images=<folder>"):
+        Converted(root, tmp_path / "other", tmp_path / "gone")
+
+
+def test_one_frame_of_two_videos_is_refused(tmp_path):
+    for video in ("a", "b"):
+        picture(tmp_path / f"in/{video}/frame_000000.png")
+    write(tmp_path / "in/annotations.xml",
+          CVAT.format(f'<track id="0" label="bolt">{box(10, frame=0)}</track>'))  # fmt: skip
+    with pytest.raises(UserError, match=r"a/frame_000000\.png.* are of one frame"):
+        read_export(tmp_path / "in", None)
+
+
+def test_tracks_of_one_group_are_one_object(tmp_path):
+    picture(tmp_path / "in/frame_000000.png")
+    right = '<box frame="0" xtl="40" ytl="0" xbr="50" ybr="10"/>'
+    tracks = "".join(
+        f'<track id="{number}" label="bolt" group_id="{group}">{shape}</track>'
+        for number, (group, shape) in enumerate(((2, box(10, frame=0)), (2, right), (0, right)))
+    )
+    write(tmp_path / "in/annotations.xml", CVAT.format(tracks))
+    done = Converted(tmp_path / "in", tmp_path / "out")
+    assert done.found("frame_000000.png") == [("bolt", 200), ("bolt", 100)]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"", "not a readable XML file"),
+        (b"<annotations><image>", "not a readable XML file"),
+        (b'<?xml version="1.0" encoding="gb2312"?><annotations/>', "not a readable XML file"),
+        (b'<?xml version="1.0" encoding="none"?><annotations/>', "not a readable XML file"),
+        (b"<annotations>\xff</annotations>", "not a readable XML file"),
+    ],
+)
+def test_xml_that_cannot_be_read_is_told(tmp_path, text, message):
+    (tmp_path / "annotations.xml").write_bytes(text)
+    with pytest.raises(UserError, match=rf"annotations\.xml: {message}"):
+        read_export(tmp_path, None)
+
+
+@pytest.mark.parametrize("number", ["²", "9" * 5000, "1e3", "-1", ""])
+def test_numbers_that_are_none_are_told(tmp_path, number):
+    shapes = box(10, z_order=number) + (
+        f'<mask label="nut" rle="{number}" left="60" top="20" width="5" height="2"/>'
+    )
+    root = cvat(tmp_path / "in", shapes, width=number)
+    done = Converted(root, tmp_path / "out")
+    assert done.found("sub/a.jpg") == [("bolt", 100)]
+    assert sum(map(len, done.export.dropped.values())) == 1

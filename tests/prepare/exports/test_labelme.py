@@ -9,6 +9,8 @@ import pytest
 from exporting import HEIGHT, WIDTH, Converted, labelme, picture, write
 from PIL import Image
 
+from segtrain.prepare.exports.recognise import read_export
+
 pytestmark = pytest.mark.usefixtures("own_cache")
 
 
@@ -91,3 +93,78 @@ def test_instances_are_labelmes_own(tmp_path, annotation_exports, folder):
         overlap = [[(a & b).sum() / (a | b).sum() for b in target["masks"]] for a in seen]
         assert sorted(np.argmax(overlap, 1)) == list(range(len(seen)))
         assert np.max(overlap, 1).min() > 0.9
+
+
+def one_shape(root, **shape):
+    return labelme(root, shapes=[{"label": "bolt", **shape}])
+
+
+CORNERS = [[10, 10], [29, 10], [29, 19], [10, 19]]
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"shape_type": "rectangle", "points": [[10, 10], [29, 19]]},
+        {"shape_type": "rectangle", "points": [[29, 19], [10, 10]]},
+        {"shape_type": "rectangle", "points": [[29, 10], [10, 19]]},
+        {"shape_type": "rectangle", "points": CORNERS},
+        {"shape_type": "rectangle", "points": [*CORNERS[::-1], CORNERS[-1]]},
+        {"shape_type": "polygon", "points": CORNERS},
+        {"shape_type": "rotation", "points": CORNERS, "direction": 0.0},
+        {"shape_type": "oriented_rectangle", "points": CORNERS},
+        {"shape_type": None, "points": CORNERS, "group_id": 0},
+        {"points": CORNERS},
+    ],
+)
+def test_rectangles_in_every_spelling(tmp_path, shape):
+    done = Converted(one_shape(tmp_path / "in", **shape), tmp_path / "out")
+    assert done.found("a.jpg") == [("bolt", 200)]
+    assert (done.masks["a.jpg"][10:20, 10:30] == 1).all()
+
+
+@pytest.mark.parametrize("corners", [[[60, 40], [65, 43]], [[60.9, 40.9], [65.9, 43.9]]])
+def test_masks_lie_where_labelme_puts_them(tmp_path, corners):
+    root = labelme(tmp_path / "in")
+    content = json.loads((root / "a.json").read_text())
+    mask = next(shape for shape in content["shapes"] if shape["shape_type"] == "mask")
+    write(root / "a.json", {**content, "shapes": [{**mask, "points": corners}]})
+    done = Converted(root, tmp_path / "out")
+    assert (done.masks["a.jpg"][40:44, 60:66] == 1).all()
+    assert done.found("a.jpg") == [("nut", 24)]
+    write(root / "a.json", {**content, "shapes": [{**mask, "points": [[0, 0], [9, 9]]}]})
+    export = read_export(root, None)
+    assert export.dropped == {"shapes that cannot be read": ["a.json shape 1"]}
+
+
+def test_classes_are_those_of_areas(tmp_path):
+    done = Converted(labelme(tmp_path / "in"), tmp_path / "out")
+    assert done.export.classes == ["__ignore__", "_background_", "bolt", "nut"]
+    write(tmp_path / "in/labels.txt", "\ufeff__ignore__\r\n_background_\r\nnut\r\nwasher\r\n")
+    done = Converted(tmp_path / "in", tmp_path / "other")
+    assert done.classes == ("nut", "washer", "bolt")
+
+
+@pytest.mark.parametrize("change", [{"imagePath": "renamed.jpg"}, {"imagePath": None}])
+def test_an_image_beside_its_file(tmp_path, change):
+    root = labelme(tmp_path / "in", **change)
+    assert Converted(root, tmp_path / "out").found("a.jpg")[0] == ("bolt", 200)
+
+
+def test_images_of_windows_in_another_folder(tmp_path):
+    root = tmp_path / "in"
+    labelme(root / "json", imagePath="..\\pictures\\a.jpg")
+    (root / "pictures").mkdir()
+    (root / "json/a.jpg").rename(root / "pictures/a.jpg")
+    assert Converted(root, tmp_path / "out").found("pictures/a.jpg")[0] == ("bolt", 200)
+
+
+def test_two_images_inside_files_keep_apart(tmp_path):
+    root = tmp_path / "in"
+    for name in ("a", "b"):
+        labelme(root, name)
+        content = json.loads((root / f"{name}.json").read_text())
+        content["imageData"] = base64.b64encode((root / f"{name}.jpg").read_bytes()).decode()
+        write(root / f"{name}.json", {**content, "imagePath": f"x/{name}.exe"})
+        (root / f"{name}.jpg").unlink()
+    assert sorted(Converted(root, tmp_path / "out").masks) == ["a.png", "b.png"]

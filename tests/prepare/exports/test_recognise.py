@@ -1,10 +1,17 @@
 """Which export a folder or file is, and the command that converts it."""
 
+import gc
+import shutil
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 from exporting import Converted, coco, cvat, labelme, picture, write, yolo
 
 from segtrain.errors import UserError
 from segtrain.prepare.exports.recognise import NotAnExportError, read_export
+from segtrain.prepare.exports.write import write_export
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -62,3 +69,65 @@ def test_other_real_exports(tmp_path, annotation_exports):
     assert done.found("Validation/img0.jpg") == [("label1", 8)]
     done = Converted(annotation_exports / "cvat_images/export_task", tmp_path / "c")
     assert sorted(done.masks) == ["img0.jpg", "img1.jpg"]
+
+
+@pytest.mark.parametrize("ending", ["zip", "tar.gz", "tar"])
+def test_archives_are_unpacked_beside_the_target(tmp_path, ending):
+    kind = {"zip": "zip", "tar.gz": "gztar", "tar": "tar"}[ending]
+    coco(tmp_path / "in")
+    file = shutil.make_archive(str(tmp_path / "export"), kind, tmp_path / "in")
+    export = read_export(Path(file), None, tmp_path / "new/place")
+    assert [path.parent for path in (tmp_path / "new/place").iterdir()] == [tmp_path / "new/place"]
+    write_export(export, tmp_path / "new/place/out", 0.5, 1)
+    del export
+    gc.collect()
+    assert [path.name for path in (tmp_path / "new/place").iterdir()] == ["out"]
+    assert (tmp_path / "new/place/out/images/train/a.jpg").is_file()
+
+
+def test_damaged_archives_are_told_and_leave_nothing(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("../train.json", "{}")
+    with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
+        archive.writestr("sub\\train.json", '{"images": [')
+        archive.writestr("__MACOSX/sub/._train.json", "\0\5")
+    write(tmp_path / "c.zip", "PK")
+    for name, message in (("a", "lies outside the folder"),
+                          ("b", r"b\.zip/sub/train\.json: not readable JSON"),
+                          ("c", "cannot be extracted")):  # fmt: skip
+        with pytest.raises(UserError, match=message):
+            read_export(tmp_path / f"{name}.zip", None, tmp_path / "room")
+    assert list((tmp_path / "room").iterdir()) == []
+
+
+def test_an_archive_larger_than_the_disk_is_refused(tmp_path, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.txt", bytes(1 << 20))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1 << 19))
+    with pytest.raises(UserError, match=r"a\.zip: unpacks to 1\.0 MB, .* 0\.5 MB are free"):
+        read_export(tmp_path / "a.zip", None, tmp_path)
+
+
+def test_boxes_of_pascal_voc_are_refused(tmp_path):
+    write(tmp_path / "annotations/a.xml",
+          "<annotation><folder>annotations</folder><object/></annotation>")  # fmt: skip
+    with pytest.raises(NotAnExportError, match=r"a\.xml: Pascal VOC's XML tells boxes"):
+        read_export(tmp_path, None)
+
+
+def test_splits_that_are_filled(tmp_path, caplog):
+    """Whatever splits an export has, there are a train and a val."""
+    for number, (given, found) in enumerate((
+        ({"train": 2, "val": 1}, {"train": 2, "val": 1}),
+        ({"train": 4}, {"train": 2, "val": 2}),
+        ({"val": 4}, {"train": 2, "val": 2}),
+        ({"test": 4}, {"train": 2, "val": 2}),
+        ({"val": 4, "test": 1}, {"train": 2, "val": 2, "test": 1}),
+        ({"train": 1, "test": 1}, {"train": 1, "val": 1, "test": 1}),
+    )):  # fmt: skip
+        root = tmp_path / f"in{number}"
+        for split, count in given.items():
+            for index in range(count):
+                labelme(root / split, f"p{index}")
+        done = Converted(root, tmp_path / f"out{number}")
+        assert {split: len(names) for split, names in done.splits.items()} == found
