@@ -2,6 +2,7 @@
 
 import base64
 import json
+import zlib
 from io import BytesIO
 from pathlib import Path
 
@@ -116,6 +117,16 @@ def cvat(root, shapes=CVAT_SHAPES, **attributes):
     return root
 
 
+def cvat_video(root):
+    for frame in range(6):
+        picture(root / f"images/frame_{frame:06}.png")
+    track = """<track id="0" label="bolt">
+    <box frame="0" outside="0" keyframe="1" xtl="0" ytl="0" xbr="10" ybr="10"/>
+    <box frame="4" outside="1" keyframe="1" xtl="40" ytl="0" xbr="50" ybr="10"/></track>"""
+    write(root / "annotations.xml", CVAT.format(track))
+    return root
+
+
 def coco(root, name="train/_annotations.coco.json", first=0, **image):
     picture(root / name.replace(name.split("/")[-1], "a.jpg"))
     square = [[5, 5, 15, 5, 15, 15, 5, 15]]
@@ -134,4 +145,87 @@ def coco(root, name="train/_annotations.coco.json", first=0, **image):
                        {"id": first + 1, "name": "bolt", "supercategory": "hardware"},
                        {"id": first + 2, "name": "nut", "supercategory": "hardware"}],
     })  # fmt: skip
+    return root
+
+
+def stroke_code(mask):
+    """Label Studio's code of a mask: the first values one by one, then runs of up to 256."""
+    values = np.repeat(np.where(mask, 255, 0).ravel(), 4).tolist()
+    bits = f"{len(values):032b}{7:05b}" + "".join(f"{size - 1:04b}" for size in (3, 4, 8, 16))
+    bits += "0" + "00" + f"{4 - 1:03b}" + "".join(f"{value:08b}" for value in values[:4])
+    start = 4
+    while start < len(values):
+        end = start + 1
+        while end < len(values) and values[end] == values[start] and end - start < 256:
+            end += 1
+        bits += "1" + "10" + f"{end - start - 1:08b}" + f"{values[start]:08b}"
+        start = end
+    bits += "0" * (-len(bits) % 8)
+    return [int(bits[place : place + 8], 2) for place in range(0, len(bits), 8)]
+
+
+def label_studio(root, **changes):
+    picture(root / "a.jpg")
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[40:44, 60:66] = True
+    values = [
+        {"points": [[25, 50], [50, 50], [50, 100], [25, 100]], "polygonlabels": ["bolt"]},
+        {"x": 0, "y": 0, "width": 25, "height": 25, "rotation": 0, "rectanglelabels": ["nut"]},
+        {"x": 75, "y": 25, "radiusX": 5, "radiusY": 10, "ellipselabels": ["nut"]},
+        {"format": "rle", "rle": stroke_code(mask), "brushlabels": ["bolt"]},
+        {"x": 5, "y": 5, "width": 1, "keypointlabels": ["nut"]},
+        {"points": [[0, 0], [9, 0], [9, 9]]},
+        {"points": [[0, 0], [9, None], [9, 9]], "polygonlabels": ["nut"]},
+    ]  # fmt: skip
+    size = {"original_width": WIDTH, "original_height": HEIGHT, "image_rotation": 0}
+    results = [{"id": str(number), **size, "value": v} for number, v in enumerate(values)]
+    tasks = [
+        {"id": 7, "data": {"image": "/data/upload/3/ab12cd34-a.jpg"},
+         "annotations": [{"was_cancelled": False, "result": results}]},
+        {"id": 8, "data": {"image": "b.jpg"}, "annotations": []},
+    ]  # fmt: skip
+    write(root / "project.json", [{**tasks[0], **changes}, tasks[1]])
+    return root
+
+
+def via(root, **changes):
+    picture(root / "a.jpg")
+    shapes = [
+        {"name": "polygon", "all_points_x": [20, 40, 40, 20], "all_points_y": [30, 30, 60, 60]},
+        {"name": "rect", "x": 0, "y": 0, "width": 20, "height": 15},
+        {"name": "circle", "cx": 60, "cy": 40, "r": 6},
+        {"name": "ellipse", "cx": 60, "cy": 15, "rx": 10, "ry": 5, "theta": 1.5707963267948966},
+        {"name": "polyline", "all_points_x": [1, 2], "all_points_y": [1, 2]},
+        {"name": "rect", "x": 0, "y": None, "width": 20, "height": 15},
+    ]  # fmt: skip
+    labels = ["bolt", {"nut": True, "bolt": False}, "nut", "nut", "nut", "nut"]
+    regions = [
+        {"shape_attributes": shape, "region_attributes": {"kind": label}}
+        for shape, label in zip(shapes, labels, strict=True)
+    ]
+    entry = {"filename": "a.jpg", "size": 123, "regions": regions, "file_attributes": {}}
+    write(root / "via_region_data.json", {"a.jpg123": {**entry, **changes}})
+    return root
+
+
+def supervisely(root, place="ds/ann/a.jpg.json"):
+    picture(root / place.replace("/ann/", "/img/").removesuffix(".json"))
+    pixels = BytesIO()
+    drawn = Image.fromarray(np.eye(4, 6, dtype=np.uint8)).convert("P")
+    drawn.save(pixels, "PNG", transparency=0)
+    data = base64.b64encode(zlib.compress(pixels.getvalue())).decode()
+    square = [[20, 30], [39, 30], [39, 59], [20, 59]]
+    objects = [
+        {"classTitle": "bolt", "geometryType": "polygon",
+         "points": {"exterior": square, "interior": [[[25, 40], [30, 40], [30, 44], [25, 44]]]}},
+        {"classTitle": "nut", "geometryType": "rectangle",
+         "points": {"exterior": [[19, 14], [0, 0]], "interior": []}},
+        {"classTitle": "nut", "geometryType": "bitmap",
+         "bitmap": {"data": data, "origin": [60, 40]}},
+        {"classTitle": "nut", "geometryType": "line",
+         "points": {"exterior": [[1, 1], [2, 2]], "interior": []}},
+        {"classTitle": "nut", "geometryType": "polygon", "points": {"exterior": [["x", 1]]}},
+    ]  # fmt: skip
+    write(root / place, {"size": {"height": HEIGHT, "width": WIDTH}, "objects": objects})
+    write(root / "meta.json", {"classes": [{"title": "nut"}, {"title": "bolt"}, {"title": "x"}]})
     return root

@@ -6,7 +6,6 @@ COCO's rule objects would be half a pixel smaller all around. So they become mas
 
 import base64
 import math
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,6 @@ from PIL import Image, ImageDraw
 
 from segtrain.dataset.coco_entries import FARTHEST
 from segtrain.dataset.files import read_lines
-from segtrain.dataset.orientation import open_image
 from segtrain.errors import UserError
 from segtrain.prepare.exports.finder import IMAGE_ENDINGS, ImageFinder, split_of
 from segtrain.prepare.exports.model import (
@@ -23,6 +21,7 @@ from segtrain.prepare.exports.model import (
     Picture,
     Segmentation,
     Shape,
+    decoded_mask,
     placed,
     told_size,
 )
@@ -109,7 +108,7 @@ def _add_shape(export: Export, picture: Picture, shape: dict, where: str) -> Non
         kind = shape.get("shape_type") or "polygon"
         points = [(float(x), float(y)) for x, y in shape["points"]]
         segmentation = _segmentation(kind, points, shape.get("mask"), picture.size)
-    except (ValueError, TypeError, KeyError, AttributeError, OSError, SyntaxError, ArithmeticError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
         export.drop("shapes that cannot be read", where)
         return
     if segmentation is None:
@@ -156,10 +155,9 @@ def _placed_mask(
 ) -> Segmentation:
     """A mask that fills the box between two corners, both included."""
     (left, top), (right, bottom) = points
-    with open_image(BytesIO(base64.b64decode(mask or ""))) as image:
-        for whole in (int, round):
-            x, y = whole(left), whole(top)
-            fills = image.size == (whole(right) - x + 1, whole(bottom) - y + 1)
-            if fills and image.width <= size[1] and image.height <= size[0]:
-                return placed(np.asarray(image.convert("L")) > 0, x, y, size)
+    drawn = decoded_mask(base64.b64decode(mask or ""), size)
+    for whole in (int, round):
+        x, y = whole(left), whole(top)
+        if drawn.shape == (whole(bottom) - y + 1, whole(right) - x + 1):
+            return placed(drawn, x, y, size)
     raise ValueError("the mask does not fill its box")

@@ -1,7 +1,9 @@
 """What every export of an annotation tool is read into."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -9,6 +11,7 @@ import numpy as np
 
 from segtrain.dataset.coco_annotations import LARGEST_IMAGE
 from segtrain.dataset.files import upright_size
+from segtrain.dataset.orientation import open_image
 from segtrain.errors import UserError
 from segtrain.masks import encode
 
@@ -144,11 +147,17 @@ def told_size(height: object, width: object) -> tuple[int, int] | None:
 
 
 def rectangle(
-    left: float, top: float, right: float, bottom: float, degrees: float = 0.0
+    left: float,
+    top: float,
+    right: float,
+    bottom: float,
+    degrees: float = 0.0,
+    pivot: tuple[float, float] | None = None,
 ) -> Segmentation:
-    """A box, turned clockwise around its centre."""
+    """A box, turned clockwise around its centre or another pivot."""
     corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
-    return [_turned(corners, (left + right) / 2, (top + bottom) / 2, degrees)]
+    x, y = pivot or ((left + right) / 2, (top + bottom) / 2)
+    return [_turned(corners, x, y, degrees)]
 
 
 def ellipse(
@@ -158,6 +167,38 @@ def ellipse(
     angles = [2 * math.pi * step / ROUND for step in range(ROUND)]
     points = [(x + radius_x * math.cos(a), y + radius_y * math.sin(a)) for a in angles]
     return [_turned(points, x, y, degrees)]
+
+
+def finite(values: Iterable[object]) -> list[float]:
+    """Numbers of an export.
+
+    Raises:
+        ValueError: one is missing, no number or not finite.
+    """
+    numbers = []
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e9:
+            raise ValueError(f"{str(value)[:20]} is no coordinate")
+        numbers.append(float(value))
+    return numbers
+
+
+def decoded_mask(data: bytes, size: tuple[int, int]) -> np.ndarray:
+    """(h, w) bool of an image file of at most `size` (H, W): what is not transparent, and where
+    nothing can be, what is not black.
+
+    Raises:
+        ValueError: it is no image file, or larger.
+    """
+    try:
+        with open_image(BytesIO(data)) as image:
+            if image.height > size[0] or image.width > size[1]:
+                raise ValueError("a mask larger than its image")
+            has_alpha = "A" in image.getbands() or "transparency" in image.info
+            shown = image.convert("RGBA").getchannel("A") if has_alpha else image.convert("L")
+            return np.asarray(shown) > 0
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"no readable mask ({error})") from None
 
 
 def placed(mask: np.ndarray, left: int, top: int, size: tuple[int, int]) -> Segmentation:

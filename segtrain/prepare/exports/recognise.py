@@ -11,14 +11,17 @@ from segtrain.errors import UserError
 from segtrain.prepare.exports.coco import is_coco, read_coco
 from segtrain.prepare.exports.cvat import read_cvat
 from segtrain.prepare.exports.finder import ImageFinder, visible_files
+from segtrain.prepare.exports.label_studio import is_label_studio, read_label_studio
 from segtrain.prepare.exports.labelme import is_labelme, read_labelme
 from segtrain.prepare.exports.model import Export
+from segtrain.prepare.exports.supervisely import CLASS_FILE, is_supervisely, read_supervisely
+from segtrain.prepare.exports.via import is_via, read_via
 from segtrain.prepare.exports.yolo import find_yolo, read_yolo
 from segtrain.prepare.extract import extract
 
 EXPECTED = (
-    "YOLO segmentation (data.yaml), LabelMe (a JSON file an image), CVAT 1.1 (annotations.xml) or "
-    "COCO JSON"
+    "YOLO segmentation (data.yaml), CVAT 1.1 (annotations.xml), COCO JSON, or the JSON of LabelMe, "
+    "Label Studio, VIA or Supervisely"
 )
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 ANNOTATION_FOLDERS = ("annotations", "labels")  # beside the folder of the images
@@ -26,6 +29,9 @@ ANNOTATION_FOLDERS = ("annotations", "labels")  # beside the folder of the image
 JSON_FORMATS: dict[str, tuple[Callable[[object], bool], Callable[..., Export]]] = {
     "LabelMe": (is_labelme, read_labelme),
     "COCO JSON": (is_coco, read_coco),
+    "Label Studio": (is_label_studio, read_label_studio),
+    "VIA": (is_via, read_via),
+    "Supervisely": (is_supervisely, read_supervisely),
 }
 
 
@@ -75,6 +81,7 @@ def _read(path: Path, images: Path | None) -> Export:
     finder = ImageFinder([root, images] if images else [root])
     documents = _documents([file for file in files if file.suffix.lower() == ".json"])
     tags = {file: root_tag(file) for file in files if file.suffix.lower() == ".xml"}
+    unread = {file for file in documents if file.name != CLASS_FILE}
     readers: dict[str, tuple[list[Path], Callable[[], Export]]] = {}
     yolo = find_yolo(files)
     if yolo:
@@ -86,13 +93,16 @@ def _read(path: Path, images: Path | None) -> Export:
         found = {file: content for file, content in documents.items() if is_one(content)}
         if found:
             readers[name] = list(found), lambda read=read, found=found: read(found, root, finder)
+            unread -= found.keys()
     if len(readers) > 1 or len(yolo) > 1:
         places = ", ".join(str(file) for found, _ in readers.values() for file in found[:2])
         raise UserError(f"{path} holds several exports ({', '.join(readers)}: {places}); give "
                         "one's folder or file")  # fmt: skip
     if readers:
         try:
-            return next(iter(readers.values()))[1]()
+            export = next(iter(readers.values()))[1]()
+            _note_rest(export, sorted(unread), finder)
+            return export
         except RecursionError:
             raise UserError(f"{path}: lists in one another, deeper than any export has") from None
     boxes = next((file for file, tag in tags.items() if tag == "annotation"), None)
@@ -100,6 +110,16 @@ def _read(path: Path, images: Path | None) -> Export:
         raise NotAnExportError(f"{boxes}: Pascal VOC's XML tells boxes, which are no outlines; its "
                                "masks are read by dataset=folder")  # fmt: skip
     raise NotAnExportError(f"{path}: not an export that can be read; expected {EXPECTED}")
+
+
+def _note_rest(export: Export, documents: list[Path], images: ImageFinder) -> None:
+    """Notes files that belong to nothing: an export may have lost what named them."""
+    for file in documents:
+        export.note("JSON files of another kind, which were not read", file.name)
+    taken = {picture.file for picture in export.pictures.values()}
+    for file in images:
+        if file not in images.names and file.resolve() not in taken:
+            export.note("images that the export does not name", file.name)
 
 
 def root_tag(file: Path) -> str | None:

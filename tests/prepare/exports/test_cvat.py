@@ -1,7 +1,7 @@
 """CVAT 1.1: shapes, layers, subsets, tracks, and files that are refused."""
 
 import pytest
-from exporting import CVAT, HEIGHT, WIDTH, Converted, cvat, picture, write
+from exporting import CVAT, HEIGHT, WIDTH, Converted, cvat, cvat_video, picture, write
 
 from segtrain.errors import UserError
 from segtrain.prepare.exports.recognise import read_export
@@ -52,14 +52,7 @@ def test_cvat_keeps_subsets_with_one_file_name_apart(tmp_path):
 
 
 def test_cvat_for_video(tmp_path):
-    root = tmp_path / "in"
-    for frame in range(6):
-        picture(root / f"images/frame_{frame:06}.png")
-    track = """<track id="0" label="bolt">
-    <box frame="0" outside="0" keyframe="1" xtl="0" ytl="0" xbr="10" ybr="10"/>
-    <box frame="4" outside="1" keyframe="1" xtl="40" ytl="0" xbr="50" ybr="10"/></track>"""
-    write(root / "annotations.xml", CVAT.format(track))
-    done = Converted(root, tmp_path / "out")
+    done = Converted(cvat_video(tmp_path / "in"), tmp_path / "out")
     assert done.export.kind == "CVAT 1.1 for video"
     assert len(done.masks) == 6
     for frame in range(6):

@@ -131,3 +131,13 @@ def test_splits_that_are_filled(tmp_path, caplog):
                 labelme(root / split, f"p{index}")
         done = Converted(root, tmp_path / f"out{number}")
         assert {split: len(names) for split, names in done.splits.items()} == found
+
+
+def test_files_that_belong_to_nothing_are_noted(tmp_path):
+    root = labelme(tmp_path / "in")
+    picture(root / "b.jpg")
+    write(root / "b.json", {"version": "5.0.1", "imagePath": "b.jpg", "shapes": None})
+    assert read_export(root, None).noted == {
+        "JSON files of another kind, which were not read": ["b.json"],
+        "images that the export does not name": ["b.jpg"],
+    }
