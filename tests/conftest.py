@@ -65,6 +65,21 @@ def real_data() -> Path:
 
 
 @pytest.fixture
+def annotation_exports(real_data) -> Path:
+    """Real exports of annotation tools."""
+    folder = real_data / "annotation_exports"
+    if not folder.is_dir():
+        pytest.skip("SEGTRAIN_DATA holds no annotation_exports")
+    return folder
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    """A cache for what one test reads."""
+    monkeypatch.setenv("SEGTRAIN_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
 def segtrain(capfd):
     """Runs the command line in this process; returns exit code, stdout and stderr."""
     from segtrain.cli.main import main

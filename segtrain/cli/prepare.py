@@ -70,7 +70,7 @@ def convert_export(config: dict) -> None:
         raise UserError("from=<folder or file of an export> and to=<new folder> belong together")
     target = Path(str(config["to"]))
     images = None if config["images"] is None else Path(str(config["images"]))
-    export = read_export(Path(str(config["from"])), images)
+    export = read_export(Path(str(config["from"])), images, target.absolute().parent)
     logger.info("recognised  %s: %d images, classes %s", export.kind, len(export.pictures),
                 ", ".join(export.classes))  # fmt: skip
     write_export(export, target, config["val_share"], config["seed"])

@@ -213,7 +213,12 @@ def read_list(path: Path) -> list[str]:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Lines of a text file in UTF-8 without blanks, with a byte order mark or without.
+    """Lines of a text file without blanks; see `read_text`."""
+    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
+
+
+def read_text(path: Path) -> str:
+    """A text file in UTF-8, with a byte order mark or without.
 
     Raises:
         UserError: it is missing, no regular file, or in another encoding.
@@ -227,7 +232,7 @@ def read_lines(path: Path) -> list[str]:
                         "it in UTF-8") from None  # fmt: skip
     if "\0" in text:
         raise UserError(f"{path}: not a text in UTF-8, it has zero bytes; save it in UTF-8")
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    return text
 
 
 def upright_size(file: str | Path | bytes) -> tuple[int, int]:

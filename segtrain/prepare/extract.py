@@ -88,7 +88,18 @@ def _extract_zip(path: Path, folder: Path) -> None:
             # zipfile would write a link as a text file: even a harmless one would be lost.
             if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
                 raise _refusal(path, member.filename, "is a link or a special file")
-        archive.extractall(folder)
+            member.filename = member.filename.replace("\\", "/")  # as some of Windows write them
+        _check_room(path, folder, sum(member.file_size for member in archive.infolist()))
+        for member in archive.infolist():
+            archive.extract(member, folder)
+
+
+def _check_room(path: Path, folder: Path, size: int) -> None:
+    place = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
+    free = shutil.disk_usage(place).free
+    if size > free:
+        raise UserError(f"{path}: unpacks to {size / 2**20:,.1f} MB, but in {place} only "
+                        f"{free / 2**20:,.1f} MB are free")  # fmt: skip
 
 
 def _leaves(name: str) -> bool:

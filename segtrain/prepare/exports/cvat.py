@@ -11,20 +11,24 @@ from xml.parsers import expat
 
 import numpy as np
 
+from segtrain.dataset.files import read_bytes
 from segtrain.errors import UserError
+from segtrain.prepare.exports.finder import ImageFinder, split_of
 from segtrain.prepare.exports.model import (
+    MISSING,
     Export,
-    ImageFinder,
     Picture,
     Segmentation,
     Shape,
     ellipse,
     placed,
     rectangle,
-    split_of,
+    told_size,
 )
 
 AREAS = ("polygon", "box", "mask", "ellipse")
+# Types that a label may be restricted to, and that cover no area.
+OTHER_LABELS = ("tag", "points", "polyline", "cuboid", "skeleton")
 COORDINATES = {
     "box": ("xtl", "ytl", "xbr", "ybr"),
     "ellipse": ("cx", "cy", "rx", "ry"),
@@ -36,28 +40,40 @@ def read_cvat(files: list[Path], root: Path, images: ImageFinder) -> Export:
     """The images of CVAT's files; shapes of one label and group are one object.
 
     Args:
-        files: XML files of one export.
+        files: XML files of one export, of tasks or of a project.
         root: folder that image names are relative to.
         images: where images are looked for.
 
     Raises:
         UserError: a file is not CVAT's, or declares a document type.
     """
-    export = Export("CVAT 1.1", [])
-    for path in files:
-        document = parse_xml(path)
-        for label in document.iterfind("meta//labels/label/name"):
-            if label.text:
-                export.add_class(label.text.strip())
-        export.kind = "CVAT 1.1 for images" if document.find("track") is None else (
-            "CVAT 1.1 for video"
-        )  # fmt: skip
-        subsets = {entry.get("subset", "") for entry in document.iterfind("image")} - {""}
+    documents = {path: parse_xml(path) for path in files}
+    is_video = any(document.find("track") is not None for document in documents.values())
+    export = Export(f"CVAT 1.1 for {'video' if is_video else 'images'}", [])
+    for document in documents.values():
+        for label in document.iterfind("meta//labels/label"):
+            name = (label.findtext("name") or "").strip()
+            part_of_skeleton = label.find("parent") is not None
+            if name and not part_of_skeleton and label.findtext("type") not in OTHER_LABELS:
+                export.add_class(name)
+    subsets = {subset for document in documents.values() for subset in _subsets(document)}
+    for path, document in documents.items():
         for entry in document.iterfind("image"):
-            _add_image(export, entry, subsets, path, root, images)
+            _add_image(export, entry, subsets, path, _task_subset(document), root, images)
         if document.find("track") is not None:
             _add_tracks(export, document, path, root, images)
     return export
+
+
+def _subsets(document: Element) -> set[str]:
+    """All that a file names."""
+    found = {entry.get("subset", "") for entry in document.iterfind("image")}
+    return (found | {_task_subset(document)}) - {""}
+
+
+def _task_subset(document: Element) -> str:
+    """That of the only task of a file."""
+    return (document.findtext("meta/task/subset") or "").strip()
 
 
 def parse_xml(path: Path) -> Element:
@@ -75,9 +91,9 @@ def parse_xml(path: Path) -> Element:
     parser.CharacterDataHandler = builder.data
     parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = refuse
     try:
-        parser.Parse(path.read_bytes(), True)
+        parser.Parse(read_bytes(path), True)
         root = builder.close()
-    except expat.ExpatError as error:
+    except (expat.ExpatError, ValueError, LookupError) as error:  # the latter two of encodings
         raise UserError(f"{path}: not a readable XML file ({error})") from None
     if root.tag != "annotations":
         raise UserError(f"{path}: its root is {root.tag}, that of CVAT's files is annotations")
@@ -89,15 +105,16 @@ def _add_image(
     entry: Element,
     subsets: set[str],
     path: Path,
+    task_subset: str,
     root: Path,
     images: ImageFinder,
 ) -> None:
-    name, subset = entry.get("name", ""), entry.get("subset", "")
+    name, subset = entry.get("name", ""), entry.get("subset") or task_subset
     where = f"{path.name}: {'/'.join(filter(None, (subset, name)))}"
     nearest = [base / subset for base in (path.parent / "images", path.parent) if subset]
     file = images.find(name, *nearest, path.parent)
-    if file is None or (subsets - {subset}) & set(file.relative_to(images.base_of(file)).parts):
-        export.drop("images that are not there", where)
+    if file is None or _of_another_subset(file, subsets - {subset}, images):
+        export.drop(MISSING, where)
         return
     known = len(export.pictures)
     picture = export.add_picture(
@@ -108,10 +125,15 @@ def _add_image(
     if len(export.pictures) == known:
         export.drop("further entries of one image file", where)
         return
-    picture.splits |= split_of(subset or path.stem)
+    picture.splits |= split_of(subset, path.stem)
     shapes = sorted(enumerate(entry, 1), key=lambda item: _layer(item[1]))
     for number, shape in shapes:
         _add_shape(export, picture, shape, shape.get("label", ""), f"{where} shape {number}")
+
+
+def _of_another_subset(file: Path, others: set[str], images: ImageFinder) -> bool:
+    base = images.base_of(file)
+    return base is not None and not others.isdisjoint(file.relative_to(base).parent.parts)
 
 
 def _add_tracks(
@@ -122,11 +144,16 @@ def _add_tracks(
     size = _told_size(*sides)
     frames: dict[int, Picture] = {}
     for file in images:
-        number = re.fullmatch(r"frame_(\d+)", file.stem)
-        if number:
-            picture = export.add_picture(file, root, size, file.name)
-            if picture is not None:
-                frames[int(number[1])] = picture
+        numbered = re.fullmatch(r"frame_(\d{1,12})", file.stem, re.ASCII)
+        picture = export.add_picture(file, root, size, file.name) if numbered else None
+        if picture is None:
+            continue
+        other = frames.setdefault(int(numbered[1]), picture)
+        if other is not picture:
+            raise UserError(f"{path}: {picture.name} and {other.name} are of one frame; convert "
+                            "each task on its own")  # fmt: skip
+    for picture in frames.values():
+        picture.splits |= split_of(_task_subset(document), path.stem)
     missing = set()
     layers = []
     for track in document.iterfind("track"):
@@ -135,21 +162,27 @@ def _add_tracks(
     for _, frame, shape, track in sorted(layers, key=lambda item: item[0]):
         where = f"{path.name}: track {track.get('id')} frame {frame}"
         if frame in frames:
+            shape.set("group_id", shape.get("group_id") or track.get("group_id") or "")
             _add_shape(export, frames[frame], shape, track.get("label", ""), where)
         elif frame not in missing:
             missing.add(frame)
-            export.drop("frames whose images (frame_000000.png, ...) are not there", where)
+            export.drop(f"{MISSING} (of frames: frame_000000.png, ...)", where)
 
 
 def _told_size(height: str | None, width: str | None) -> tuple[int, int] | None:
     """Height and width; None where they are not told."""
-    return (int(height), int(width)) if f"{height}".isdigit() and f"{width}".isdigit() else None
+    return told_size(_whole(height), _whole(width))
+
+
+def _whole(text: str | None) -> int | None:
+    """A number as CVAT writes sides, frames and layers; None for anything else."""
+    return int(text) if re.fullmatch(r"-?\d{1,12}", text or "", re.ASCII) else None
 
 
 def _shown(track: Element, frames: list[int]) -> Iterator[tuple[int, Element]]:
     """Frame and shape wherever the object is seen; on the frames between key frames that are there
     it moves evenly."""
-    numbered = (shape for shape in track if shape.get("frame", "").isdigit())
+    numbered = (shape for shape in track if _whole(shape.get("frame")) is not None)
     shapes = sorted(numbered, key=lambda shape: int(shape.get("frame")))
     for shape, following in pairwise([*shapes, None]):
         if shape.get("outside") == "1":
@@ -203,7 +236,8 @@ def _segmentation(shape: Element, size: tuple[int, int]) -> Segmentation:
     turn = _finite([float(shape.get("rotation") or 0)])[0]
     if shape.tag == "mask":
         left, top, width, height = (int(number) for number in numbers)
-        runs = [int(run) for run in shape.get("rle", "").split(",")]
+        runs = [-1 if (run := _whole(text.strip())) is None else run
+                for text in shape.get("rle", "").split(",")]  # fmt: skip
         fits = 0 <= width <= size[1] and 0 <= height <= size[0]
         if not fits or min(runs) < 0 or sum(runs) != width * height:
             raise ValueError("the runs do not fill the box")
@@ -228,5 +262,4 @@ def _finite(numbers: list[float]) -> list[float]:
 
 
 def _layer(shape: Element) -> int:
-    text = shape.get("z_order", "0")
-    return int(text) if re.fullmatch(r"-?\d+", text) else 0
+    return _whole(shape.get("z_order")) or 0

@@ -5,41 +5,44 @@ COCO's rule objects would be half a pixel smaller all around. So they become mas
 """
 
 import base64
-import binascii
 import math
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from segtrain.dataset.coco_entries import FARTHEST
-from segtrain.dataset.orientation import open_image
+from segtrain.dataset.files import read_lines
 from segtrain.errors import UserError
+from segtrain.prepare.exports.finder import IMAGE_ENDINGS, ImageFinder, split_of
 from segtrain.prepare.exports.model import (
+    MISSING,
     Export,
-    ImageFinder,
     Picture,
     Segmentation,
     Shape,
+    decoded_mask,
     placed,
-    split_of,
+    told_size,
 )
 
+# Corners all around; rectangles have two or four, turned ones their own names in LabelMe and in
+# X-AnyLabeling.
+OUTLINES = ("polygon", "rectangle", "oriented_rectangle", "rotation", "quadrilateral")
 CLASS_FILES = ("labels.txt", "class_names.txt", "classes.txt")
 
 
 def is_labelme(content: object) -> bool:
     """Whether a JSON file is one of LabelMe's."""
     return isinstance(content, dict) and isinstance(content.get("shapes"), list) and (
-        "imagePath" in content
+        any(key in content for key in ("imagePath", "imageData", "imageHeight"))
     )  # fmt: skip
 
 
 def read_labelme(documents: dict[Path, dict], root: Path, images: ImageFinder) -> Export:
     """The images of LabelMe's files.
 
-    Classes are in the order of `labels.txt`, where there is one in the folder, else of their
+    Classes are in the order of `labels.txt`, where there is one in the folder, then of their
     names. Objects labelled `__ignore__` become void, those of `_background_` background.
 
     Args:
@@ -50,7 +53,7 @@ def read_labelme(documents: dict[Path, dict], root: Path, images: ImageFinder) -
     Raises:
         UserError: two files are of one image.
     """
-    export = Export(f"LabelMe ({len(documents)} files)", _classes(documents, root))
+    export = Export(f"LabelMe ({len(documents)} files)", _listed_classes(root))
     owners: dict[str, Path] = {}
     for path, content in documents.items():
         picture = _picture(export, path, content, root, images)
@@ -63,38 +66,41 @@ def read_labelme(documents: dict[Path, dict], root: Path, images: ImageFinder) -
         picture.splits = split_of(*path.relative_to(root).parent.parts)
         for number, shape in enumerate(content["shapes"], 1):
             _add_shape(export, picture, shape, f"{path.name} shape {number}")
+    used = {shape.label for picture in export.pictures.values() for shape in picture.shapes}
+    for label in sorted(used):
+        export.add_class(label)
     return export
 
 
-def _classes(documents: dict[Path, dict], root: Path) -> list[str]:
-    for name in CLASS_FILES:
-        if (root / name).is_file():
-            lines = (root / name).read_text("utf-8-sig").splitlines()
-            return list(dict.fromkeys(line.strip() for line in lines if line.strip()))
-    found = {str(s.get("label")) for content in documents.values() for s in content["shapes"]
-             if isinstance(s, dict)}  # fmt: skip
-    return sorted(found)
+def _listed_classes(root: Path) -> list[str]:
+    file = next((root / name for name in CLASS_FILES if (root / name).is_file()), None)
+    return list(dict.fromkeys(read_lines(file))) if file else []
 
 
 def _picture(
     export: Export, path: Path, content: dict, root: Path, images: ImageFinder
 ) -> Picture | None:
-    """The image beside the file, elsewhere, or inside it; None, and noted, where there is none."""
-    told = content.get("imageHeight"), content.get("imageWidth")
-    told = told if all(isinstance(side, int) for side in told) else None
-    file = images.find(str(content["imagePath"]), path.parent)
-    if file is not None:
-        return export.add_picture(file, root, told, str(path.relative_to(root)))
-    try:
-        data = base64.b64decode(content.get("imageData") or "", validate=True)
-    except (TypeError, binascii.Error):
-        data = b""
-    if not data:
-        export.drop("images that are not there", f"{path.name}: {content['imagePath']}")
+    """The image where its path says, elsewhere, inside the file, or beside it under the file's
+    name; None, and noted, where there is none."""
+    told = told_size(content.get("imageHeight"), content.get("imageWidth"))
+    named = str(content.get("imagePath") or path.stem)
+    where = path.relative_to(root).as_posix()
+    file = images.find(named, path.parent)
+    if file is None:
+        try:
+            data = base64.b64decode(content.get("imageData") or "", validate=True)
+        except (TypeError, ValueError):
+            data = b""
+        if data:
+            ending = Path(named).suffix.lower()
+            ending = ending if ending in IMAGE_ENDINGS else ".png"
+            return export.add_content(Path(where).with_suffix(ending).as_posix(), data, told, where)
+        beside = [path.with_suffix(ending) for ending in IMAGE_ENDINGS]
+        file = next((place for place in beside if place.is_file()), None)
+    if file is None:
+        export.drop(MISSING, f"{where}: {named}")
         return None
-    ending = Path(str(content["imagePath"])).suffix or ".png"
-    name = path.relative_to(root).with_suffix(ending).as_posix()
-    return export.add_content(name, data, told, path.name)
+    return export.add_picture(file, root, told, where)
 
 
 def _add_shape(export: Export, picture: Picture, shape: dict, where: str) -> None:
@@ -102,7 +108,7 @@ def _add_shape(export: Export, picture: Picture, shape: dict, where: str) -> Non
         kind = shape.get("shape_type") or "polygon"
         points = [(float(x), float(y)) for x, y in shape["points"]]
         segmentation = _segmentation(kind, points, shape.get("mask"), picture.size)
-    except (ValueError, TypeError, KeyError, AttributeError, OSError, SyntaxError, IndexError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
         export.drop("shapes that cannot be read", where)
         return
     if segmentation is None:
@@ -112,7 +118,6 @@ def _add_shape(export: Export, picture: Picture, shape: dict, where: str) -> Non
     if not label:
         export.drop("shapes without a label", where)
         return
-    export.add_class(label)
     group = shape.get("group_id")
     picture.shapes.append(Shape(label, segmentation, where, group=group))
 
@@ -127,12 +132,8 @@ def _segmentation(
     """
     if not all(abs(value) <= FARTHEST * max(size) for point in points for value in point):
         raise ValueError("a coordinate is not in or near the image")
-    if kind == "mask" and mask:
-        (x1, y1), (x2, y2) = points
-        with open_image(BytesIO(base64.b64decode(mask))) as image:
-            if image.size != (round(x2) - round(x1) + 1, round(y2) - round(y1) + 1):
-                raise ValueError("the mask does not fill its box")
-            return placed((np.asarray(image.convert("L")) > 0), round(x1), round(y1), size)
+    if kind == "mask":
+        return _placed_mask(points, mask, size)
     canvas = Image.new("1", size[::-1])
     draw = ImageDraw.Draw(canvas)
     if kind == "rectangle" and len(points) == 2:
@@ -142,8 +143,21 @@ def _segmentation(
         (x, y), edge = points
         radius = math.dist((x, y), edge)
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=1, outline=1)
-    elif kind in ("polygon", "rectangle", "oriented_rectangle") and len(points) >= 3:
+    elif kind in OUTLINES and len(points) >= 3:
         draw.polygon(points, fill=1, outline=1)
     else:
         return None
     return placed(np.asarray(canvas), 0, 0, size)
+
+
+def _placed_mask(
+    points: list[tuple[float, float]], mask: str | None, size: tuple[int, int]
+) -> Segmentation:
+    """A mask that fills the box between two corners, both included."""
+    (left, top), (right, bottom) = points
+    drawn = decoded_mask(base64.b64decode(mask or ""), size)
+    for whole in (int, round):
+        x, y = whole(left), whole(top)
+        if drawn.shape == (whole(bottom) - y + 1, whole(right) - x + 1):
+            return placed(drawn, x, y, size)
+    raise ValueError("the mask does not fill its box")

@@ -1,23 +1,21 @@
-"""What every export of an annotation tool is read into, and where its images are looked for."""
+"""What every export of an annotation tool is read into."""
 
 import math
-import re
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from segtrain.dataset.coco_annotations import LARGEST_IMAGE
 from segtrain.dataset.files import upright_size
+from segtrain.dataset.orientation import open_image
 from segtrain.errors import UserError
 from segtrain.masks import encode
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-SPLITS = {
-    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
-    "test": "test", "testing": "test",
-}  # fmt: skip
+MISSING = "images that are not there"  # a reason that more than one reader has
 ROUND = 72  # corners of the polygon that stands for a circle or an ellipse
 
 Segmentation = list | dict  # polygons or a run-length code, as COCO writes them
@@ -56,7 +54,7 @@ class Picture:
     name: str
     file: Path | bytes
     size: tuple[int, int]
-    splits: set[str] = field(default_factory=set)
+    splits: frozenset[str] = frozenset()
     shapes: list[Shape] = field(default_factory=list)
 
 
@@ -69,16 +67,24 @@ class Export:
         classes: names, in their order.
         pictures: by name.
         dropped: reason -> where in the export.
+        noted: what was not dropped but may surprise -> where.
+        unpacked: folder of an archive's files, which is removed with this object.
     """
 
     kind: str
     classes: list[str]
     pictures: dict[str, Picture] = field(default_factory=dict)
     dropped: dict[str, list[str]] = field(default_factory=dict)
+    noted: dict[str, list[str]] = field(default_factory=dict)
+    unpacked: TemporaryDirectory | None = None
 
     def drop(self, reason: str, where: str) -> None:
         """Notes what is not converted."""
         self.dropped.setdefault(reason, []).append(where)
+
+    def note(self, fact: str, where: str) -> None:
+        """Notes what is converted otherwise than it may seem."""
+        self.noted.setdefault(fact, []).append(where)
 
     def add_class(self, name: str) -> None:
         """Appends a class unless it is there."""
@@ -100,16 +106,23 @@ class Export:
         file, base = file.resolve(), base.resolve()
         inside = file.is_relative_to(base)
         place = file.relative_to(base) if inside else Path(file.parent.name, file.name)
-        name, number = place.as_posix().removeprefix("images/"), 1
+        return self._add(place.as_posix().removeprefix("images/"), file, told, where)
+
+    def add_content(
+        self, name: str, content: bytes, told: tuple[int, int] | None, where: str
+    ) -> Picture | None:
+        """As `add_picture`, of an image that the export holds."""
+        return self._add(name, content, told, where)
+
+    def _add(
+        self, name: str, file: Path | bytes, told: tuple[int, int] | None, where: str
+    ) -> Picture | None:
+        place, number = Path(name), 1
         while name in self.pictures and self.pictures[name].file != file:
             number += 1
             name = place.with_name(f"{place.stem}_{number}{place.suffix}").as_posix()
-        return self.pictures.get(name) or self.add_content(name, file, told, where)
-
-    def add_content(
-        self, name: str, file: Path | bytes, told: tuple[int, int] | None, where: str
-    ) -> Picture | None:
-        """As `add_picture`, of a new picture whose name is known and which may be no file."""
+        if name in self.pictures:
+            return self.pictures[name]
         try:
             size = upright_size(file)
         except UserError:
@@ -125,63 +138,26 @@ class Export:
         return self.pictures[name]
 
 
-class ImageFinder:
-    """Image files by the names that an export calls them.
-
-    Args:
-        folders: that are searched with their sub-folders; the first has precedence.
-    """
-
-    def __init__(self, folders: list[Path]) -> None:
-        self.folders = folders
-        self.by_name: dict[str, list[Path]] = {}
-        for folder in folders:
-            for path in sorted(folder.rglob("*")):
-                if path.suffix.lower() in IMAGE_ENDINGS and path.is_file():
-                    self.by_name.setdefault(path.name, []).append(path)
-
-    def find(self, name: str, *nearest: Path) -> Path | None:
-        """The file whose path ends as `name` does, below one of the nearest folders if there is
-        one, else wherever there is exactly one."""
-        parts = [part for part in re.split(r"[\\/]+", name) if part not in ("", ".", "..")]
-        if not parts:
-            return None
-        for folder in (*nearest, *self.folders):
-            for place in (folder / name, folder / "images" / name):
-                if place.suffix.lower() in IMAGE_ENDINGS and place.is_file():
-                    return place
-        found = self.by_name.get(parts[-1], [])
-        for length in range(len(parts), 0, -1):
-            alike = [path for path in found if list(path.parts[-length:]) == parts[-length:]]
-            near = [path for path in alike if any(path.is_relative_to(f) for f in nearest)]
-            if len(near or alike) == 1:
-                return (near or alike)[0]
-        return None
-
-    def base_of(self, file: Path) -> Path:
-        """The folder it was found below."""
-        return next(folder for folder in self.folders if file.is_relative_to(folder))
-
-    def __iter__(self) -> Iterator[Path]:
-        """All image files."""
-        return (path for paths in self.by_name.values() for path in paths)
-
-
-def split_of(*texts: str) -> set[str]:
-    """The split that one of the texts names as a word, the first that does; or none."""
-    for text in texts:
-        for word in re.findall(r"[a-z]+", text.lower()):
-            if word in SPLITS:
-                return {SPLITS[word]}
-    return set()
+def told_size(height: object, width: object) -> tuple[int, int] | None:
+    """Height and width as an export says them; None where it says no whole numbers above 0."""
+    sides = [int(side) if isinstance(side, float) and side.is_integer() else side
+             for side in (height, width)]  # fmt: skip
+    whole = all(isinstance(side, int) and side > 0 for side in sides)
+    return (sides[0], sides[1]) if whole else None
 
 
 def rectangle(
-    left: float, top: float, right: float, bottom: float, degrees: float = 0.0
+    left: float,
+    top: float,
+    right: float,
+    bottom: float,
+    degrees: float = 0.0,
+    pivot: tuple[float, float] | None = None,
 ) -> Segmentation:
-    """A box, turned clockwise around its centre."""
+    """A box, turned clockwise around its centre or another pivot."""
     corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
-    return [_turned(corners, (left + right) / 2, (top + bottom) / 2, degrees)]
+    x, y = pivot or ((left + right) / 2, (top + bottom) / 2)
+    return [_turned(corners, x, y, degrees)]
 
 
 def ellipse(
@@ -191,6 +167,38 @@ def ellipse(
     angles = [2 * math.pi * step / ROUND for step in range(ROUND)]
     points = [(x + radius_x * math.cos(a), y + radius_y * math.sin(a)) for a in angles]
     return [_turned(points, x, y, degrees)]
+
+
+def finite(values: Iterable[object]) -> list[float]:
+    """Numbers of an export.
+
+    Raises:
+        ValueError: one is missing, no number or not finite.
+    """
+    numbers = []
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e9:
+            raise ValueError(f"{str(value)[:20]} is no coordinate")
+        numbers.append(float(value))
+    return numbers
+
+
+def decoded_mask(data: bytes, size: tuple[int, int]) -> np.ndarray:
+    """(h, w) bool of an image file of at most `size` (H, W): what is not transparent, and where
+    nothing can be, what is not black.
+
+    Raises:
+        ValueError: it is no image file, or larger.
+    """
+    try:
+        with open_image(BytesIO(data)) as image:
+            if image.height > size[0] or image.width > size[1]:
+                raise ValueError("a mask larger than its image")
+            has_alpha = "A" in image.getbands() or "transparency" in image.info
+            shown = image.convert("RGBA").getchannel("A") if has_alpha else image.convert("L")
+            return np.asarray(shown) > 0
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"no readable mask ({error})") from None
 
 
 def placed(mask: np.ndarray, left: int, top: int, size: tuple[int, int]) -> Segmentation:

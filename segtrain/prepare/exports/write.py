@@ -11,12 +11,13 @@ from pycocotools import mask as rle
 from segtrain.dataset.coco_entries import encode_segmentation, read_instance
 from segtrain.dataset.coco_json import share_out
 from segtrain.errors import UserError
-from segtrain.prepare.exports.model import Export, Picture, Shape
+from segtrain.prepare.exports.model import MISSING, Export, Picture, Shape
 from segtrain.writing import complete
 
 logger = logging.getLogger("segtrain")
 
 NAMED = 5  # places shown of each reason
+GIVE_IMAGES = "images=<folder> names the images where they lie elsewhere"
 
 
 def write_export(export: Export, target: Path, val_share: float, seed: int) -> None:
@@ -40,7 +41,10 @@ def write_export(export: Export, target: Path, val_share: float, seed: int) -> N
         pictures = dict(sorted(export.pictures.items()))
         objects = {name: _object_entries(export, picture) for name, picture in pictures.items()}
         if not any(objects.values()):
-            raise UserError(f"{export.kind}: no object is left to convert\n{describe(export)}")
+            more = f"\n{GIVE_IMAGES}" if MISSING in export.dropped else ""
+            raise UserError(
+                f"{export.kind}: no object is left to convert\n{describe(export)}{more}"
+            )
         for name, picture in pictures.items():
             _place_image(picture, partial / "images" / name)
         counts = []
@@ -55,12 +59,16 @@ def write_export(export: Export, target: Path, val_share: float, seed: int) -> N
 
 
 def describe(export: Export) -> str:
-    """What was dropped and why, a line a reason."""
-    lines = []
-    for reason, places in export.dropped.items():
-        more = f", ... and {len(places) - NAMED} more" if places[NAMED:] else ""
-        lines.append(f"dropped     {len(places)} {reason}: {', '.join(places[:NAMED])}{more}")
-    return "\n".join(lines) or "dropped     nothing"
+    """What was dropped and why, and what is worth a look, a line a reason."""
+    lines = [_line("dropped", reason, places) for reason, places in export.dropped.items()]
+    lines = lines or ["dropped     nothing"]
+    lines += [_line("noted", fact, places) for fact, places in export.noted.items()]
+    return "\n".join(lines)
+
+
+def _line(word: str, reason: str, places: list[str]) -> str:
+    more = f", ... and {len(places) - NAMED} more" if places[NAMED:] else ""
+    return f"{word:<12}{len(places)} {reason}: {', '.join(places[:NAMED])}{more}"
 
 
 def _place_image(picture: Picture, place: Path) -> None:
@@ -115,25 +123,35 @@ def _joined(shapes: list[Shape], size: tuple[int, int]) -> list | dict:
 
 
 def _splits(export: Export, names: list[str], val_share: float, seed: int) -> dict[str, list[str]]:
-    """Images of each split: the export's own, and what is in none is `train`; without a `val` of
-    its own a share of `train` is."""
+    """Images of each split: the export's own, and what is in none is `train`.
+
+    Without a `val` of its own a share of `train` is, and without a `train` of the split that there
+    is.
+    """
     found: dict[str, list[str]] = {"train": [], "val": []}
     for name in names:
         for split in export.pictures[name].splits or {"train"}:
             found.setdefault(split, []).append(name)
-    if not found["val"] and len(found["train"]) > 1:
-        every = found["train"]
-        is_val = share_out(every, val_share, seed)
-        for split, wanted in (("train", False), ("val", True)):
-            found[split] = [n for n, val in zip(every, is_val, strict=True) if val == wanted]
-        logger.info("splits      the export has no val; %d of %d images are, val_share=%s seed=%s",
-                    len(found["val"]), len(every), val_share, seed)  # fmt: skip
-    elif not found["val"] or not found["train"]:
-        every = found["train"] or found["val"] or names
-        logger.info("splits      the export fills one split only: its %d images are train and val "
-                    "both, so scores on val tell nothing", len(every))  # fmt: skip
-        found = {**found, "train": every, "val": every}
-    return found
+    if not found["train"]:
+        filled = next(split for split in ("val", "test") if found.get(split))
+        found["train"], found[filled] = found[filled], []
+        logger.info("splits      the export has no train; its %s is shared out", filled)
+    if found["val"]:
+        return _filled(found)
+    every = found["train"]
+    if len(every) == 1:
+        logger.info("splits      one image is train and val both, so scores on val tell nothing")
+        return _filled({**found, "val": every})
+    is_val = share_out(every, val_share, seed)
+    for split, wanted in (("train", False), ("val", True)):
+        found[split] = [n for n, val in zip(every, is_val, strict=True) if val == wanted]
+    logger.info("splits      %d of %d images are val, val_share=%s seed=%s",
+                len(found["val"]), len(every), val_share, seed)  # fmt: skip
+    return _filled(found)
+
+
+def _filled(splits: dict[str, list[str]]) -> dict[str, list[str]]:
+    return {split: names for split, names in splits.items() if names}
 
 
 def _content(export: Export, names: list[str], objects: dict[str, list[dict]]) -> dict:

@@ -1,0 +1,143 @@
+"""Which export a folder or file is, and the command that converts it."""
+
+import gc
+import shutil
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from exporting import Converted, coco, cvat, labelme, picture, write, yolo
+
+from segtrain.errors import UserError
+from segtrain.prepare.exports.recognise import NotAnExportError, read_export
+from segtrain.prepare.exports.write import write_export
+
+pytestmark = pytest.mark.usefixtures("own_cache")
+
+
+def test_sizes_that_no_image_has_are_not_drawn(tmp_path):
+    labelme(tmp_path / "labelme", imageHeight=99_999, imageWidth=99_999)
+    cvat(tmp_path / "cvat", width=99_999, height=99_999)
+    coco(tmp_path / "coco", width=99_999, height=99_999)
+    for tool in ("labelme", "cvat", "coco"):
+        with pytest.raises(UserError, match="images of another size .*80x60, not 99999x99999"):
+            Converted(tmp_path / tool, tmp_path / f"out-{tool}")
+
+
+def test_what_is_no_export_is_refused(tmp_path):
+    picture(tmp_path / "in/a.jpg")
+    for path, message in ((tmp_path / "in", "not an export that can be read; expected YOLO"),
+                          (tmp_path / "gone", "no such file or folder"),
+                          (tmp_path / "in/a.jpg", "not an export")):  # fmt: skip
+        with pytest.raises(UserError, match=message):
+            read_export(path, None)
+    with pytest.raises(NotAnExportError):
+        read_export(tmp_path / "in", None)
+    write(tmp_path / "in/x.json", "{")
+    with pytest.raises(UserError, match=r"x\.json: not readable JSON"):
+        read_export(tmp_path / "in", None)
+    (tmp_path / "in/x.json").unlink()
+    labelme(cvat(tmp_path / "in"))
+    with pytest.raises(UserError, match="several exports"):
+        read_export(tmp_path / "in", None)
+
+
+def test_command(tmp_path, segtrain):
+    root = yolo(tmp_path / "in (1), a=b")
+    target = tmp_path / "out größe"
+    code, out, err = segtrain("prepare", f"from={root}", f"to={target}")
+    assert code == 0, err
+    assert "recognised  YOLO segmentation: 2 images, classes bolt, nut" in out
+    assert "train.json 1, val.json 1" in out
+    assert (target / "images/train/a.jpg").is_file()
+    code, _, err = segtrain("prepare", f"from={root}", f"to={target}")
+    assert (code, "is not empty; give to=<another folder>" in err) == (2, True)
+    code, _, err = segtrain("prepare", f"from={root}")
+    assert (code, "belong together" in err) == (2, True)
+
+
+def test_other_real_exports(tmp_path, annotation_exports):
+    done = Converted(annotation_exports / "labelme/primitives", tmp_path / "a")
+    assert [name for name, _ in done.found("primitives.jpg")] == [
+        "rectangle", "circle", "rectangle", "polygon", "octagon",
+    ]  # fmt: skip
+    done = Converted(annotation_exports / "cvat_images/export_project", tmp_path / "b")
+    assert {split: len(names) for split, names in done.splits.items()} == {
+        "train": 2, "val": 2, "test": 2,
+    }  # fmt: skip
+    assert done.found("Validation/img0.jpg") == [("label1", 8)]
+    done = Converted(annotation_exports / "cvat_images/export_task", tmp_path / "c")
+    assert sorted(done.masks) == ["img0.jpg", "img1.jpg"]
+
+
+@pytest.mark.parametrize("ending", ["zip", "tar.gz", "tar"])
+def test_archives_are_unpacked_beside_the_target(tmp_path, ending):
+    kind = {"zip": "zip", "tar.gz": "gztar", "tar": "tar"}[ending]
+    coco(tmp_path / "in")
+    file = shutil.make_archive(str(tmp_path / "export"), kind, tmp_path / "in")
+    export = read_export(Path(file), None, tmp_path / "new/place")
+    assert [path.parent for path in (tmp_path / "new/place").iterdir()] == [tmp_path / "new/place"]
+    write_export(export, tmp_path / "new/place/out", 0.5, 1)
+    del export
+    gc.collect()
+    assert [path.name for path in (tmp_path / "new/place").iterdir()] == ["out"]
+    assert (tmp_path / "new/place/out/images/train/a.jpg").is_file()
+
+
+def test_damaged_archives_are_told_and_leave_nothing(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("../train.json", "{}")
+    with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
+        archive.writestr("sub\\train.json", '{"images": [')
+        archive.writestr("__MACOSX/sub/._train.json", "\0\5")
+    write(tmp_path / "c.zip", "PK")
+    for name, message in (("a", "lies outside the folder"),
+                          ("b", r"b\.zip/sub/train\.json: not readable JSON"),
+                          ("c", "cannot be extracted")):  # fmt: skip
+        with pytest.raises(UserError, match=message):
+            read_export(tmp_path / f"{name}.zip", None, tmp_path / "room")
+    assert list((tmp_path / "room").iterdir()) == []
+
+
+def test_an_archive_larger_than_the_disk_is_refused(tmp_path, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.txt", bytes(1 << 20))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1 << 19))
+    with pytest.raises(UserError, match=r"a\.zip: unpacks to 1\.0 MB, .* 0\.5 MB are free"):
+        read_export(tmp_path / "a.zip", None, tmp_path)
+
+
+def test_boxes_of_pascal_voc_are_refused(tmp_path):
+    write(tmp_path / "annotations/a.xml",
+          "<annotation><folder>annotations</folder><object/></annotation>")  # fmt: skip
+    with pytest.raises(NotAnExportError, match=r"a\.xml: Pascal VOC's XML tells boxes"):
+        read_export(tmp_path, None)
+
+
+def test_splits_that_are_filled(tmp_path, caplog):
+    """Whatever splits an export has, there are a train and a val."""
+    for number, (given, found) in enumerate((
+        ({"train": 2, "val": 1}, {"train": 2, "val": 1}),
+        ({"train": 4}, {"train": 2, "val": 2}),
+        ({"val": 4}, {"train": 2, "val": 2}),
+        ({"test": 4}, {"train": 2, "val": 2}),
+        ({"val": 4, "test": 1}, {"train": 2, "val": 2, "test": 1}),
+        ({"train": 1, "test": 1}, {"train": 1, "val": 1, "test": 1}),
+    )):  # fmt: skip
+        root = tmp_path / f"in{number}"
+        for split, count in given.items():
+            for index in range(count):
+                labelme(root / split, f"p{index}")
+        done = Converted(root, tmp_path / f"out{number}")
+        assert {split: len(names) for split, names in done.splits.items()} == found
+
+
+def test_files_that_belong_to_nothing_are_noted(tmp_path):
+    root = labelme(tmp_path / "in")
+    picture(root / "b.jpg")
+    write(root / "b.json", {"version": "5.0.1", "imagePath": "b.jpg", "shapes": None})
+    assert read_export(root, None).noted == {
+        "JSON files of another kind, which were not read": ["b.json"],
+        "images that the export does not name": ["b.jpg"],
+    }
