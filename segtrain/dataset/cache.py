@@ -107,10 +107,11 @@ def _entries(file: str) -> dict:
 def _seal(folder: Path, key: str) -> bytes:
     """The key, and of each file of the folder its name, size and, of all but large ones, CRC-32."""
     lines = [key]
-    for path in sorted(folder.iterdir()):
-        if path.name != KEY_FILE:
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name = path.relative_to(folder).as_posix()
+        if name != KEY_FILE:
             size = path.stat().st_size
-            lines.append(f"{path.name} {size} {_crc(path) if size <= SUMMED else '-'}")
+            lines.append(f"{name} {size} {_crc(path) if size <= SUMMED else '-'}")
     return "\n".join(lines).encode()
 
 

@@ -139,7 +139,11 @@ def _split_names(base: Path, split: str, names: list[str]) -> list[str]:
     if split not in ("train", "val"):
         raise UserError(f"{base}: no list {split}.txt; without lists the splits are train and val")
     share = {name: int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) / 2**32 for name in names}
-    return [name for name in names if (share[name] < VAL_SHARE) == (split == "val")]
+    val = {name for name in names if share[name] < VAL_SHARE}
+    if len(names) > 1:  # few images may all fall to one side
+        val |= {min(names, key=share.__getitem__)}
+        val -= {max(names, key=share.__getitem__)}
+    return [name for name in names if (name in val) == (split == "val")]
 
 
 def _listed(lists: Path, split: str) -> list[str]:

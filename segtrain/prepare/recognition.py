@@ -5,17 +5,25 @@ import hashlib
 import json
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from segtrain.configuration.folder import options
 from segtrain.errors import UserError
+
+if TYPE_CHECKING:
+    from segtrain.prepare.exports.model import Export
 
 logger = logging.getLogger("segtrain")
 
 OWN = {"folder", "coco_json", "coco_json_instances"}  # data sets that need a folder
 SHOWN = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".json", ".xml", ".txt",
          ".yaml", ".zip")  # fmt: skip
+PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
+SPLIT_FOLDERS = {"train", "val", "valid", "validation", "test"}
+NAMED = 12  # classes
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 EXAMPLE = """the simplest layout is
   photos/images/a.jpg   photos/masks/a.png   photos/classes.txt (one class a line)
 or a COCO JSON, a YOLO data.yaml, or what LabelMe or CVAT export (docs/own-data.md)"""
@@ -55,6 +63,12 @@ def recognise(given: str, instances: bool) -> Recognised:
         raise UserError(
             f"data={given}: no such folder or file, and no data set of that name; {hint}"
         )
+    if path.is_file() and path.name.lower().endswith(ARCHIVES):
+        path = _unpacked(path)
+    if path.suffix.lower() == ".json" and (path.parent / "images").is_dir():
+        found = _one_file(path, instances)
+        if found is not None:
+            return found
     if path.is_dir():
         found = _own_layout(path, instances)
         if found is None and not instances:
@@ -69,12 +83,36 @@ def _own_layout(root: Path, instances: bool) -> Recognised | None:
     if not (root / "images").is_dir():
         return None
     lists = (root / "classes.txt", root / "labelmap.txt")
-    if not instances and (root / "masks").is_dir() and any(path.exists() for path in lists):
+    if not instances and any(path.exists() for path in lists) and _in_pairs(root):
         return _chosen("folder", root, "a folder of images and masks")
-    if (root / "train.json").is_file() and (root / "val.json").is_file():
-        kind = "objects" if instances else "label maps painted from the objects"
-        return _chosen(_coco(instances), root, f"COCO JSON, train.json and val.json, as {kind}")
-    return None
+    files = sorted(root.glob("*.json"))
+    if {"train.json", "val.json"} <= {file.name for file in files}:
+        return _chosen(_coco(instances), root, "COCO JSON, train.json and val.json")
+    return _one_file(files[0], instances) if len(files) == 1 else None
+
+
+def _in_pairs(root: Path) -> bool:
+    """Whether the images have masks of their own names, and no folders that stand for splits."""
+    names = []
+    for folder in ("images", "masks"):
+        files = [file for file in (root / folder).rglob("*") if file.suffix.lower() in PICTURES]
+        names.append({file.relative_to(root / folder).with_suffix("") for file in files})
+    splits = {name.parts[0].lower() for name in names[0] if len(name.parts) > 1}
+    return bool(names[1]) and names[0] & names[1] != set() and not splits & SPLIT_FOLDERS
+
+
+def _one_file(file: Path, instances: bool) -> Recognised | None:
+    """A COCO JSON beside its `images/`, of which a share is val."""
+    from segtrain.prepare.exports.coco import is_coco
+
+    try:
+        content = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None  # whoever reads it says what is wrong
+    if not is_coco(content):
+        return None
+    found = _chosen(_coco(instances), file.parent, f"COCO JSON {file.name}")
+    return Recognised([*found.overrides, f"dataset.source.annotations={file.name}"], found.told)
 
 
 def _mask_files(root: Path) -> Recognised | None:
@@ -91,40 +129,68 @@ def _mask_files(root: Path) -> Recognised | None:
 
     def build(folder: Path) -> None:
         labels = write_folder(root, labelled, folder)
-        logger.info("converted   %d images, classes %s", len(labelled), ", ".join(labels.names))
+        told = f"{len(labelled)} images with masks, classes {_shortened(labels.names)}"
+        (folder / "told.json").write_text(json.dumps(told), encoding="utf-8")
 
     folder = cached_folder(_cache_name(root, "masks"), key, build)
-    told = f"{len(labelled)} images with masks, read as {folder}"
-    return _chosen("folder", folder, told)
+    told = json.loads((folder / "told.json").read_text(encoding="utf-8"))
+    return _chosen("folder", folder, f"{told}; read as {folder}")
+
+
+def _unpacked(archive: Path) -> Path:
+    """The folder that an archive holds, unpacked once."""
+    from segtrain.dataset.cache import cached_folder, files_fingerprint
+    from segtrain.prepare.extract import extract
+
+    key = files_fingerprint([archive])
+    folder = cached_folder(_cache_name(archive, "archive"), key,
+                           lambda folder: extract(archive, folder / "content"))  # fmt: skip
+    inside = [entry for entry in (folder / "content").iterdir() if entry.name != "__MACOSX"]
+    return inside[0] if len(inside) == 1 and inside[0].is_dir() else folder / "content"
 
 
 def _export(path: Path, instances: bool) -> Recognised:
     """What an annotation tool exported, converted once."""
     from segtrain.dataset.cache import cached_folder, files_fingerprint
-    from segtrain.prepare.exports.recognise import read_export
+    from segtrain.dataset.coco_json import is_class
     from segtrain.prepare.exports.write import describe, write_export
 
     root = path if path.is_dir() else path.parent
     files = sorted(file for file in root.rglob("*") if file.is_file())
-    told: list[str] = []
 
     def build(folder: Path) -> None:
-        try:
-            export = read_export(path, None)
-        except UserError as error:
-            if "not an export that can be read" not in str(error):
-                raise
-            raise UserError(_nothing(path, files)) from None
+        export = _read_export(path, files)
         write_export(export, folder / "data", val_share=0.2, seed=0)
         logger.info("%s", describe(export))
-        told.append(f"{export.kind}, {len(export.pictures)} images, classes "
-                    + ", ".join(export.classes))  # fmt: skip
-        (folder / "told.json").write_text(json.dumps(told[0]), encoding="utf-8")
+        names = [name for name in export.classes if is_class(name)]
+        told = f"{export.kind}, {len(export.pictures)} images, classes {_shortened(names)}"
+        (folder / "told.json").write_text(json.dumps(told), encoding="utf-8")
 
-    name = _cache_name(path, "export")
-    folder = cached_folder(name, files_fingerprint(files), build)
-    said = json.loads((folder / "told.json").read_text(encoding="utf-8"))
-    return _chosen(_coco(instances), folder / "data", f"{said}; read as {folder / 'data'}")
+    folder = cached_folder(_cache_name(path, "export"), files_fingerprint(files), build)
+    told = json.loads((folder / "told.json").read_text(encoding="utf-8"))
+    return _chosen(_coco(instances), folder / "data", f"{told}; read as {folder / 'data'}")
+
+
+def _read_export(path: Path, files: list[Path]) -> "Export":
+    """The export, with images of the folders beside it where none lies in it."""
+    from segtrain.prepare.exports.recognise import NotAnExportError, read_export
+
+    try:
+        export = read_export(path, None)
+    except NotAnExportError as error:
+        raise UserError(f"{_nothing(path, files)}\n{error}") from None
+    if export.pictures:
+        return export
+    root = path if path.is_dir() else path.parent
+    beside = read_export(path, root.resolve().parent)
+    if beside.pictures:
+        logger.info("images      none in %s; those of %s are taken", root, root.resolve().parent)
+    return beside
+
+
+def _shortened(names: Sequence[str]) -> str:
+    more = f", ... {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
 
 
 def _coco(instances: bool) -> str:

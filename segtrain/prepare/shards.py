@@ -287,5 +287,3 @@ def check_hashes(shards: ShardSource) -> None:
         if found != shard.sha256:
             raise UserError(f"{shards.store.where(shard.file)}: this shard is corrupt: its sha256 "
                             f"is {found}, expected {shard.sha256}; copy it anew")  # fmt: skip
-
-

@@ -91,10 +91,10 @@ def _counted(root: Path, masks: Iterable[Path], by_colour: bool) -> LabelSet:
     values: set[int] = set()
     for mask in masks:
         values |= set(np.unique(read_mask(mask, by_colour)).tolist())
-        if len(values) > (MOST_COLOURS if by_colour else UNKNOWN):
+        if len(values) > (most := MOST_COLOURS if by_colour else UNKNOWN):
             kind = "colours" if by_colour else "values"
             raise UserError(
-                f"{root}: the masks have over {len(values) - 1} {kind} and no list of classes; "
+                f"{root}: the masks have over {most} {kind} and no list of classes; "
                 "smooth edges or JPEG make such; write the masks without, or list the classes in "
                 "classes.txt: '<r>,<g>,<b> <name>' or '<value> <name>' a line"
             )

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from segtrain.dataset.folder import IMAGE_ENDINGS
 from segtrain.errors import UserError
-from segtrain.prepare.exports.model import SPLITS
+from segtrain.prepare.exports.finder import SPLITS
 
 MASK_FOLDERS = {
     "masks", "mask", "labels", "label", "annotations", "annotation", "annot", "annots", "gt",
@@ -30,8 +30,6 @@ MASK_AFFIX = re.compile(
 IMAGE_AFFIX = re.compile(
     r"^(?:image|img|im)[_-]|[_-](?:image|img|im|leftimg8bit|rgb)$", re.IGNORECASE
 )
-# Label Studio's masks of a brush, one a tag.
-BRUSH = re.compile(r"task-(?P<task>\d+)-annotation-\d+-by-.+-tag-(?P<tag>.+)-\d+")
 
 
 class Labelled(NamedTuple):
@@ -68,7 +66,10 @@ def find_labelled(root: Path) -> list[Labelled]:
         UserError: an image has several masks of all classes, or two images have one name.
     """
     places = [place for file in _files(root) if (place := _place(root, file)) is not None]
+    places = _with_marked(places)
     masks = [place for place in places if place.is_mask]
+    if not masks:
+        return []
     images = _by_key([place for place in places if not place.is_mask])
     found: dict[Path, dict[str | None, Path]] = defaultdict(dict)
     for mask in masks:
@@ -84,14 +85,11 @@ def find_labelled(root: Path) -> list[Labelled]:
         for place in places
         if place.file in found
     ]
-    seen: dict[tuple, Path] = {}
     for one in labelled:
         if None in one.masks and len(one.masks) > 1:
-            raise UserError(f"{one.image}: has a mask of all classes, {one.masks[None]}, and others "
-                            "of one class each")  # fmt: skip
-        first = seen.setdefault((one.split, one.name), one.image)
-        if first != one.image:
-            raise UserError(f"{first} and {one.image} have the same name; take one of them away")
+            raise UserError(
+                f"{one.image}: has a mask of all classes, {one.masks[None]}, and others of one each"
+            )
     return labelled
 
 
@@ -125,17 +123,35 @@ def _place(root: Path, file: Path) -> _Place | None:
         else:
             rest.append(part)
     stem = file.stem
-    is_mask = is_mask or (not is_image and bool(MASK_AFFIX.search(stem) or BRUSH.fullmatch(stem)))
     bare = (MASK_AFFIX if is_mask else IMAGE_AFFIX).sub("", stem) or stem
     return _Place(file, split, tuple(rest), stem, bare, is_mask)
 
 
+def _with_marked(places: list[_Place]) -> list[_Place]:
+    """The places; those whose name alone says so, beside an image of that name, are masks too."""
+    known = {(p.split, p.folders, name) for p in places for name in (p.stem, p.bare)}
+    found = []
+    for place in places:
+        bare = MASK_AFFIX.sub("", place.stem)
+        marked = bare not in ("", place.stem) and (place.split, place.folders, bare) in known
+        found.append(place._replace(bare=bare, is_mask=True) if marked else place)
+    return found
+
+
 def _by_key(images: list[_Place]) -> dict[tuple, _Place]:
-    """Images by split, folders and name; a name in several places is found by those alone."""
+    """Images by split, folders and name; a name in several places is found by those alone.
+
+    Raises:
+        UserError: two images of one place have one name.
+    """
     keyed: dict[tuple, _Place] = {}
     for image in images:
-        for name in {image.stem, image.bare}:
-            keyed.setdefault((image.split, image.folders, name), image)
+        first = keyed.setdefault((image.split, image.folders, image.stem), image)
+        if first is not image:
+            raise UserError(f"{first.file} and {image.file} have the same name; take one of them "
+                            "away")  # fmt: skip
+    for image in images:
+        keyed.setdefault((image.split, image.folders, image.bare), image)
     loose: dict[tuple, list[_Place]] = defaultdict(list)
     for image in images:
         for name in {image.stem, image.bare}:

@@ -13,7 +13,7 @@ from segtrain.dataset.files import check_sizes, read_lines, read_mask, upright_s
 from segtrain.dataset.labels import voc_colour_map
 from segtrain.dataset.progress import track
 from segtrain.errors import UserError
-from segtrain.prepare.exports.model import SPLITS
+from segtrain.prepare.exports.finder import SPLITS
 from segtrain.prepare.masks.classes import VOID_NAMES, class_list
 from segtrain.prepare.masks.layout import Labelled
 
