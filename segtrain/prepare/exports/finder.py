@@ -28,9 +28,11 @@ class ImageFinder:
         self.folders = folders
         self.by_name: dict[str, list[Path]] = {}
         self.names: dict[Path, tuple[str, ...]] = {}  # that found files were called
+        seen: set[Path] = set()  # one folder may lie in the other
         for folder in folders:
             for path in visible_files(folder):
-                if path.suffix.lower() in IMAGE_ENDINGS:
+                if path.suffix.lower() in IMAGE_ENDINGS and path.resolve() not in seen:
+                    seen.add(path.resolve())
                     self.by_name.setdefault(_folded(path.name), []).append(path)
 
     def find(self, name: str, *nearest: Path, splits: frozenset[str] = frozenset()) -> Path | None:
@@ -99,7 +101,7 @@ class ImageFinder:
     def _check_name(self, file: Path, name: str, parts: tuple[str, ...]) -> None:
         known = self.names.setdefault(file, parts)
         shared = min(len(known), len(parts))
-        if known[-shared:] != parts[-shared:]:
+        if _without_ending(known[-shared:]) != _without_ending(parts[-shared:]):
             raise UserError(
                 f"{file} is found for {name} as well as for {'/'.join(known)}, so at least one of "
                 "them is missing; give images=<folder> with both under these names"
@@ -153,6 +155,13 @@ def _spellings(name: str) -> Iterator[str]:
         folder, _, last = spelling.rpartition("/")
         if UPLOAD.match(last):
             yield f"{folder}/{UPLOAD.sub('', last)}".lstrip("/")
+
+
+def _without_ending(parts: tuple[str, ...]) -> list[str]:
+    """The parts of a path, alike for those that lead to one file."""
+    last = Path(parts[-1])
+    name = last.stem if last.suffix.lower() in IMAGE_ENDINGS else last.name
+    return [_folded(part) for part in (*parts[:-1], name)]
 
 
 def _folded(name: str) -> str:

@@ -7,7 +7,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from exporting import Converted, coco, cvat, labelme, picture, write, yolo
+from exporting import HEIGHT, WIDTH, Converted, coco, cvat, labelme, picture, write, yolo
+from PIL import Image
 
 from segtrain.errors import UserError
 from segtrain.prepare.exports.recognise import NotAnExportError, read_export
@@ -141,3 +142,34 @@ def test_files_that_belong_to_nothing_are_noted(tmp_path):
         "JSON files of another kind, which were not read": ["b.json"],
         "images that the export does not name": ["b.jpg"],
     }
+
+
+def test_splits_by_lists(tmp_path):
+    root = tmp_path / "in"
+    for name in ("a", "b", "c", "d"):
+        labelme(root, name)
+    write(root / "train.txt", "\ufeffa\r\nb.jpg\r\n")
+    write(root / "valid.txt", "./c\nx/gone.jpg\n")
+    done = Converted(root, tmp_path / "out")
+    assert done.splits == {"train": ["a.jpg", "b.jpg"], "val": ["c.jpg"]}
+    assert done.export.dropped["names in lists of no image"] == ["valid.txt: x/gone.jpg"]
+    assert done.export.dropped["images that no list names"] == ["d.jpg"]
+
+
+def test_images_in_a_folder_of_the_export_are_given_twice(tmp_path):
+    root = coco(tmp_path / "in", "annotations/instances_default.json", file_name="x/y/a.jpg")
+    picture(root / "deep/photos/a.jpg")
+    (root / "annotations/a.jpg").unlink()
+    done = Converted(root, tmp_path / "out", root / "deep/../deep/photos")
+    assert list(done.masks) == ["deep/photos/a.jpg"]
+
+
+def test_sizes_of_images_as_they_are_stored_are_explained(tmp_path):
+    root = labelme(tmp_path / "in", imageHeight=WIDTH, imageWidth=HEIGHT)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (HEIGHT, WIDTH)).save(root / "a.jpg", exif=exif)
+    places = read_export(root, None).dropped["images of another size than the export says"]
+    assert places == [
+        "a.json (80x60, not 60x80, as before it is turned upright by its EXIF orientation)"
+    ]
