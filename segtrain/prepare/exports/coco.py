@@ -12,8 +12,11 @@ PARTS = ("images", "annotations", "categories")
 
 
 def is_coco(content: object) -> bool:
-    """Whether a JSON file has COCO's lists."""
-    return isinstance(content, dict) and all(isinstance(content.get(key), list) for key in PARTS)
+    """Whether a JSON file has COCO's lists, and not those of its panoptic files."""
+    if not isinstance(content, dict) or not all(isinstance(content.get(p), list) for p in PARTS):
+        return False
+    first = next(iter(content["annotations"]), None)
+    return not (isinstance(first, dict) and "segments_info" in first)
 
 
 def read_coco(documents: dict[Path, dict], root: Path, images: ImageFinder) -> Export:

@@ -117,16 +117,20 @@ class ImageFinder:
 
 
 def visible_files(folder: Path) -> list[Path]:
-    """Regular files of a folder and its sub-folders, without hidden ones and what archives of macOS
-    add."""
-    return [
-        path
-        for path in sorted(folder.rglob("*"))
-        if not any(
-            part.startswith(".") or part == "__MACOSX" for part in path.relative_to(folder).parts
-        )
-        and os.path.isfile(path)
-    ]
+    """Regular files of a folder and its sub-folders, linked ones too, without hidden ones and what
+    archives of macOS add."""
+    found: list[Path] = []
+    seen: set[str] = set()  # a link may lead to a folder above
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        folders[:] = [] if real in seen else filter(_is_visible, folders)
+        found += [Path(place, name) for name in names if real not in seen and _is_visible(name)]
+        seen.add(real)
+    return sorted(path for path in found if os.path.isfile(path))
+
+
+def _is_visible(name: str) -> bool:
+    return not name.startswith(".") and name != "__MACOSX"
 
 
 def split_of(*texts: str) -> frozenset[str]:

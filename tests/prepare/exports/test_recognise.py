@@ -35,6 +35,10 @@ def test_what_is_no_export_is_refused(tmp_path):
             read_export(path, None)
     with pytest.raises(NotAnExportError):
         read_export(tmp_path / "in", None)
+    write(tmp_path / "panoptic/p.json",
+          {"images": [], "categories": [], "annotations": [{"segments_info": []}]})  # fmt: skip
+    with pytest.raises(NotAnExportError):
+        read_export(tmp_path / "panoptic", None)
     write(tmp_path / "in/x.json", "{")
     with pytest.raises(UserError, match=r"x\.json: not readable JSON"):
         read_export(tmp_path / "in", None)
@@ -52,7 +56,9 @@ def test_command(tmp_path, segtrain):
     assert "recognised  YOLO segmentation: 2 images, classes bolt, nut" in out
     assert "train.json 1, val.json 1" in out
     assert (target / "images/train/a.jpg").is_file()
-    code, _, err = segtrain("prepare", f"from={root}", f"to={target}")
+    archive = shutil.make_archive(str(tmp_path / "in (1), a=b"), "zip", root)
+    code, _, err = segtrain("prepare", f"from={archive}", f"to={target}")
+    assert not list(tmp_path.glob(".segtrain*"))
     assert (code, "is not empty; give to=<another folder>" in err) == (2, True)
     code, _, err = segtrain("prepare", f"from={root}")
     assert (code, "belong together" in err) == (2, True)
