@@ -108,8 +108,10 @@ def _read(path: Path, images: Path | None) -> Export:
             raise UserError(f"{path}: lists in one another, deeper than any export has") from None
     boxes = next((file for file, tag in tags.items() if tag == "annotation"), None)
     if boxes is not None:
-        raise NotAnExportError(f"{boxes}: Pascal VOC's XML tells boxes, which are no outlines; its "
-                               "masks are read by dataset=folder")  # fmt: skip
+        raise NotAnExportError(
+            f"{boxes}: an XML file of Pascal VOC tells boxes, which are no outlines (its masks are "
+            "read by dataset=folder), and one of the LabelMe website is not read"
+        )
     raise NotAnExportError(f"{path}: not an export that can be read; expected {EXPECTED}")
 
 

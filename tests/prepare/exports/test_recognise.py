@@ -118,7 +118,7 @@ def test_an_archive_larger_than_the_disk_is_refused(tmp_path, monkeypatch):
 def test_boxes_of_pascal_voc_are_refused(tmp_path):
     write(tmp_path / "annotations/a.xml",
           "<annotation><folder>annotations</folder><object/></annotation>")  # fmt: skip
-    with pytest.raises(NotAnExportError, match=r"a\.xml: Pascal VOC's XML tells boxes"):
+    with pytest.raises(NotAnExportError, match=r"a\.xml: an XML file of Pascal VOC tells boxes"):
         read_export(tmp_path, None)
 
 
