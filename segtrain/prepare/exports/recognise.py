@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from xml.parsers import expat
 
-from segtrain.dataset.files import read_bytes, read_lines, require_folder
+from segtrain.dataset.files import read_bytes, read_lines, require_folder, require_regular
 from segtrain.errors import UserError
 from segtrain.prepare.exports.coco import is_coco, read_coco
 from segtrain.prepare.exports.cvat import read_cvat
@@ -58,7 +58,10 @@ def read_export(path: Path, images: Path | None, unpack_in: Path | None = None) 
         )
     if images is not None:
         require_folder(images, "images=<folder> names the images of an export")
-    if path.is_dir() or not path.name.lower().endswith(ARCHIVES):
+    if path.is_dir():
+        return _read(path, images)
+    require_regular(path)
+    if not path.name.lower().endswith(ARCHIVES):
         return _read(path, images)
     if unpack_in is not None:
         unpack_in.mkdir(parents=True, exist_ok=True)

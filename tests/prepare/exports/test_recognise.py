@@ -1,6 +1,7 @@
 """Which export a folder or file is, and the command that converts it."""
 
 import gc
+import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -105,6 +106,15 @@ def test_damaged_archives_are_told_and_leave_nothing(tmp_path):
         with pytest.raises(UserError, match=message):
             read_export(tmp_path / f"{name}.zip", None, tmp_path / "room")
     assert list((tmp_path / "room").iterdir()) == []
+
+
+def test_what_is_no_regular_file_is_not_opened(tmp_path):
+    labelme(tmp_path)
+    for name in ("annotations.xml", "x.json", "data.yaml", "b.jpg"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(UserError, match="no regular file"):
+            read_export(tmp_path / name, None)
+    assert list(read_export(tmp_path, None).pictures) == ["a.jpg"]
 
 
 def test_an_archive_larger_than_the_disk_is_refused(tmp_path, monkeypatch):
