@@ -12,8 +12,11 @@ PARTS = ("images", "annotations", "categories")
 
 
 def is_coco(content: object) -> bool:
-    """Whether a JSON file has COCO's lists."""
-    return isinstance(content, dict) and all(isinstance(content.get(key), list) for key in PARTS)
+    """Whether a JSON file has COCO's lists, and not those of its panoptic files."""
+    if not isinstance(content, dict) or not all(isinstance(content.get(p), list) for p in PARTS):
+        return False
+    first = next(iter(content["annotations"]), None)
+    return not (isinstance(first, dict) and "segments_info" in first)
 
 
 def read_coco(documents: dict[Path, dict], root: Path, images: ImageFinder) -> Export:
@@ -55,12 +58,12 @@ def _pictures(
     short = path.stem.removeprefix("instances_")
     nearest = [folder / short for folder in (root / "images", root) if short]
     pictures: dict[str, Picture] = {}
-    others, own, seen = set(export.pictures), set(), set()
+    others, own = set(export.pictures), set()
+    name_by_id: dict[str, str] = {}
     for entry in entries:
         name, number = str(entry.get("file_name") or ""), _key(entry.get("id"))
-        if number in seen:
-            raise UserError(f"{path}: image id {entry.get('id')} stands twice")
-        seen.add(number)
+        if name_by_id.setdefault(number, name) != name:
+            raise UserError(f"{path}: image id {number} is {name_by_id[number]} and {name}")
         file = images.find(name, *nearest, path.parent, splits=splits)
         where = f"{path.name}: {name}"
         if file is None:

@@ -110,9 +110,9 @@ def _add_image(
     images: ImageFinder,
 ) -> None:
     name, subset = entry.get("name", ""), entry.get("subset") or task_subset
-    where = f"{path.name}: {'/'.join(filter(None, (subset, name)))}"
-    nearest = [base / subset for base in (path.parent / "images", path.parent) if subset]
-    file = images.find(name, *nearest, path.parent)
+    place = f"{subset}/{name}".removeprefix("/")
+    where = f"{path.name}: {place}"
+    file = images.find(place, path.parent)
     if file is None or _of_another_subset(file, subsets - {subset}, images):
         export.drop(MISSING, where)
         return

@@ -28,9 +28,11 @@ class ImageFinder:
         self.folders = folders
         self.by_name: dict[str, list[Path]] = {}
         self.names: dict[Path, tuple[str, ...]] = {}  # that found files were called
+        seen: set[Path] = set()  # one folder may lie in the other
         for folder in folders:
             for path in visible_files(folder):
-                if path.suffix.lower() in IMAGE_ENDINGS:
+                if path.suffix.lower() in IMAGE_ENDINGS and path.resolve() not in seen:
+                    seen.add(path.resolve())
                     self.by_name.setdefault(_folded(path.name), []).append(path)
 
     def find(self, name: str, *nearest: Path, splits: frozenset[str] = frozenset()) -> Path | None:
@@ -99,7 +101,7 @@ class ImageFinder:
     def _check_name(self, file: Path, name: str, parts: tuple[str, ...]) -> None:
         known = self.names.setdefault(file, parts)
         shared = min(len(known), len(parts))
-        if known[-shared:] != parts[-shared:]:
+        if _without_ending(known[-shared:]) != _without_ending(parts[-shared:]):
             raise UserError(
                 f"{file} is found for {name} as well as for {'/'.join(known)}, so at least one of "
                 "them is missing; give images=<folder> with both under these names"
@@ -115,16 +117,20 @@ class ImageFinder:
 
 
 def visible_files(folder: Path) -> list[Path]:
-    """Regular files of a folder and its sub-folders, without hidden ones and what archives of macOS
-    add."""
-    return [
-        path
-        for path in sorted(folder.rglob("*"))
-        if not any(
-            part.startswith(".") or part == "__MACOSX" for part in path.relative_to(folder).parts
-        )
-        and os.path.isfile(path)
-    ]
+    """Regular files of a folder and its sub-folders, linked ones too, without hidden ones and what
+    archives of macOS add."""
+    found: list[Path] = []
+    seen: set[str] = set()  # a link may lead to a folder above
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        folders[:] = [] if real in seen else filter(_is_visible, folders)
+        found += [Path(place, name) for name in names if real not in seen and _is_visible(name)]
+        seen.add(real)
+    return sorted(path for path in found if os.path.isfile(path))
+
+
+def _is_visible(name: str) -> bool:
+    return not name.startswith(".") and name != "__MACOSX"
 
 
 def split_of(*texts: str) -> frozenset[str]:
@@ -153,6 +159,13 @@ def _spellings(name: str) -> Iterator[str]:
         folder, _, last = spelling.rpartition("/")
         if UPLOAD.match(last):
             yield f"{folder}/{UPLOAD.sub('', last)}".lstrip("/")
+
+
+def _without_ending(parts: tuple[str, ...]) -> list[str]:
+    """The parts of a path, alike for those that lead to one file."""
+    last = Path(parts[-1])
+    name = last.stem if last.suffix.lower() in IMAGE_ENDINGS else last.name
+    return [_folded(part) for part in (*parts[:-1], name)]
 
 
 def _folded(name: str) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from segtrain.dataset.coco_annotations import LARGEST_IMAGE
 from segtrain.dataset.files import upright_size
-from segtrain.dataset.orientation import open_image
+from segtrain.dataset.orientation import explain_turn, open_image
 from segtrain.errors import UserError
 from segtrain.masks import encode
 
@@ -131,8 +131,10 @@ class Export:
             self.drop("images that cannot be read", where)
             return None
         if told is not None and told != size:
-            self.drop("images of another size than the export says",
-                      f"{where} ({size[1]}x{size[0]}, not {told[1]}x{told[0]})")  # fmt: skip
+            sizes = f"{size[1]}x{size[0]}, not {told[1]}x{told[0]}"
+            if isinstance(file, Path) and explain_turn(file, size, told):
+                sizes += ", as before it is turned upright by its EXIF orientation"
+            self.drop("images of another size than the export says", f"{where} ({sizes})")
             return None
         self.pictures[name] = Picture(name, file, size)
         return self.pictures[name]

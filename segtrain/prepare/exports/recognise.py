@@ -6,11 +6,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from xml.parsers import expat
 
-from segtrain.dataset.files import read_bytes, require_folder
+from segtrain.dataset.files import read_bytes, read_lines, require_folder, require_regular
 from segtrain.errors import UserError
 from segtrain.prepare.exports.coco import is_coco, read_coco
 from segtrain.prepare.exports.cvat import read_cvat
-from segtrain.prepare.exports.finder import ImageFinder, visible_files
+from segtrain.prepare.exports.finder import SPLITS, ImageFinder, visible_files
 from segtrain.prepare.exports.label_studio import is_label_studio, read_label_studio
 from segtrain.prepare.exports.labelme import is_labelme, read_labelme
 from segtrain.prepare.exports.model import Export
@@ -58,7 +58,10 @@ def read_export(path: Path, images: Path | None, unpack_in: Path | None = None) 
         )
     if images is not None:
         require_folder(images, "images=<folder> names the images of an export")
-    if path.is_dir() or not path.name.lower().endswith(ARCHIVES):
+    if path.is_dir():
+        return _read(path, images)
+    require_regular(path)
+    if not path.name.lower().endswith(ARCHIVES):
         return _read(path, images)
     if unpack_in is not None:
         unpack_in.mkdir(parents=True, exist_ok=True)
@@ -101,15 +104,39 @@ def _read(path: Path, images: Path | None) -> Export:
     if readers:
         try:
             export = next(iter(readers.values()))[1]()
+            _split_by_lists(export, root, finder)
             _note_rest(export, sorted(unread), finder)
             return export
         except RecursionError:
             raise UserError(f"{path}: lists in one another, deeper than any export has") from None
     boxes = next((file for file, tag in tags.items() if tag == "annotation"), None)
     if boxes is not None:
-        raise NotAnExportError(f"{boxes}: Pascal VOC's XML tells boxes, which are no outlines; its "
-                               "masks are read by dataset=folder")  # fmt: skip
+        raise NotAnExportError(
+            f"{boxes}: an XML file of Pascal VOC tells boxes, which are no outlines (its masks are "
+            "read by dataset=folder), and one of the LabelMe website is not read"
+        )
     raise NotAnExportError(f"{path}: not an export that can be read; expected {EXPECTED}")
+
+
+def _split_by_lists(export: Export, root: Path, images: ImageFinder) -> None:
+    """Splits by `train.txt`, `val.txt` and `test.txt` where the export itself has none, a name with
+    or without its ending a line."""
+    lists = {root / f"{name}.txt": split for name, split in SPLITS.items()}
+    lists = {file: split for file, split in lists.items() if file.is_file()}
+    if not lists or any(picture.splits for picture in export.pictures.values()):
+        return
+    pictures = {picture.file: picture for picture in export.pictures.values()}
+    for file, split in lists.items():
+        for name in read_lines(file):
+            found = images.find(name)
+            picture = pictures.get(found.resolve()) if found else None
+            if picture is None:
+                export.drop("names in lists of no image", f"{file.name}: {name}")
+            else:
+                picture.splits |= {split}
+    for name in [name for name, picture in export.pictures.items() if not picture.splits]:
+        del export.pictures[name]
+        export.drop("images that no list names", name)
 
 
 def _note_rest(export: Export, documents: list[Path], images: ImageFinder) -> None:

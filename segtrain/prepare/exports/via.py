@@ -36,7 +36,8 @@ def is_via(content: object) -> bool:
 def read_via(documents: dict[Path, dict], root: Path, images: ImageFinder) -> Export:
     """The images of VIA's files.
 
-    The class is the attribute of the regions, of several the one that is called so.
+    The class is the attribute of the regions, of several the one that is called so. Where regions
+    have no attribute at all, they are of one class, `object`.
 
     Args:
         documents: their content by file.
@@ -53,6 +54,9 @@ def read_via(documents: dict[Path, dict], root: Path, images: ImageFinder) -> Ex
         for entry in content.get(PROJECT, content).values()
     ]
     attribute = _class_attribute([path for path, _ in entries], [_regions(e) for _, e in entries])
+    if attribute is None:
+        for path in documents:
+            export.note("files whose regions have no attribute, so one class", path.name)
     for path, entry in entries:
         name = str(entry["filename"])
         where = f"{path.name}: {name}"
@@ -69,7 +73,7 @@ def read_via(documents: dict[Path, dict], root: Path, images: ImageFinder) -> Ex
             continue
         for number, region in enumerate(_regions(entry), 1):
             place = f"{where} region {number}"
-            label = _label(region.get("region_attributes"), attribute)
+            label = _label(region.get("region_attributes"), attribute) if attribute else "object"
             shape = region.get("shape_attributes")
             try:
                 segmentation = _segmentation(shape if isinstance(shape, dict) else {})

@@ -17,7 +17,7 @@ from segtrain.writing import complete
 logger = logging.getLogger("segtrain")
 
 NAMED = 5  # places shown of each reason
-GIVE_IMAGES = "images=<folder> names the images where they lie elsewhere"
+GIVE_IMAGES = "            images=<folder> names the images where they lie elsewhere"
 
 
 def write_export(export: Export, target: Path, val_share: float, seed: int) -> None:
@@ -41,10 +41,7 @@ def write_export(export: Export, target: Path, val_share: float, seed: int) -> N
         pictures = dict(sorted(export.pictures.items()))
         objects = {name: _object_entries(export, picture) for name, picture in pictures.items()}
         if not any(objects.values()):
-            more = f"\n{GIVE_IMAGES}" if MISSING in export.dropped else ""
-            raise UserError(
-                f"{export.kind}: no object is left to convert\n{describe(export)}{more}"
-            )
+            raise UserError(f"{export.kind}: no object is left to convert\n{describe(export)}")
         for name, picture in pictures.items():
             _place_image(picture, partial / "images" / name)
         counts = []
@@ -61,6 +58,8 @@ def write_export(export: Export, target: Path, val_share: float, seed: int) -> N
 def describe(export: Export) -> str:
     """What was dropped and why, and what is worth a look, a line a reason."""
     lines = [_line("dropped", reason, places) for reason, places in export.dropped.items()]
+    if any(reason.startswith(MISSING) for reason in export.dropped):
+        lines.append(GIVE_IMAGES)
     lines = lines or ["dropped     nothing"]
     lines += [_line("noted", fact, places) for fact, places in export.noted.items()]
     return "\n".join(lines)

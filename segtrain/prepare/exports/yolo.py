@@ -158,7 +158,9 @@ def _find(entry: str, bases: list[Path]) -> Path | None:
 
 
 def _listed(export: Export, place: Path, base: Path, images: ImageFinder) -> list[Path]:
-    """The images of a folder or of a list."""
+    """The images of a folder or of a list, or one image."""
+    if place.suffix.lower() in IMAGE_ENDINGS and place.is_file():
+        return [place]
     if place.is_dir():
         return [p for p in visible_files(place) if p.suffix.lower() in IMAGE_ENDINGS]
     found = []

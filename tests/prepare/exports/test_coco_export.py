@@ -194,7 +194,7 @@ def test_two_images_are_never_one_file(tmp_path):
     ("part", "entries", "message"),
     [
         ("images", [{"id": 1, "file_name": "a.jpg"}, {"id": "1", "file_name": "b.jpg"}],
-         "image id 1 stands twice"),
+         "image id 1 is a.jpg and b.jpg"),
         ("categories", [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}],
          "category id 1 is a and b"),
         ("annotations", [3], "an entry of annotations is no object"),

@@ -1,5 +1,7 @@
 """CVAT 1.1: shapes, layers, subsets, tracks, and files that are refused."""
 
+import shutil
+
 import pytest
 from exporting import CVAT, HEIGHT, WIDTH, Converted, cvat, cvat_video, picture, write
 
@@ -49,6 +51,10 @@ def test_cvat_keeps_subsets_with_one_file_name_apart(tmp_path):
     other = Converted(root, tmp_path / "other")
     assert other.export.dropped == {"images that are not there": ["annotations.xml: Test/a.jpg"]}
     assert other.found("Train/a.jpg") == [("bolt", 100)]
+    picture(tmp_path / "flat/a.jpg")
+    shutil.rmtree(root / "images")
+    with pytest.raises(UserError, match="found for Validation/a.jpg as well as for Train/a.jpg"):
+        read_export(root, tmp_path / "flat")
 
 
 def test_cvat_for_video(tmp_path):
@@ -135,7 +141,7 @@ def test_images_whose_names_have_no_ending(tmp_path):
 def test_files_without_images_say_how_to_name_them(tmp_path):
     root = cvat(tmp_path / "in", box(10))
     (root / "images/sub/a.jpg").rename(tmp_path / "a.jpg")
-    with pytest.raises(UserError, match=r"1 images that are not there: .*sub/a\.jpg\nimages=<fold"):
+    with pytest.raises(UserError, match=r"images that are not there: .*sub/a\.jpg\n +images=<fold"):
         Converted(root, tmp_path / "out")
     picture(tmp_path / "photos/a.jpg")
     done = Converted(root / "annotations.xml", tmp_path / "out", tmp_path / "photos")

@@ -86,6 +86,17 @@ def test_hidden_files_are_not_looked_at(tmp_path):
     assert list(ImageFinder([tmp_path])) == []
 
 
+def test_linked_folders_are_looked_into_once(tmp_path):
+    picture(tmp_path / "elsewhere/deep/a.jpg")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/images").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in/again").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/loop").symlink_to(tmp_path / "in")
+    finder = ImageFinder([tmp_path / "in"])
+    assert len(list(finder)) == 1
+    assert finder.find("x/a.jpg").samefile(tmp_path / "elsewhere/deep/a.jpg")
+
+
 def test_splits_are_words():
     assert split_of("instances_Train2017") == {"train"}
     assert split_of("constraint", "validation") == {"val"}

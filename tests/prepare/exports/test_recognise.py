@@ -1,13 +1,15 @@
 """Which export a folder or file is, and the command that converts it."""
 
 import gc
+import os
 import shutil
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from exporting import Converted, coco, cvat, labelme, picture, write, yolo
+from exporting import HEIGHT, WIDTH, Converted, coco, cvat, labelme, picture, write, yolo
+from PIL import Image
 
 from segtrain.errors import UserError
 from segtrain.prepare.exports.recognise import NotAnExportError, read_export
@@ -34,6 +36,10 @@ def test_what_is_no_export_is_refused(tmp_path):
             read_export(path, None)
     with pytest.raises(NotAnExportError):
         read_export(tmp_path / "in", None)
+    write(tmp_path / "panoptic/p.json",
+          {"images": [], "categories": [], "annotations": [{"segments_info": []}]})  # fmt: skip
+    with pytest.raises(NotAnExportError):
+        read_export(tmp_path / "panoptic", None)
     write(tmp_path / "in/x.json", "{")
     with pytest.raises(UserError, match=r"x\.json: not readable JSON"):
         read_export(tmp_path / "in", None)
@@ -51,7 +57,9 @@ def test_command(tmp_path, segtrain):
     assert "recognised  YOLO segmentation: 2 images, classes bolt, nut" in out
     assert "train.json 1, val.json 1" in out
     assert (target / "images/train/a.jpg").is_file()
-    code, _, err = segtrain("prepare", f"from={root}", f"to={target}")
+    archive = shutil.make_archive(str(tmp_path / "in (1), a=b"), "zip", root)
+    code, _, err = segtrain("prepare", f"from={archive}", f"to={target}")
+    assert not list(tmp_path.glob(".segtrain*"))
     assert (code, "is not empty; give to=<another folder>" in err) == (2, True)
     code, _, err = segtrain("prepare", f"from={root}")
     assert (code, "belong together" in err) == (2, True)
@@ -100,6 +108,15 @@ def test_damaged_archives_are_told_and_leave_nothing(tmp_path):
     assert list((tmp_path / "room").iterdir()) == []
 
 
+def test_what_is_no_regular_file_is_not_opened(tmp_path):
+    labelme(tmp_path)
+    for name in ("annotations.xml", "x.json", "data.yaml", "b.jpg"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(UserError, match="no regular file"):
+            read_export(tmp_path / name, None)
+    assert list(read_export(tmp_path, None).pictures) == ["a.jpg"]
+
+
 def test_an_archive_larger_than_the_disk_is_refused(tmp_path, monkeypatch):
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a.txt", bytes(1 << 20))
@@ -111,7 +128,7 @@ def test_an_archive_larger_than_the_disk_is_refused(tmp_path, monkeypatch):
 def test_boxes_of_pascal_voc_are_refused(tmp_path):
     write(tmp_path / "annotations/a.xml",
           "<annotation><folder>annotations</folder><object/></annotation>")  # fmt: skip
-    with pytest.raises(NotAnExportError, match=r"a\.xml: Pascal VOC's XML tells boxes"):
+    with pytest.raises(NotAnExportError, match=r"a\.xml: an XML file of Pascal VOC tells boxes"):
         read_export(tmp_path, None)
 
 
@@ -141,3 +158,34 @@ def test_files_that_belong_to_nothing_are_noted(tmp_path):
         "JSON files of another kind, which were not read": ["b.json"],
         "images that the export does not name": ["b.jpg"],
     }
+
+
+def test_splits_by_lists(tmp_path):
+    root = tmp_path / "in"
+    for name in ("a", "b", "c", "d"):
+        labelme(root, name)
+    write(root / "train.txt", "\ufeffa\r\nb.jpg\r\n")
+    write(root / "valid.txt", "./c\nx/gone.jpg\n")
+    done = Converted(root, tmp_path / "out")
+    assert done.splits == {"train": ["a.jpg", "b.jpg"], "val": ["c.jpg"]}
+    assert done.export.dropped["names in lists of no image"] == ["valid.txt: x/gone.jpg"]
+    assert done.export.dropped["images that no list names"] == ["d.jpg"]
+
+
+def test_images_in_a_folder_of_the_export_are_given_twice(tmp_path):
+    root = coco(tmp_path / "in", "annotations/instances_default.json", file_name="x/y/a.jpg")
+    picture(root / "deep/photos/a.jpg")
+    (root / "annotations/a.jpg").unlink()
+    done = Converted(root, tmp_path / "out", root / "deep/../deep/photos")
+    assert list(done.masks) == ["deep/photos/a.jpg"]
+
+
+def test_sizes_of_images_as_they_are_stored_are_explained(tmp_path):
+    root = labelme(tmp_path / "in", imageHeight=WIDTH, imageWidth=HEIGHT)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (HEIGHT, WIDTH)).save(root / "a.jpg", exif=exif)
+    places = read_export(root, None).dropped["images of another size than the export says"]
+    assert places == [
+        "a.json (80x60, not 60x80, as before it is turned upright by its EXIF orientation)"
+    ]

@@ -50,6 +50,17 @@ def test_the_class_among_several_attributes(tmp_path):
         read_export(root, None)
 
 
+def test_regions_without_any_attribute_are_of_one_class(tmp_path):
+    root = via(tmp_path / "in")
+    content = json.loads((root / "via_region_data.json").read_text())
+    for region in content["a.jpg123"]["regions"]:
+        region["region_attributes"] = {}
+    write(root / "via_region_data.json", content)
+    done = Converted(root, tmp_path / "out")
+    assert done.classes == ("object",)
+    assert list(done.export.noted.values()) == [["via_region_data.json"]]
+
+
 def test_regions_without_a_class_are_told(tmp_path):
     root = via(tmp_path / "in")
     file = root / "via_region_data.json"

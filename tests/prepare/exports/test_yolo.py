@@ -98,6 +98,7 @@ LAYOUTS = {
     "folders of another machine": {s: f"/home/me/screws/images/{s}" for s in SPLITS} | NAMES,
     "folders of Windows": {s: f"D:\\screws\\images\\{s}" for s in SPLITS} | NAMES,
     "lists of folders": {s: f"[images/{s}, images/{s}]" for s in SPLITS} | NAMES,
+    "lists of images": {s: f"[images/{s}/{s}.jpg]" for s in SPLITS} | NAMES,
     "validation": {"train": "images/train", "validation": "images/val", "test": "images/test",
                    "names": "[bolt, nut]"},
     "names alone": NAMES,
