@@ -32,6 +32,7 @@ COMMANDS = {
     "benchmark": "measure=<what>: speed, memory and FLOPs of networks, loaders, metrics",
     "tensorboard": "opens TensorBoard on outputs, or run=<folder of a run or sweep>",
 }
+SHORT = {"val": "evaluate"}
 GROUPS = (
     "dataset", "architecture", "architecture/backbone", "loss", "optimizer",
     "inference", "inference/window", "inference/crf", "trainer", "callback", "logger", "sweep",
@@ -63,6 +64,10 @@ def main(arguments: list[str] | None = None) -> int:
                 raise UserError(f"the argument {argument!r} has no key: expected key=value; is a "
                                 "variable of the shell empty?")  # fmt: skip
         command, overrides = split_command(arguments)
+        if int(os.environ.get("RANK", "0")) == 0:  # the others get what that one composes
+            from segtrain.cli import shorthand
+
+            overrides = shorthand.expand(command, overrides)
         if command == "zoo":  # its list answers at once
             from segtrain.cli import zoo
 
@@ -78,11 +83,12 @@ def split_command(arguments: list[str]) -> tuple[str, list[str]]:
     """Command and overrides; `train` where none is named."""
     if not arguments or "=" in arguments[0] or arguments[0][0] in "-+~":
         return "train", arguments
-    if arguments[0] not in COMMANDS:
+    name = SHORT.get(arguments[0], arguments[0])
+    if name not in COMMANDS:
         near = difflib.get_close_matches(arguments[0], COMMANDS, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"commands: {', '.join(COMMANDS)}"
         raise UserError(f"unknown command '{arguments[0]}'; {hint}")
-    return arguments[0], arguments[1:]
+    return name, arguments[1:]
 
 
 def report(error: BaseException) -> int:

@@ -51,15 +51,15 @@ def _literal_path(override: str, is_sweep: bool) -> str:
     if QUOTED.fullmatch(value) or MAPPING.fullmatch(value):
         return override
     if value[0] + value[-1] == "[]":
-        return f"{key}=[{','.join(map(_item, _parted(value[1:-1])))}]"
+        return f"{key}=[{','.join(map(_item, parted(value[1:-1])))}]"
     if is_sweep and CHOICES.fullmatch(value):
         return override
     if is_sweep and "," in value:
-        return f"{key}={','.join(map(_item, _parted(value)))}"
+        return f"{key}={','.join(map(_item, parted(value)))}"
     return f"{key}={_item(value)}"
 
 
-def _parted(text: str) -> list[str]:
+def parted(text: str) -> list[str]:
     """The paths between commas; a comma inside what exists, or inside its folder, is its own."""
     parts, paths = text.split(","), []
     while parts:
@@ -68,6 +68,16 @@ def _parted(text: str) -> list[str]:
         paths.append(path)
         parts = parts[path.count(",") + 1 :]
     return paths
+
+
+def plain_path(value: str) -> str:
+    """One path as it was typed, without quotes around it, and with the home folder."""
+    value = value if os.path.lexists(value) else value.strip()
+    if os.path.lexists(value):
+        return value
+    if re.fullmatch(ONE, value, re.DOTALL):
+        return re.sub(r"\\(['\"])", r"\1", value[1:-1])
+    return os.path.expanduser(value)
 
 
 def _exists(path: str) -> bool:
