@@ -66,7 +66,7 @@ def expand(command: str, arguments: Sequence[str]) -> list[str]:
         chosen = chosen.with_more(made[short])
     _refuse_contradictions(arguments, made)
     for short in shorts:
-        _tell(command, arguments, short.typed, " ".join(made[short]))
+        _say(f"{short.typed}  ->  {' '.join(made[short])}", arguments)
     full = [o for overrides in made.values() for o in overrides]
     # What is said key by key comes last, and has the last word on the details of data=.
     return [*dict.fromkeys(full), *(a for a in arguments if a not in {s.typed for s in made})]
@@ -85,7 +85,7 @@ def _short(command: str, argument: str) -> Short | None:
 def _overrides(short: Short, chosen: Chosen) -> list[str]:
     """What a short form stands for."""
     special: dict[str, Callable[[Short, Chosen], list[str]]] = {
-        "data": _data, "model": _model, "name": _name, "size": _size
+        "data": _data, "name": _name, "size": _size
     }  # fmt: skip
     if chosen.resumed and short.alias in ("data", "model", "backbone", "name"):
         raise UserError(f"{short.typed}: a run that is resumed keeps its data, network and folder; "
@@ -104,10 +104,6 @@ def _overrides(short: Short, chosen: Chosen) -> list[str]:
 
 def _key(short: Short, chosen: Chosen) -> str:
     return ALIASES[short.alias][chosen.command]
-
-
-def _model(short: Short, chosen: Chosen) -> list[str]:
-    return [f"architecture={short.value}"]
 
 
 def _data(short: Short, chosen: Chosen) -> list[str]:
@@ -210,7 +206,7 @@ def _with_runs(command: str, arguments: Sequence[str]) -> list[str]:
         if equals and key in keys and value not in ("", "null") and not os.path.lexists(value):
             new = f"{key}={_runs(key, value, is_sweep)}"
         if new != argument:
-            _tell(command, arguments, argument, new)
+            _say(f"{argument}  ->  {new}", arguments)
         result.append(new)
     return result
 
@@ -234,10 +230,6 @@ def _runs(key: str, value: str, is_sweep: bool) -> str:
     if value[0] + value[-1] == "[]":
         return f"[{','.join(map(found, parted(value[1:-1])))}]"
     return ",".join(map(found, parted(value))) if is_sweep and "," in value else found(value)
-
-
-def _tell(command: str, arguments: Sequence[str], typed: str, full: str) -> None:
-    _say(f"{typed}  ->  {full}", arguments)
 
 
 def _say(line: str, arguments: Sequence[str]) -> None:

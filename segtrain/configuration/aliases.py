@@ -21,6 +21,13 @@ ALIASES: dict[str, dict[str, str]] = {
     "source": {"predict": "input"},
     "conf": {"predict": "min_score"},
 }  # fmt: skip
+MEANINGS = {
+    "data": "a data set's name, or annotated pictures of your own",
+    "epochs": "and no trainer.max_steps",
+    "steps": "and no trainer.max_epochs",
+    "size": "in pixels; of crops also height,width",
+    "name": "runs go to outputs/<name>/<date_time>",
+}
 # Of detectors, which see whole images.
 SIDES = ("dataset.transform.short_side", "dataset.transform.long_side")
 
