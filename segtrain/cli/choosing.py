@@ -37,6 +37,9 @@ class Chosen(NamedTuple):
         """What arguments choose."""
         flags = ("--config-dir", "-cd")
         own = [Path(value) for flag, value in _flags(arguments) if flag in flags]
+        for argument in arguments:
+            if argument.startswith("hydra.searchpath="):
+                own += map(Path, re.findall(r"file://([^'\",\]]+)", argument))
         return cls(command, list(arguments), [*own, conf_dir()])
 
     def with_more(self, overrides: Sequence[str]) -> "Chosen":

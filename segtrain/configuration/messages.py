@@ -81,7 +81,12 @@ def explain_key(key: str, parent: Any) -> str:
         return f"unknown key '{key}': no {group} is chosen; choose one of {chosen(group)}"
     if takes(command, config, key):
         return f"unknown key '{key}': it is not in the configuration yet; add it with +{key}=..."
-    return f"unknown key '{key}'; {suggest(key, config, siblings)}"
+    section, _, name = key.rpartition(".")
+    section = section.replace(".", "/")
+    told = f"unknown key '{key}'; {suggest(key, config, siblings)}"
+    if "/" in section and options(section) and not difflib.get_close_matches(name, siblings, n=1):
+        told += f"; another {section.rpartition('/')[2]} may have it: {chosen(section)}"
+    return told
 
 
 def chosen(group: str) -> str:
@@ -107,7 +112,8 @@ def nearest_models(name: str) -> str:
     wanted = re.sub("[^a-z0-9]", "", name.lower())
     near = [model for text, model in plain.items() if wanted and text.startswith(wanted)]
     near = near or [plain[text] for text in difflib.get_close_matches(wanted, plain, n=6)]
-    return f"timm has no model '{name}'; nearest: {', '.join(near[:6]) or 'none'}"
+    own = f"; here it is architecture/backbone={name}" * (name in options("architecture/backbone"))
+    return f"timm has no model '{name}'; nearest: {', '.join(near[:6]) or 'none'}{own}"
 
 
 def suggest(key: str, config: dict, siblings: Sequence[str]) -> str:

@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 import yaml
 from conftest import TINY, architectures, choices, composed, only_run, write_pair
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from segtrain.cli.choosing import Chosen
+from segtrain.cli.collect import collected
 from segtrain.cli.main import COMMANDS
 from segtrain.cli.shorthand import expand
 from segtrain.configuration.aliases import ALIASES, OTHER_NAMES, SIDES, meant
 from segtrain.configuration.folder import conf_dir, options
 from segtrain.configuration.messages import keys_of
+from segtrain.loading import load
 from segtrain.prepare import recognition
 
 PAIRS = [(alias, command) for alias, commands in ALIASES.items() for command in commands]
@@ -58,6 +61,8 @@ def test_a_short_form_becomes_its_full_key(alias, command, capsys):
     key = ALIASES[alias][command]
     expected = f"hydra.run.dir=outputs/{value}/" if alias == "name" else f"{key}={shown}"
     assert any(override.startswith(expected) for override in overrides), overrides
+    if (alias, command) == ("name", "train"):
+        assert f"hydra.sweep.dir=outputs/multirun/{value}/${{now:%Y-%m-%d_%H-%M-%S}}" in overrides
     assert typed not in overrides
     assert f"{typed}  ->  " in capsys.readouterr().out
 
@@ -276,6 +281,8 @@ def test_stages_and_experiments_of_their_own():
         (["predict", "source=a", "input=b"], ["source=a and input=b"]),
         (["evaluate", "epochs=3"], ["unknown key 'epochs'"]),
         (["benchmark", "size=3"], ["unknown key 'size'", "measure.size"]),
+        (["model=fcn8s", "backbone=resnet50"], ["backbone.name", "architecture/backbone=", "timm"]),
+        (["backbone=vgg16_aspp"], ["timm has no model", "architecture/backbone=vgg16_aspp"]),
         (["export", "run=latest"], ["run=latest", "no run folder"]),
         (["evaluate", "run=.", "ensemble=[leaves]"], ["ensemble=leaves", "do not exist"]),
         (["plan", "size=64"], ["size=64", "<experiment>:"]),
@@ -300,6 +307,23 @@ def test_an_own_group_or_key_wins(tmp_path):
     assert expand("train", typed) == ["batch_size=2", *typed[:-1]]
     named = ["--config-dir", str(mine), "--config-name=other", "name=y"]
     assert expand("train", named) == named
+
+
+@pytest.mark.parametrize("flag", ["--config-dir={}", "hydra.searchpath=[file://{}]"])
+def test_own_files_are_looked_into(asked, flag, tmp_path):
+    (tmp_path / "architecture").mkdir()
+    (tmp_path / "architecture/mine.yaml").write_text("defaults:\n  - mask_rcnn\n")
+    expand("train", [flag.format(tmp_path), "data=x", "model=mine"])
+    assert asked == [("x", True)]
+
+
+def test_plans_take_any_path(asked):
+    name = "it's, [a]={b}"
+    os.mkdir(name)
+    (override,) = (o for o in collected("plan", expand("plan", [f"data={name}"]))
+                   if o.startswith("overrides="))  # fmt: skip
+    parsed = OverridesParser.create().parse_override(override).value()
+    assert composed(*parsed, "seed=1")["dataset"]["source"]["root"] == name
 
 
 def test_a_run_of_a_name_and_what_can_be_done_with_it(segtrain, folder_set):
@@ -335,6 +359,9 @@ def test_a_run_of_a_name_and_what_can_be_done_with_it(segtrain, folder_set):
     code, out, err = segtrain("predict", "run=leaves 1", f"source={source}", "device=cpu")
     assert code == 0, err
     assert len(list(Path("outputs/predict").rglob("p1.png"))) == 1
+    assert load("leaves 1", device="cpu").labels.names == ("sky", "road", "car")
+    assert segtrain("report", "run=latest", "examples=0")[0] == 0
+    assert segtrain("export", "run=leaves 1", "format=safetensors", "output=exported")[0] == 0
     assert segtrain("resume=leaves 1", "steps=3")[0] == 0
     assert yaml.safe_load((run / "config.yaml").read_text())["trainer"]["max_steps"] == 3
 
