@@ -63,8 +63,9 @@ def parted(text: str) -> list[str]:
     """The paths between commas; a comma inside what exists, or inside its folder, is its own."""
     parts, paths = text.split(","), []
     while parts:
-        joined = (",".join(parts[:size]) for size in range(len(parts), 1, -1))
-        path = next((p for p in map(str.strip, joined) if _exists(p)), parts[0])
+        joined = [",".join(parts[:size]).strip() for size in range(len(parts), 1, -1)]
+        there = [path for path in joined if os.path.lexists(path)]
+        path = (there or [path for path in joined if _is_inside(path)] or parts)[0]
         paths.append(path)
         parts = parts[path.count(",") + 1 :]
     return paths
@@ -80,9 +81,10 @@ def plain_path(value: str) -> str:
     return os.path.expanduser(value)
 
 
-def _exists(path: str) -> bool:
+def _is_inside(path: str) -> bool:
+    """Whether the folder of a path exists and has a comma in its own."""
     folder = os.path.dirname(path)
-    return os.path.lexists(path) or ("," in folder and os.path.isdir(folder))
+    return "," in folder and os.path.isdir(folder)
 
 
 def _item(value: str) -> str:

@@ -213,20 +213,21 @@ def _with_runs(command: str, arguments: Sequence[str]) -> list[str]:
 
 def _runs(key: str, value: str, is_sweep: bool) -> str:
     """One run, several in brackets, or the several of a sweep."""
+    from segtrain.runs import OUTPUTS, find_run
     from segtrain.zoo.catalogue import is_row
 
     def found(given: str) -> str:
         if not given or "${" in given or CHOICES.fullmatch(given) or is_row(given):
             return given
-        path = plain_path(given)
-        from segtrain.runs import find_run
-
+        path = given if os.path.lexists(OUTPUTS / given) else plain_path(given)
         try:
             folder = find_run(path, unfinished=key == "resume")
         except UserError as error:
             raise UserError(f"{key}={error}") from None
         return given if str(folder) == path else str(folder)
 
+    if os.path.lexists(OUTPUTS / value):
+        return found(value)
     if value[0] + value[-1] == "[]":
         return f"[{','.join(map(found, parted(value[1:-1])))}]"
     return ",".join(map(found, parted(value))) if is_sweep and "," in value else found(value)

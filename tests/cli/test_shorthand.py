@@ -13,6 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from segtrain.cli.choosing import Chosen
 from segtrain.cli.collect import collected
 from segtrain.cli.main import COMMANDS
+from segtrain.cli.paths import with_literal_paths
 from segtrain.cli.shorthand import expand
 from segtrain.configuration.aliases import ALIASES, OTHER_NAMES, SIDES, meant
 from segtrain.configuration.folder import conf_dir, options
@@ -181,9 +182,28 @@ def asked(monkeypatch) -> list[tuple[str, bool]]:
     return calls
 
 
-@pytest.mark.parametrize(
-    "name", ["photos", "a b", "it's", '"a"', "a=b", "a,b", "[a]", "größe", "$x", "#a", "{a: b}"]
-)
+NAMES = ["photos", "a b", "it's", '"a"', "a=b", "a,b", "[a]", "größe", "$x", "#a", "{a: b}"]
+
+
+def value_of(override: str) -> str:
+    """The value as Hydra hands it on."""
+    (literal,) = with_literal_paths([override], False)
+    return OverridesParser.create().parse_override(literal).value()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_runs_and_sources_of_any_name(name):
+    run = Path("outputs", name, "2026-01-01_10-00-00")
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "config.yaml").touch()
+    os.mkdir(name + "_")
+    found, source = expand("predict", [f"run={name}", f"source={name}_"])[::-1]
+    assert (value_of(found), value_of(source)) == (str(run), f"{name}_")
+    for argument in expand("evaluate", [f"ensemble=[{run},latest]", f"run={name}"]):
+        assert value_of(argument) in (str(run), [str(run), str(run)])
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_data_takes_any_path(asked, name, capsys):
     os.mkdir(name)
     assert f"dataset.source.root={name}" in expand("train", [f"data={name}"])
