@@ -7,30 +7,20 @@ is built, so that it says what the code says. `mkdocs.yml` names this file under
 import ast
 import functools
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import yaml
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 from segtrain.cli.main import COMMANDS
+from segtrain.configuration import comments
 from segtrain.configuration.folder import conf_dir
 from segtrain.zoo.catalogue import every
 from segtrain.zoo.listing import score
 
 ROOT = Path(__file__).resolve().parents[1]
-HIDDEN = ("defaults", "hydra")  # of a file: shown as choices, and the same in every command
 NOTE = "*Made from `conf/` and the code when this site was built.*"
-
-
-class Key(NamedTuple):
-    """One value of a configuration file."""
-
-    name: str  # with dots
-    value: str
-    comment: str
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -152,72 +142,23 @@ def by_evaluation(system: str, benchmarks: dict[str, dict]) -> str:
 
 def header(file: Path) -> str:
     """The comment on top of a file as a paragraph."""
-    lines = []
-    for line in file.read_text().splitlines():
-        if not line.startswith("#"):
-            break
-        if "@package" not in line:
-            lines.append(line.removeprefix("#").strip())
-    return escaped(" ".join(lines))
+    return escaped(" ".join(comments.header(file)))
 
 
 def choices(file: Path) -> str:
     """What a file's defaults list chooses of other groups."""
-    entries = (yaml.safe_load(file.read_text()) or {}).get("defaults", [])
-    chosen = {}
-    for entry in entries:
-        for key, value in entry.items() if isinstance(entry, dict) else ():
-            group = re.sub(r"^override |^/|@.*$", "", key).removeprefix("/")
-            if not group.startswith("hydra"):
-                chosen[group] = value
-    items = [f"`{group}={'null' if value is None else value}`" for group, value in chosen.items()]
-    return f"Chooses {', '.join(items)}.".replace("'", "") if items else ""
+    items = [f"`{group}={name}`" for group, name in comments.choices(file).items()]
+    return f"Chooses {', '.join(items)}." if items else ""
 
 
 def table(file: Path, prefix: str) -> str:
     """Keys of a file with defaults and meanings: its comments, or else its class's docstring."""
-    text = file.read_text()
-    node = yaml.compose(text)
-    if not isinstance(node, yaml.MappingNode):
-        return ""
-    prefix = "" if "@package _global_" in text else prefix
-    lines = text.splitlines()
-    keys = list(flattened(node, lines, prefix, file.parent == conf_dir()))
+    keys = comments.keys(file, prefix, arguments)
     if not keys:
         return ""
     rows = ["| key | default | |", "|---|---|---|"]
     rows += [f"| `{k.name}` | {code(k.value)} | {escaped(k.comment)} |" for k in keys]
     return "\n".join(rows)
-
-
-def flattened(
-    node: yaml.MappingNode, lines: list[str], prefix: str, at_root: bool
-) -> Iterator[Key]:
-    """The values of a mapping and of those inside it."""
-    values = {key.value: value for key, value in node.value}
-    described = arguments(values["_target_"].value) if "_target_" in values else {}
-    for key, value in node.value:
-        name = f"{prefix}{key.value}"
-        if key.value in ("_partial_", *HIDDEN):
-            continue
-        if isinstance(value, yaml.MappingNode) and not value.flow_style:
-            yield from flattened(value, lines, f"{name}.", at_root)
-            continue
-        comment = re.search(r"\s#\s(.*)$", lines[key.start_mark.line])
-        text = comment[1] if comment else described.get(key.value, "")
-        yield Key(name, written(value, lines), text)
-
-
-def written(node: yaml.Node, lines: list[str]) -> str:
-    """A value as it stands in its file; of lists of objects, how many there are."""
-    if isinstance(node, yaml.SequenceNode) and not node.flow_style:
-        return f"{len(node.value)} entries"
-    if isinstance(node, yaml.ScalarNode) and node.start_mark.line != node.end_mark.line:
-        return node.value.strip()
-    line = lines[node.start_mark.line]
-    if node.start_mark.line != node.end_mark.line:
-        return " ".join(yaml.serialize(node).split())
-    return line[node.start_mark.column : node.end_mark.column].strip()
 
 
 @functools.cache

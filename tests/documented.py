@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from segtrain.cli.main import COMMANDS, split_command
 from segtrain.cli.own_experiment import with_own_experiments
+from segtrain.cli.shorthand import RUNS, expand
 from segtrain.configuration.folder import conf_dir, options
 
 ROOT = Path(__file__).parents[1]
@@ -97,7 +98,7 @@ def compose_line(arguments: list[str]) -> int:
     """
     from conftest import composed
 
-    command, overrides = split_command(list(arguments))
+    command, overrides = full_keys(arguments)
     assert command in COMMANDS
     if command in WITHOUT_CONFIG:
         assert {text.partition("=")[0] for text in overrides} <= WITHOUT_CONFIG[command], arguments
@@ -115,6 +116,13 @@ def compose_line(arguments: list[str]) -> int:
     for job in jobs:
         composed(*job, command=command)
     return len(jobs)
+
+
+def full_keys(arguments: list[str]) -> tuple[str, list[str]]:
+    """Command and overrides, without short forms; runs are left as they are, which may be none."""
+    command, overrides = split_command(list(arguments))
+    runs = [text for text in overrides if text.partition("=")[0] in (*RUNS, "resume")]
+    return command, [*expand(command, [text for text in overrides if text not in runs]), *runs]
 
 
 def compose_chain(settings: list[str]) -> int:

@@ -17,6 +17,7 @@ from documented import (
     blocks,
     commands,
     compose_line,
+    full_keys,
     tiny,
 )
 from PIL import Image
@@ -101,14 +102,15 @@ def run_line(line, needs_more: bool, segtrain, monkeypatch) -> None:
     if needs_more:
         return
     assert composed_jobs <= 4, f"too long for a test, mark it: {arguments}"
-    command, overrides = split_command(list(arguments))
+    command, overrides = full_keys(arguments)
     for name, value in line.environment.items():
         monkeypatch.setenv(name, value)
     if command == "tensorboard":
         given = dict(override.partition("=")[::2] for override in overrides)
         assert find_folder(given.get("run", "outputs")).is_dir()
         return
-    code, _, err = segtrain(*arguments, *([] if "--cfg" in overrides else tiny(command, overrides)))
+    added = [] if "--cfg" in overrides else tiny(command, overrides)
+    code, _, err = segtrain(command, *overrides, *added)
     assert code == 0, (arguments, err)
 
 

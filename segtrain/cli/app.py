@@ -69,7 +69,8 @@ def compose_and_run(command: str, overrides: list[str]) -> int:
     if command in published.COMMANDS:
         overrides = published.with_protocol(command, overrides)
     overrides = [without_null(override) for override in overrides]
-    is_named = any(o.startswith("hydra.run.dir=") for o in overrides) or launch.is_worker()
+    given = [o for o in overrides if o.startswith("hydra.run.dir=") and "${now:" not in o]
+    is_named = bool(given) or launch.is_worker()
     if command == "train":
         # What is composed is the user's own, whatever code it names.
         overrides = name_run(with_own_experiments(trusted(overrides)[1]))
@@ -162,10 +163,16 @@ def name_run(overrides: list[str]) -> list[str]:
         for group, default in (("architecture", "deeplabv3"), ("dataset", "shapes"))
     )
     name = re.sub(r"[^\w-]+", "+", name)  # several names of a sweep
+    return [*added, *run_folders(name), *overrides]
+
+
+def run_folders(name: str) -> list[str]:
+    """The overrides that put runs, and sweeps, into folders after a name and the time."""
     time = "${now:%Y-%m-%d_%H-%M-%S}"
-    added.append(f"hydra.run.dir=outputs/{name}/{job_name() or time}")
-    added.append(f"hydra.sweep.dir=outputs/multirun/{name}/{time}")
-    return [*added, *overrides]
+    return [
+        f"hydra.run.dir=outputs/{name}/{job_name() or time}",
+        f"hydra.sweep.dir=outputs/multirun/{name}/{time}",
+    ]
 
 
 def job_name() -> str | None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import yaml
 
-from segtrain.cli.paths import literal
+from segtrain.cli.paths import literal, with_literal_paths
 from segtrain.configuration.folder import conf_dir
 from segtrain.errors import UserError
 
@@ -33,7 +33,7 @@ def collected(command: str, arguments: Sequence[str]) -> list[str]:
     if resumed:  # its folder is gone on with, not one of today's
         own.append(f"hydra.run.dir={resumed[0].removeprefix('resume=')}")
     if others:
-        own.append(f"overrides=[{','.join(map(literal, others))}]")
+        own.append(f"overrides=[{','.join(map(literal, with_literal_paths(others, False)))}]")
     return own
 
 

@@ -32,11 +32,13 @@ COMMANDS = {
     "benchmark": "measure=<what>: speed, memory and FLOPs of networks, loaders, metrics",
     "tensorboard": "opens TensorBoard on outputs, or run=<folder of a run or sweep>",
 }
+SHORT = {"val": "evaluate"}
 GROUPS = (
     "dataset", "architecture", "architecture/backbone", "loss", "optimizer",
     "inference", "inference/window", "inference/crf", "trainer", "callback", "logger", "sweep",
     "measure",
 )  # fmt: skip
+IN_HELP_OF_COMMANDS = ("inference/window", "inference/crf", "measure")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -49,20 +51,26 @@ def main(arguments: list[str] | None = None) -> int:
         The exit code: 0, 1 (a run failed), 2 (the user can mend it), 128 + n (signal n).
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    if any(argument in ("-h", "--help") for argument in arguments):
-        print(help_text())
-        return 0
     if arguments[:1] == ["--version"]:
         from segtrain import __version__
 
         print(__version__)
         return 0
     try:
+        if arguments[:1] == ["help"]:
+            arguments = [*arguments[1:2], "--help"]
+        if any(argument in ("-h", "--help") for argument in arguments):
+            print(help_of(arguments[0]))
+            return 0
         for argument in arguments:
             if not argument.strip() or argument.startswith("="):
                 raise UserError(f"the argument {argument!r} has no key: expected key=value; is a "
                                 "variable of the shell empty?")  # fmt: skip
         command, overrides = split_command(arguments)
+        if int(os.environ.get("RANK", "0")) == 0:  # the others get what that one composes
+            from segtrain.cli import shorthand
+
+            overrides = shorthand.expand(command, overrides)
         if command == "zoo":  # its list answers at once
             from segtrain.cli import zoo
 
@@ -74,15 +82,29 @@ def main(arguments: list[str] | None = None) -> int:
         return report(error)
 
 
+def help_of(first: str) -> str:
+    """The help of the command that the first argument names; of all where it is another's.
+
+    Raises:
+        UserError: there is no such command.
+    """
+    if "=" in first or first[:1] in ("-", "+", "~", ""):
+        return help_text()
+    from segtrain.cli.help import command_help
+
+    return command_help(split_command([first])[0])
+
+
 def split_command(arguments: list[str]) -> tuple[str, list[str]]:
     """Command and overrides; `train` where none is named."""
     if not arguments or "=" in arguments[0] or arguments[0][0] in "-+~":
         return "train", arguments
-    if arguments[0] not in COMMANDS:
+    name = SHORT.get(arguments[0], arguments[0])
+    if name not in COMMANDS:
         near = difflib.get_close_matches(arguments[0], COMMANDS, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"commands: {', '.join(COMMANDS)}"
         raise UserError(f"unknown command '{arguments[0]}'; {hint}")
-    return arguments[0], arguments[1:]
+    return name, arguments[1:]
 
 
 def report(error: BaseException) -> int:
@@ -124,6 +146,13 @@ def experiments() -> list[str]:
     ]
 
 
+def short_forms() -> list[str]:
+    """Every short form of a key with the full keys that it stands for."""
+    from segtrain.configuration.aliases import ALIASES
+
+    return [f"{alias}={'|'.join(dict.fromkeys(keys.values()))}" for alias, keys in ALIASES.items()]
+
+
 def help_text() -> str:
     """Commands, groups and experiments on one screen."""
     import textwrap
@@ -132,21 +161,26 @@ def help_text() -> str:
     lines += [f"  {name:<11} {text}" for name, text in COMMANDS.items()]
     lines += ["", "config groups (group=choice), every key inside is group.key=value:"]
     for group in GROUPS:
+        if group in IN_HELP_OF_COMMANDS:
+            continue
         lines += textwrap.wrap(", ".join(options(group)), 118, initial_indent=f"  {group:<21} ",
                                subsequent_indent=24 * " ")  # fmt: skip
     lines += ["", "experiments (experiment=NAME, {a,b} for one of them):"]
     lines += textwrap.wrap(" ".join(experiments()), 118, initial_indent="  ",
                            subsequent_indent="  ")  # fmt: skip
+    shorts = ", ".join(f"{short} for {command}" for short, command in SHORT.items())
+    lines += ["", f"short forms, printed as what they stand for; {shorts}; run=latest or a name:"]
+    lines += textwrap.wrap(", ".join(short_forms()), 118, initial_indent="  ",
+                           subsequent_indent="  ")  # fmt: skip
     lines += [
         "",
         "examples:",
         "  segtrain                                 the quickstart: embedded data, CPU, minutes",
-        "  segtrain experiment=deeplabv3_voc batch_size=8 trainer.max_steps=1000",
-        "  segtrain -m experiment=quickstart optimizer.lr=0.01,0.02",
-        "  segtrain sweep=optuna sweep.trials=20 'optimizer.lr=tag(log,interval(1e-3,1e-1))'",
-        "  segtrain resume=outputs/quickstart/<date_time>",
-        "  segtrain predict run=outputs/quickstart/<date_time> input=photos output=labels",
-        "  segtrain --cfg job                           print the composed configuration",
+        "  segtrain data=photos/ model=deeplabv3plus epochs=30 size=512 batch=8 name=leaves",
+        "  segtrain predict run=latest source=photos output=labels",
+        "  segtrain -m experiment=quickstart lr=0.01,0.02",
+        "  segtrain <command> --help                its keys with their defaults, groups, examples",
+        "  segtrain --cfg job                       print the composed configuration",
         "Data: below $SEGTRAIN_DATA (default: data/). SEGTRAIN_TRACEBACK=1: tracebacks of errors.",
     ]
     return "\n".join(lines)

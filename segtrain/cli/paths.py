@@ -51,28 +51,40 @@ def _literal_path(override: str, is_sweep: bool) -> str:
     if QUOTED.fullmatch(value) or MAPPING.fullmatch(value):
         return override
     if value[0] + value[-1] == "[]":
-        return f"{key}=[{','.join(map(_item, _parted(value[1:-1])))}]"
+        return f"{key}=[{','.join(map(_item, parted(value[1:-1])))}]"
     if is_sweep and CHOICES.fullmatch(value):
         return override
     if is_sweep and "," in value:
-        return f"{key}={','.join(map(_item, _parted(value)))}"
+        return f"{key}={','.join(map(_item, parted(value)))}"
     return f"{key}={_item(value)}"
 
 
-def _parted(text: str) -> list[str]:
+def parted(text: str) -> list[str]:
     """The paths between commas; a comma inside what exists, or inside its folder, is its own."""
     parts, paths = text.split(","), []
     while parts:
-        joined = (",".join(parts[:size]) for size in range(len(parts), 1, -1))
-        path = next((p for p in map(str.strip, joined) if _exists(p)), parts[0])
+        joined = [",".join(parts[:size]).strip() for size in range(len(parts), 1, -1)]
+        there = [path for path in joined if os.path.lexists(path)]
+        path = (there or [path for path in joined if _is_inside(path)] or parts)[0]
         paths.append(path)
         parts = parts[path.count(",") + 1 :]
     return paths
 
 
-def _exists(path: str) -> bool:
+def plain_path(value: str) -> str:
+    """One path as it was typed, without quotes around it, and with the home folder."""
+    value = value if os.path.lexists(value) else value.strip()
+    if os.path.lexists(value):
+        return value
+    if re.fullmatch(ONE, value, re.DOTALL):
+        return re.sub(r"\\(['\"])", r"\1", value[1:-1])
+    return os.path.expanduser(value)
+
+
+def _is_inside(path: str) -> bool:
+    """Whether the folder of a path exists and has a comma in its own."""
     folder = os.path.dirname(path)
-    return os.path.lexists(path) or ("," in folder and os.path.isdir(folder))
+    return "," in folder and os.path.isdir(folder)
 
 
 def _item(value: str) -> str:

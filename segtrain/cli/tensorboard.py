@@ -8,9 +8,9 @@ from pathlib import Path
 from tensorboard.program import TensorBoard, TensorBoardServer, TensorBoardServerException
 
 from segtrain.errors import UserError
+from segtrain.runs import LATEST, OUTPUTS, find_run
 
 EVENTS = "events.out.tfevents.*"
-LATEST = "latest"
 
 
 def run(overrides: list[str]) -> int:
@@ -36,12 +36,17 @@ def run(overrides: list[str]) -> int:
 
 
 def find_folder(run: str) -> Path:
-    """The folder of a run, a sweep, or of many; `latest` is the run or sweep that wrote last.
+    """The folder of a run, a sweep, or of many, or a run by its name (see `segtrain.runs`).
+
+    `latest` is the run or sweep that wrote last, also one that has saved nothing yet.
 
     Raises:
-        UserError: nothing in it is for TensorBoard.
+        UserError: there is none, or nothing in it is for TensorBoard.
     """
-    folder = Path("outputs" if run == LATEST else run)
+    try:
+        folder = OUTPUTS if run == LATEST else find_run(run)
+    except UserError as error:
+        raise UserError(f"run={error}") from None
     if not folder.is_dir():
         raise UserError(f"run={run}: {folder} is no folder; give that of a run, a sweep or many "
                         "runs (without run=: outputs, where runs are written)")  # fmt: skip

@@ -7,39 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from segtrain.configuration.aliases import meant
 from segtrain.configuration.folder import options
 
 CLOSE = 0.5  # likeness of names that may be each other's slip of the pen
-# What other programs call a key.
-SYNONYMS: dict[str, tuple[str, ...]] = {
-    "learning_rate": ("optimizer.lr",),
-    "wd": ("optimizer.weight_decay",),
-    "epochs": ("trainer.max_epochs",),
-    "num_epochs": ("trainer.max_epochs",),
-    "steps": ("trainer.max_steps",),
-    "iterations": ("trainer.max_steps",),
-    "max_iters": ("trainer.max_steps",),
-    "batch": ("batch_size",),
-    "bs": ("batch_size",),
-    "workers": ("dataset.num_workers", "num_workers"),
-    "data": ("dataset",),
-    "model": ("architecture",),
-    "network": ("architecture",),
-    "size": ("dataset.transform.crop_size", "dataset.transform.short_side", "short_side"),
-    "image_size": ("dataset.transform.crop_size", "dataset.transform.short_side", "short_side"),
-    "imgsz": ("dataset.transform.crop_size", "dataset.transform.short_side", "short_side"),
-    "gpus": ("trainer.devices",),
-    "amp": ("trainer.precision", "precision"),
-    "fp16": ("trainer.precision", "precision"),
-    "source": ("input",),
-    "images": ("input",),
-    "out": ("output",),
-    "conf": ("min_score",),
-    "threshold": ("min_score",),
-    "pretrained": ("architecture.backbone.weights", "weights"),
-    "ckpt": ("checkpoint", "weights"),
-    "clip": ("trainer.gradient_clip_val",),
-}
 
 
 def explain_config(error: BaseException) -> str:
@@ -110,7 +81,12 @@ def explain_key(key: str, parent: Any) -> str:
         return f"unknown key '{key}': no {group} is chosen; choose one of {chosen(group)}"
     if takes(command, config, key):
         return f"unknown key '{key}': it is not in the configuration yet; add it with +{key}=..."
-    return f"unknown key '{key}'; {suggest(key, config, siblings)}"
+    section, _, name = key.rpartition(".")
+    section = section.replace(".", "/")
+    told = f"unknown key '{key}'; {suggest(key, config, siblings)}"
+    if "/" in section and options(section) and not difflib.get_close_matches(name, siblings, n=1):
+        told += f"; another {section.rpartition('/')[2]} may have it: {chosen(section)}"
+    return told
 
 
 def chosen(group: str) -> str:
@@ -136,7 +112,8 @@ def nearest_models(name: str) -> str:
     wanted = re.sub("[^a-z0-9]", "", name.lower())
     near = [model for text, model in plain.items() if wanted and text.startswith(wanted)]
     near = near or [plain[text] for text in difflib.get_close_matches(wanted, plain, n=6)]
-    return f"timm has no model '{name}'; nearest: {', '.join(near[:6]) or 'none'}"
+    own = f"; here it is architecture/backbone={name}" * (name in options("architecture/backbone"))
+    return f"timm has no model '{name}'; nearest: {', '.join(near[:6]) or 'none'}{own}"
 
 
 def suggest(key: str, config: dict, siblings: Sequence[str]) -> str:
@@ -149,10 +126,10 @@ def suggest(key: str, config: dict, siblings: Sequence[str]) -> str:
     """
     known = [other for other in keys_of(config) if other != key]
     name = key.rpartition(".")[2]
-    meant = [other for other in known if other.rpartition(".")[2] == name]
-    meant += [other for other in SYNONYMS.get(name, ()) if other in known]
-    if meant:
-        return f"nearest: {', '.join(_as_choice(other) for other in meant[:3])}"
+    found = [other for other in known if other.rpartition(".")[2] == name]
+    found += [other for other in meant(name) if other in known]
+    if found:
+        return f"nearest: {', '.join(_as_choice(other) for other in found[:3])}"
     if difflib.get_close_matches(name, siblings, n=1, cutoff=CLOSE):
         return nearest(name, siblings)
     last = {other.rpartition(".")[2]: other for other in reversed(known)}

@@ -8,6 +8,7 @@ from segtrain.errors import UserError
 from segtrain.table import wording
 from segtrain.table.groups import Group
 from segtrain.table.sheet import Cell, Column, Sheet
+from segtrain.table.telling import Difference, differences
 
 
 class Measure(NamedTuple):
@@ -69,6 +70,7 @@ MEASURES = (
     _worded("batch_size", "batch", wording.large, "total_batch_size"),
     _worded("devices", "devices", wording.large, "devices"),
 )
+TOLD = ("experiment", "dataset", "split", "protocol", "metric", "batch_size", "devices")
 DEFAULT_ORDER = ("dataset", "split", "metric", "-score", "experiment")
 
 
@@ -83,16 +85,39 @@ def compare(groups: Sequence[Group], sort: str | None) -> Sheet:
     Raises:
         UserError: there is no such column or metric.
     """
-    rows = [[_cell(measure, group) for measure in MEASURES] for group in sorted_by(groups, sort)]
-    columns = tuple(measure.column for measure in MEASURES)
+    measures = [MEASURES[0], *telling_measures(groups), *MEASURES[1:]]
+    ordered = sorted_by(groups, sort, measures)
+    rows = [[_cell(measure, group) for measure in measures] for group in ordered]
+    columns = tuple(measure.column for measure in measures)
     return Sheet("runs", "Runs", columns, rows, notes(groups))
 
 
-def sorted_by(groups: Sequence[Group], sort: str | None) -> list[Group]:
+def telling_measures(groups: Sequence[Group]) -> list[Measure]:
+    """Columns of the settings in which groups differ that the other columns do not tell apart."""
+    own = [measure for measure in MEASURES if measure.column.key in TOLD]
+    looks = [tuple(measure.text(group) for measure in own) for group in groups]
+    position = {id(group): number for number, group in enumerate(groups)}
+
+    def measure_of(found: Difference) -> Measure:
+        numbers = all(type(value) in (int, float, type(None)) for value in found.values)
+
+        def value(group: Group) -> float | str | None:
+            of = found.values[position[id(group)]]
+            return of if numbers or of is None else str(of)
+
+        column = Column(found.key, found.title, numeric=numbers, wraps=found.key == "folder")
+        return Measure(column, value, lambda group: found.text(position[id(group)]))
+
+    return [measure_of(found) for found in differences(groups, looks)]
+
+
+def sorted_by(
+    groups: Sequence[Group], sort: str | None, measures: Sequence[Measure]
+) -> list[Group]:
     """In the order asked for; groups without the value come last."""
     ordered = list(groups)
     for key in reversed(DEFAULT_ORDER if sort is None else (sort,)):
-        value = _sort_value(key.removeprefix("-"), groups)
+        value = _sort_value(key.removeprefix("-"), groups, measures)
         known = [group for group in ordered if value(group) is not None]
         unknown = [group for group in ordered if value(group) is None]
         known.sort(key=value, reverse=key.startswith("-"))
@@ -113,9 +138,11 @@ def notes(groups: Sequence[Group]) -> list[str]:
     return lines
 
 
-def _sort_value(key: str, groups: Sequence[Group]) -> Callable[[Group], float | str | None]:
-    for measure in MEASURES:
-        if measure.column.key == key:
+def _sort_value(
+    key: str, groups: Sequence[Group], measures: Sequence[Measure]
+) -> Callable[[Group], float | str | None]:
+    for measure in measures:
+        if key in (measure.column.key, measure.column.title):
             return measure.value
     metrics = {
         name
@@ -125,7 +152,7 @@ def _sort_value(key: str, groups: Sequence[Group]) -> Callable[[Group], float | 
     }
     if key in metrics:
         return _mean("metrics", key)
-    known = [measure.column.key for measure in MEASURES] + sorted(metrics)
+    known = [measure.column.key for measure in measures] + sorted(metrics)
     raise UserError(f"sort={key}: no such column; {nearest(key, known)}")
 
 
