@@ -142,6 +142,8 @@ def small_network(*selection: str) -> list[str]:
         values |= {"name": "resnet26", "multi_grid": "[1,2]"}
     elif target == "TimmBackbone":
         values |= {"name": "test_resnet", "multi_grid": "null"}
+    elif target == "MixTransformer":
+        values |= {"name": "mit_b0"}
     elif target == "Xception":
         values |= {"name": "xception41"}
     else:

@@ -86,7 +86,10 @@ def test_groups_hold_every_parameter_once(decay_all):
 
 
 # Learned factors of channels or codewords that are no weights of a product; see `parameter_groups`.
+TABLES = [f"backbone.body.layers_{stage}.blocks.{block}.attn.relative_position_bias_table"
+          for stage, blocks in enumerate((2, 2, 6, 2)) for block in range(blocks)]  # fmt: skip
 SCALES = {
+    "upernet": dict.fromkeys(TABLES, True),
     "parsenet": {"norms.0.scale": False, "norms.1.scale": False, "global_norm.scale": False},
     "encnet": {"context.encoding.codewords": True},
 }
@@ -126,6 +129,7 @@ def mixed() -> nn.Module:
         nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3, groups=4),
         nn.Conv2d(4, 4, 3, groups=2),
     )  # fmt: skip
+    net.backbone.pos_embed = nn.Parameter(torch.zeros(1, 9, 4))
     return net
 
 
@@ -133,6 +137,7 @@ OF_KIND = {
     "bias": ["backbone.0.bias", "backbone.2.bias", "backbone.3.bias", "head.bias"],
     "norm": ["backbone.1.weight", "backbone.1.bias"],
     "depthwise": ["backbone.2.weight"],
+    "position": ["backbone.pos_embed"],
 }
 
 
