@@ -202,7 +202,7 @@ def test_upernet_on_convnext_has_the_logits_of_transformers():
             hidden_sizes=[96, 192, 384, 768], depths=[3, 3, 9, 3], out_features=STAGES
         )
     )
-    ours = built("architecture=upernet", "architecture.backbone.name=convnext_tiny")
+    ours = built("architecture=upernet")
     load_upernet(ours, reference)
     assert sum(p.numel() for p in ours.parameters()) == 60_242_636
     assert_same_logits(ours, logits_of(reference), 1e-4, (64, 96), (101, 75))
@@ -210,7 +210,7 @@ def test_upernet_on_convnext_has_the_logits_of_transformers():
 
 def test_upernet_on_swin_has_the_logits_of_transformers():
     reference = upernet(transformers.SwinConfig(out_features=STAGES))
-    ours = built("architecture=upernet")
+    ours = built("architecture=upernet", "architecture/backbone=swin_tiny")
     load_upernet(ours, reference)
     # Theirs counts a norm more, of 768 channels, which nothing uses.
     assert sum(p.numel() for p in ours.parameters()) == 59_943_398 - 2 * 768
@@ -219,7 +219,7 @@ def test_upernet_on_swin_has_the_logits_of_transformers():
 
 def test_auxiliary_head_of_upernet():
     reference = upernet(transformers.SwinConfig(out_features=STAGES))
-    ours = built("architecture=upernet")
+    ours = built("architecture=upernet", "architecture/backbone=swin_tiny")
     load_upernet(ours, reference)
     image = torch.rand(1, 3, 64, 64) * 255
     with torch.no_grad():

@@ -86,10 +86,7 @@ def test_groups_hold_every_parameter_once(decay_all):
 
 
 # Learned factors of channels or codewords that are no weights of a product; see `parameter_groups`.
-TABLES = [f"backbone.body.layers_{stage}.blocks.{block}.attn.relative_position_bias_table"
-          for stage, blocks in enumerate((2, 2, 6, 2)) for block in range(blocks)]  # fmt: skip
 SCALES = {
-    "upernet": dict.fromkeys(TABLES, True),
     "parsenet": {"norms.0.scale": False, "norms.1.scale": False, "global_norm.scale": False},
     "encnet": {"context.encoding.codewords": True},
 }

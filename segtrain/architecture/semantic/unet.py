@@ -55,6 +55,7 @@ class UNet(nn.Module):
                 "4, 8, 16 and 32: set architecture.backbone.output_stride=32, or choose another"
             )
         self.backbone = backbone
+        self.align_corners = False
         *skips, inner = backbone.channels
         skips = [*reversed(skips), *[0] * (5 - len(skips))]
         widths = [inner, *channels]
@@ -76,4 +77,4 @@ class UNet(nn.Module):
         sizes.append(torch.Size([height, width]))
         for expand, skip, size in zip(self.expansions, levels, sizes, strict=True):
             x = expand(x, skip, size)
-        return {"logits": self.classifier(x), "align_corners": False}
+        return {"logits": self.classifier(x), "align_corners": self.align_corners}

@@ -71,6 +71,7 @@ class UPerNet(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone = backbone
+        self.align_corners = False
         self.head = UPerHead(backbone.channels, channels, bins, num_classes)
         self.auxiliary = (
             FCNHead(backbone.channels[-2], num_classes, 0.1, channels=auxiliary_channels)
@@ -81,7 +82,7 @@ class UPerNet(nn.Module):
     def forward(self, image: Tensor) -> Outputs:
         """(N, 3, H, W) RGB in 0..255 -> logits (N, K, h, w) at the first map's stride, mostly 4."""
         maps = self.backbone(image)
-        outputs: Outputs = {"logits": self.head(maps), "align_corners": False}
+        outputs: Outputs = {"logits": self.head(maps), "align_corners": self.align_corners}
         if self.auxiliary is not None and self.training:
             outputs["aux"] = self.auxiliary(maps[-2])
         return outputs
