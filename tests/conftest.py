@@ -157,10 +157,14 @@ def small_network(*selection: str) -> list[str]:
         values |= {"name": "resnet26", "multi_grid": "[1,2]"}
     elif target == "TimmBackbone":
         values |= {"name": "test_resnet", "multi_grid": "null"}
+    elif target == "MixTransformer":
+        values |= {"name": "mit_b0", "drop_path": "0.0"}
     elif target == "Xception":
         values |= {"name": "xception41"}
     else:
         values |= {"channels": "[4,4,6,6,8]", "fc_channels": "16"}
+    if "drop_path_rate" in architecture["backbone"].get("timm_arguments", {}):
+        values["timm_arguments.drop_path_rate"] = "0.0"
     if "fc6_size" in architecture["backbone"]:
         values |= {"fc6_size": "2"}
     overrides = [f"architecture.backbone.{key}={value}" for key, value in values.items()]

@@ -4,10 +4,12 @@ from typing import Annotated
 
 import timm
 import torch.nn.functional as F
+from timm.layers import LayerNorm2d
 from timm.models.resnet import BasicBlock, Bottleneck
 from torch import Tensor, nn
 
 from segtrain.architecture.blocks import Normalize
+from segtrain.architecture.swin import pad_before_shift
 from segtrain.architecture.weights import load_weights, not_fetched, read_state_dict
 from segtrain.configuration.messages import nearest_models
 from segtrain.errors import UserError
@@ -20,7 +22,7 @@ TimmModel = Annotated[str, Rule("that names a model of timm", timm.is_model, nea
 
 
 class TimmBackbone(nn.Module):
-    """Feature maps of the last four stages of a timm model.
+    """Feature maps of a timm model's last four stages, or of all.
 
     Args:
         name: timm's model name.
@@ -42,11 +44,14 @@ class TimmBackbone(nn.Module):
         stride_in_1x1: whether a bottleneck with a stride has it in its first 1x1 convolution, as He
             et al. (2015) and the weights of Caffe and Detectron have it; if not, in its 3x3
             convolution. ResNets with bottlenecks only.
+        norm_maps: whether layer norm over the channels follows each map, as Swin and ConvNeXt have
+            it below a decoder.
+        every_map: whether there is one map a stride, also of stride 2 where the model has that.
 
     Attributes:
         name: timm's.
-        channels: of the four maps.
-        strides: of the four maps, relative to the input.
+        channels: of the maps.
+        strides: of the maps, relative to the input.
         starts: image coordinate of the centre of each map's first cell, as resizing without aligned
             corners has it.
         output_stride: the last of the strides.
@@ -63,14 +68,20 @@ class TimmBackbone(nn.Module):
         stage_dilations: tuple[Count, Count] | None = None,  # older runs say none of these
         dilate_second: bool = True,
         stride_in_1x1: bool = False,
+        norm_maps: bool = False,
+        every_map: bool = False,
     ) -> None:
         super().__init__()
         self.name = name
-        self.body = create_body(name, weights == "imagenet", output_stride, timm_arguments)
+        self.body = create_body(
+            name, weights == "imagenet", output_stride, timm_arguments, every_map
+        )
+        pad_before_shift(self.body)
         self.channels = self.body.feature_info.channels()
         self.strides = self.body.feature_info.reduction()
         self.starts = [(stride - 1) / 2 for stride in self.strides]
         self.output_stride = output_stride
+        self.norms = nn.ModuleList(LayerNorm2d(width) for width in self.channels if norm_maps)
         if self.strides[-1] != output_stride:
             raise UserError(
                 f"backbone '{name}' ends at stride {self.strides[-1]}, not at the asked "
@@ -96,17 +107,23 @@ class TimmBackbone(nn.Module):
         self.patch_size = self.strides[0] if fixed else None  # Swin takes whole patches only
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """(N, 3, H, W) RGB in 0..255, uint8 or float -> four maps (N, channels, h, w)."""
+        """(N, 3, H, W) RGB in 0..255, uint8 or float -> its maps (N, channels, h, w)."""
         x = self.normalize(image)
         if self.patch_size is not None:
             missing = [-length % self.patch_size for length in image.shape[2:]]
             x = F.pad(x, (0, missing[1], 0, missing[0]))  # with the mean colour
         maps = self.body(x)
-        return [m.permute(0, 3, 1, 2) for m in maps] if self.channels_come_last else maps
+        if self.channels_come_last:
+            maps = [m.permute(0, 3, 1, 2) for m in maps]
+        if not self.norms:
+            return maps
+        return [norm(m) for norm, m in zip(self.norms, maps, strict=True)]
 
 
-def create_body(name: str, pretrained: bool, output_stride: int, timm_arguments: dict) -> nn.Module:
-    """A timm model reduced to its last four stages.
+def create_body(
+    name: str, pretrained: bool, output_stride: int, timm_arguments: dict, every_map: bool
+) -> nn.Module:
+    """A timm model reduced to its last four stages, or to all that give a map.
 
     Raises:
         UserError: timm has no such model (nearest names given), the model has no feature maps or
@@ -117,12 +134,14 @@ def create_body(name: str, pretrained: bool, output_stride: int, timm_arguments:
     settings: dict = {} if output_stride == 32 else {"output_stride": output_stride}
     if timm.get_pretrained_cfg(name).fixed_input_size:  # Swin takes any size if it is told so
         settings["strict_img_size"] = False
+    if name.startswith("swin_"):  # not only where a map is larger than at the weights' own size
+        settings["always_partition"] = True
     try:
         return timm.create_model(
             name,
             pretrained=pretrained,
             features_only=True,
-            out_indices=(-4, -3, -2, -1),
+            out_indices=None if every_map else (-4, -3, -2, -1),
             **(settings | timm_arguments),
         )
     except (OSError, RuntimeError) as error:

@@ -61,7 +61,7 @@ def batch_norms(model: nn.Module) -> list[_BatchNorm]:
 
 
 class FCNHead(nn.Module):
-    """3x3 convolution to a quarter of the channels, batch norm, ReLU, dropout, 1x1 classifier.
+    """3x3 convolution to fewer channels, batch norm, ReLU, dropout, 1x1 classifier.
 
     The auxiliary head of PSPNet and EncNet, and the head of the dilated FCN. The classifier starts
     from N(0, 0.01), as MMSegmentation's; torchvision's and EncNet's code leave PyTorch's own.
@@ -73,6 +73,7 @@ class FCNHead(nn.Module):
         convolutions: how many 3x3 convolutions follow each other.
         dilation: of all of them.
         concatenate_input: whether the input joins their output in one more 3x3 convolution.
+        channels: of the convolutions; None: a quarter of the input's.
     """
 
     def __init__(
@@ -83,9 +84,10 @@ class FCNHead(nn.Module):
         convolutions: int = 1,
         dilation: int = 1,
         concatenate_input: bool = False,
+        channels: int | None = None,
     ) -> None:
         super().__init__()
-        channels = in_channels // 4
+        channels = channels or in_channels // 4
         widths = [in_channels, *[channels] * (convolutions - 1)]
         self.conv = nn.Sequential(
             *(layer for width in widths for layer in conv_norm_act(width, channels, 3, dilation))

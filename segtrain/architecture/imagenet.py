@@ -26,6 +26,10 @@ class Flavour(NamedTuple):
     url: str = ""
 
 
+# SegFormer's Mix Transformers, under NVIDIA's licence for non-commercial use, as MMSegmentation has
+# them: folder, and the ends of the names of the files of B0 to B5.
+MMSEG = "https://download.openmmlab.com/mmsegmentation/v0.5/pretrain/segformer/"
+MIX_TRANSFORMERS = ("7e0fe6dd", "02e5a6a1", "66e8bf70", "13b1141c", "d588d980", "658746d9")
 TORCHVISION = Flavour((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 FLAVOURS = {
     # VGG_ILSVRC_16_layers.caffemodel, mean as in the nets of FCN's release, as J. Johnson's
@@ -37,6 +41,10 @@ FLAVOURS = {
         bgr=True,
         url="https://web.eecs.umich.edu/~justincj/models/vgg16-00b39a1b.pth",
     ),
+    **{
+        f"mit_b{size}": TORCHVISION._replace(url=f"{MMSEG}mit_b{size}_20220624-{digest}.pth")
+        for size, digest in enumerate(MIX_TRANSFORMERS)
+    },
 }
 
 
@@ -71,5 +79,6 @@ def fetch_flavour(weights: str) -> dict[str, Tensor]:
         try:
             torch.hub.download_url_to_file(url, file, hash_prefix=file.stem.rpartition("-")[2])
         except (OSError, RuntimeError) as error:
-            raise not_fetched(weights, error, f"{weights}:<file>, of {url}") from error
+            named = f"{weights}:<file>" if FLAVOURS[weights].bgr else "<file>"
+            raise not_fetched(weights, error, f"{named}, of {url}") from error
     return read_state_dict(file)

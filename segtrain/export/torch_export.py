@@ -16,7 +16,9 @@ from segtrain.export.deployed import Deployed
 from segtrain.export.detector import DeployedDetector
 from segtrain.writing import TorchFile
 
-TRACED_BATCH, TRACED_SIZE = 2, (96, 112)  # what the graph is made with; it takes others
+# What the graph is made with; it takes others. At stride 32 these are 5x7 cells: a side that pyramids
+# pool to as well would be taken for theirs.
+TRACED_BATCH, TRACED_SIZE = 2, (160, 224)
 
 
 def trace(network: Deployed | DeployedDetector, size: tuple[int, int] | None) -> ExportedProgram:

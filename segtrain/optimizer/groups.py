@@ -8,8 +8,9 @@ from torch.nn.modules.conv import _ConvNd
 
 from segtrain.errors import UserError
 
-Kind = Literal["bias", "norm", "depthwise"]
-KINDS = ("bias", "norm", "depthwise")  # of parameters that a recipe may leave undecayed
+Kind = Literal["bias", "norm", "depthwise", "position"]
+KINDS = ("bias", "norm", "depthwise", "position")  # of parameters that a recipe may leave undecayed
+POSITIONS = ("pos_embed", "relative_position_bias_table")  # timm's names
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
 
 
@@ -71,7 +72,8 @@ def parameter_kinds(model: nn.Module) -> dict[str, str]:
     `depthwise`: kernels that see one channel each. `weight`: every other kernel or matrix, even
     where it has a single row; so are EncNet's codewords. `bias`: of convolutions and linear layers.
     `norm`: scales and shifts of norm layers, and other factors of channels, whatever their axes,
-    such as (1, C, 1, 1).
+    such as (1, C, 1, 1). `position`: of transformers, absolute embeddings and tables of relative
+    biases.
     """
     norms, matrices = set(), {}
     for module in model.modules():
@@ -86,5 +88,7 @@ def parameter_kinds(model: nn.Module) -> dict[str, str]:
         is_vector = parameter.numel() == max(parameter.shape, default=1)
         is_bias = name.endswith("bias") and id(parameter) not in norms
         other = "bias" if is_bias else "norm" if is_vector else "weight"
+        if name.endswith(POSITIONS):
+            other = "position"
         kinds[name] = matrices.get(id(parameter), other)
     return kinds

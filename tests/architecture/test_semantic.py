@@ -108,7 +108,7 @@ def test_memory_format_does_not_matter(name):
 def test_compiles_without_a_graph_break(name, backend):
     """Forward and backward as one graph each; slow: with kernels generated for them."""
     model = small(name).train()
-    for dropout in (m for m in model.modules() if isinstance(m, nn.Dropout)):
+    for dropout in (m for m in model.modules() if isinstance(m, nn.Dropout | nn.Dropout2d)):
         dropout.p = 0.0
     image = pixels(2, 3, 48, 48)
     expected = model(image)["logits"]

@@ -126,6 +126,7 @@ def mixed() -> nn.Module:
         nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3, groups=4),
         nn.Conv2d(4, 4, 3, groups=2),
     )  # fmt: skip
+    net.backbone.pos_embed = nn.Parameter(torch.zeros(1, 9, 4))
     return net
 
 
@@ -133,6 +134,7 @@ OF_KIND = {
     "bias": ["backbone.0.bias", "backbone.2.bias", "backbone.3.bias", "head.bias"],
     "norm": ["backbone.1.weight", "backbone.1.bias"],
     "depthwise": ["backbone.2.weight"],
+    "position": ["backbone.pos_embed"],
 }
 
 

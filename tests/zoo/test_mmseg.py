@@ -105,6 +105,8 @@ def own_shapes(own: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
 
 
 def model_and_backbone(row: Entry) -> tuple[str, str]:
+    if row.name.startswith("segformer"):
+        return tuple(row.name.split("_")[:2])
     model, depth, b = re.match(r"([a-z0-9]+?)_(?:d6_)?(r\d+)(b?)-d", row.name).groups()
     return model, depth + ("b" if b or "rsb" in row.name else "")
 
@@ -119,7 +121,8 @@ def test_networks_take_files_whole(row):
     own = empty_network(row.architecture).state_dict()
     state = renamed(empty(*model_and_backbone(row)), own)
     assert own_shapes(state) == own_shapes(own)
-    assert any(name.startswith("auxiliary.") for name in state)
+    has_auxiliary = any(name.startswith("auxiliary.") for name in state)
+    assert has_auxiliary == (row.system != "SegFormer")
 
 
 @pytest.mark.parametrize("model", ["fcn", "pspnet", "deeplabv3", "deeplabv3plus", "encnet"])
@@ -132,7 +135,8 @@ def test_networks_without_auxiliary_head_leave_it_out(model):
 
 def comparisons() -> list:
     names = sorted({key.rsplit(" ", 1)[0] for key in LOGITS.files})
-    return [pytest.param(name, marks=pytest.mark.slow if "r101" in name else ()) for name in names]
+    slow = pytest.mark.slow
+    return [pytest.param(n, marks=slow if re.search("r101|b2", n) else ()) for n in names]
 
 
 @pytest.fixture
@@ -169,13 +173,15 @@ def test_logits_are_mmsegs(name, without_initial_weights):
 @pytest.mark.parametrize(("model", "backbone"), SHAPES)
 def test_files_are_recognised_by_their_names(model, backbone):
     found = recognised(empty(model, backbone))
-    rows = [row for name, row in ROWS.items() if name.startswith(f"{model}_{backbone}-d8_")]
+    start = f"{model}_{backbone}_" if model == "segformer" else f"{model}_{backbone}-d8_"
+    rows = [row for name, row in ROWS.items() if name.startswith(start)]
     if not rows:  # an EncNet of which the zoo has none
         assert model == "encnet"
         assert found is None
         return
     assert found.num_classes == CLASSES
-    assert found.system == f"{rows[0].system} {RESNETS[backbone.rstrip('b')]}"
+    body = RESNETS.get(backbone.rstrip("b"), backbone.replace("mit-b", "MiT-B"))
+    assert found.system == f"{rows[0].system} {body}"
     assert found.architecture == rows[0].architecture
     own = empty_network(found.architecture).state_dict()
     assert own_shapes(renamed(empty(model, backbone), own)) == own_shapes(own)
@@ -216,7 +222,7 @@ def test_rows_say_where_files_lie_and_how_they_were_tested(row):
     figures = [protocol.published["miou"] for protocol in row.protocols.values()]
     assert 25 < figures[0] < 85
     assert figures == sorted(figures)
-    crop = re.search(r"_(769|480)x\1_", row.name)
+    crop = re.search(r"_(769|480|1024)x\1_", row.name)
     for protocol in row.protocols.values():
         assert any(text.startswith("inference.size={") for text in protocol.inference)
         windows = [text for text in protocol.inference if "window.crop_size" in text]

@@ -17,19 +17,21 @@ from segtrain.values import Counts
 
 
 class PyramidPooling(nn.Module):
-    """The input, and its averages over 1x1, 2x2, 3x3 and 6x6 regions, each reduced to an equal
-    share of channels, resized and concatenated (section 3.2)."""
+    """The input, and its averages over 1x1, 2x2, 3x3 and 6x6 regions, each reduced to `channels`,
+    resized and concatenated (section 3.2)."""
 
-    def __init__(self, in_channels: int, bins: list[int], align_corners: bool) -> None:
+    def __init__(
+        self, in_channels: int, bins: list[int], align_corners: bool, channels: int
+    ) -> None:
         super().__init__()
         self.bins = bins
         self.align_corners = align_corners
         self.reductions = nn.ModuleList(
-            conv_norm_act(in_channels, in_channels // len(bins), kernel_size=1) for _ in bins
+            conv_norm_act(in_channels, channels, kernel_size=1) for _ in bins
         )
-        self.out_channels = in_channels + len(bins) * (in_channels // len(bins))
+        self.out_channels = in_channels + len(bins) * channels
 
-    def forward(self, x: Tensor) -> Tensor:  # (N, C, h, w) -> (N, 2C, h, w)
+    def forward(self, x: Tensor) -> Tensor:  # (N, C, h, w) -> (N, C + bins * channels, h, w)
         levels = [x]
         for pooled, reduce in zip(region_averages(x, self.bins), self.reductions, strict=True):
             levels.append(resize(reduce(pooled), x.shape[2:], self.align_corners))
@@ -80,7 +82,8 @@ class PSPHead(nn.Module):
         self, in_channels: int, bins: list[int], align_corners: bool, num_classes: int
     ) -> None:
         super().__init__()
-        self.pyramid = PyramidPooling(in_channels, bins, align_corners)
+        share = in_channels // len(bins)
+        self.pyramid = PyramidPooling(in_channels, bins, align_corners, share)
         self.conv = conv_norm_act(self.pyramid.out_channels, in_channels // 4, kernel_size=3)
         self.dropout = nn.Dropout(0.1)
         self.classifier = nn.Conv2d(in_channels // 4, num_classes, 1)

@@ -1,12 +1,15 @@
-"""MMSegmentation's FCN, PSPNet, DeepLabv3, DeepLabv3+ and EncNet on ResNets.
+"""MMSegmentation's FCN, PSPNet, DeepLabv3, DeepLabv3+ and EncNet on ResNets, and SegFormer.
 
 Their `ResNetV1c` has a stem of three 3x3 convolutions, their `ResNet` torchvision's. Convolutions
 with batch norm and ReLU are `<name>.conv` and `<name>.bn`. The pooled features come first among
 what the ASPP joins; ours come last.
 """
 
+import re
+
 from torch import Tensor
 
+from segtrain.architecture.semantic.segformer import mix_transformer_state
 from segtrain.architecture.weights import resnet_name
 from segtrain.zoo.catalogue import entries
 from segtrain.zoo.entry import Recognised
@@ -22,6 +25,7 @@ MODELS = {
     frozenset({"image_pool", "aspp_modules", "bottleneck", "c1_bottleneck", "sep_bottleneck",
                "conv_seg"}): "deeplabv3plus",
     frozenset({"bottleneck", "enc_module", "se_layer", "conv_seg"}): "encnet",
+    frozenset({"convs", "fusion_conv", "conv_seg"}): "segformer",
 }  # fmt: skip
 
 
@@ -87,6 +91,17 @@ HEAD_NAMES: dict[str, Rules] = {
         ("decode_head.se_layer.", "context.presence_classifier."),
         ("decode_head.conv_seg.", "classifier."),
     ),
+    "segformer": (
+        *(rule for n in range(4) for rule in normed(f"decode_head.convs.{n}",
+                                                    f"head.projections.{n}")),
+        *normed("decode_head.fusion_conv", "head.fusion"),
+        ("decode_head.conv_seg.", "head.classifier."),
+    ),
+}  # fmt: skip
+# Blocks in the stages of a Mix Transformer, and its first channels.
+MIX_TRANSFORMERS = {
+    ((2, 2, 2, 2), 32): "b0", ((2, 2, 2, 2), 64): "b1", ((3, 4, 6, 3), 64): "b2",
+    ((3, 4, 18, 3), 64): "b3", ((3, 8, 27, 3), 64): "b4", ((3, 6, 40, 3), 64): "b5",
 }  # fmt: skip
 POOLED_FIRST = ("head.aspp.project.0.weight", "aspp.project.0.weight")
 
@@ -97,6 +112,8 @@ def recognised(state: dict[str, Tensor]) -> Recognised | None:
     Other output strides have the same names and shapes. None for other models and backbones.
     """
     model = model_of(state)
+    if model == "segformer":
+        return _segformer(state)
     resnet = resnet_name(state)
     if model is None or resnet is None or "backbone.layer1.0.conv2.weight" not in state:
         return None
@@ -112,6 +129,20 @@ def recognised(state: dict[str, Tensor]) -> Recognised | None:
     return Recognised(f"{row.system} {resnet}", architecture, num_classes)
 
 
+def _segformer(state: dict[str, Tensor]) -> Recognised | None:
+    blocks = {tuple(key.split(".")[2:5:2]) for key in state
+              if re.match(r"backbone\.layers\.\d\.1\.\d+\.norm1\.weight", key)}  # fmt: skip
+    depths = tuple(sum(stage == str(n) for stage, _ in blocks) for n in range(4))
+    first = state.get("backbone.layers.0.0.projection.weight")
+    size = MIX_TRANSFORMERS.get((depths, 0 if first is None else len(first)))
+    if size is None:
+        return None
+    start = f"segformer_mit-{size}_"
+    row = next(row for name, row in entries("mmseg").items() if name.startswith(start))
+    num_classes = len(state["decode_head.conv_seg.weight"])
+    return Recognised(f"{row.system} MiT-{size.upper()}", row.architecture, num_classes)
+
+
 def renamed(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors under our names, with the pooled features last among what the ASPP joins.
 
@@ -122,6 +153,11 @@ def renamed(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tenso
         own: those of the network that is to have them.
     """
     model = model_of(state)
+    if model == "segformer":
+        body = {k.removeprefix("backbone."): v for k, v in state.items() if k[:9] == "backbone."}
+        head = {k: v for k, v in state.items() if k[:9] != "backbone."}
+        body = {f"backbone.{name}": v for name, v in mix_transformer_state(body).items()}
+        state = body | head
     names = SHARED_NAMES + (HEAD_NAMES[model] if model is not None else ())
     ours = {
         key: value
@@ -136,6 +172,6 @@ def renamed(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tenso
 
 
 def model_of(state: dict[str, Tensor]) -> str | None:
-    """Which of the five models has a decoding head of these parts; None for none of them."""
+    """Which of the models has a decoding head of these parts; None for none of them."""
     parts = {key.split(".")[1] for key in state if key.startswith("decode_head.")}
     return MODELS.get(frozenset(parts))
