@@ -1,5 +1,6 @@
 """`segtrain.load`: a predictor from the files of a trained network."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from segtrain.zoo.recognition import recognise
 
 
 def load(
-    source: str | Path,
+    source: str | os.PathLike[str],
     *,
     inference: str | None = None,
     overrides: Sequence[str] = (),
@@ -31,9 +32,9 @@ def load(
     """A trained network, from its files alone: no data set, and nothing is fetched unasked.
 
     Args:
-        source: a run folder (its best checkpoint, else the last), a checkpoint, an exported folder,
-            a published network as `<zoo>/<name>`, whose weights are fetched, or a file of another
-            project.
+        source: a run or its folder (its best checkpoint, else the last), a checkpoint, an exported
+            folder, a published network as `<zoo>/<name>`, whose weights are fetched, or a file of
+            another project.
         inference: another protocol of `conf/inference`, such as `multiscale`.
         overrides: values of the protocol, such as `inference.flip=true`; where a protocol is chosen
             also choices inside it, such as `inference/window=sliding`.
@@ -49,7 +50,7 @@ def load(
         UserError: the source, a name or a key does not exist, a value cannot be, or what the file
             holds does not fit.
     """
-    trained = find_trained(str(source), weights_file, trust_code)
+    trained = find_trained(os.fspath(source), weights_file, trust_code)
     node = None
     if inference is not None:
         node = compose_config([f"inference={inference}", *overrides])["inference"]
