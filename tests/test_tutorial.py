@@ -42,6 +42,7 @@ def test_every_cell_runs(notebook, tmp_path, monkeypatch):
     NotebookClient(notebook, timeout=300, kernel_name="python3", resources=where).execute()
     assert len(list((tmp_path / "outputs" / "quickstart").iterdir())) == 2
     assert (tmp_path / "exported" / "model.safetensors").is_file()
-    shown = [output.data["text/html"] for cell in notebook.cells for output in cell.get("outputs", [])
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    shown = [output["data"]["text/html"] for output in outputs
              if "text/html" in output.get("data", {})]  # fmt: skip
     assert sum(len(Fragment(html).pictures) for html in shown) >= 3
