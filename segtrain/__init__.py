@@ -1,6 +1,6 @@
 """segtrain: config-driven training and benchmarking of image segmentation.
 
-`load` and `build` are imported when they are first used, so that the command line starts at once.
+What is public is imported when it is first used, so that the command line starts at once.
 """
 
 import importlib
@@ -12,26 +12,33 @@ if TYPE_CHECKING:
     from segtrain.network import build
     from segtrain.prediction import InstancePrediction, Prediction, SemanticPrediction
     from segtrain.predictor import Predictor
+    from segtrain.run import Run, Runs, runs
 
 __version__ = "0.2.0"
 __all__ = [
     "InstancePrediction",
     "Prediction",
     "Predictor",
+    "Run",
+    "Runs",
     "SemanticPrediction",
     "UserError",
     "build",
     "load",
+    "runs",
 ]
 
 _PLACES = {
     "InstancePrediction": "segtrain.prediction",
     "Prediction": "segtrain.prediction",
     "Predictor": "segtrain.predictor",
+    "Run": "segtrain.run",
+    "Runs": "segtrain.run",
     "SemanticPrediction": "segtrain.prediction",
     "UserError": "segtrain.errors",
     "build": "segtrain.network",
     "load": "segtrain.loading",
+    "runs": "segtrain.run",
 }
 
 
@@ -42,4 +49,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_PLACES])
+    return list(__all__)

@@ -1,5 +1,6 @@
 """`segtrain.load`: a predictor from the files of a trained network."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,14 +11,14 @@ from segtrain.configuration.schema import Use
 from segtrain.configuration.validation import validate
 from segtrain.predictor import Predictor, Settings
 from segtrain.published.network import read_published
-from segtrain.runs import find_run
+from segtrain.named_runs import find_run
 from segtrain.trained import NotOwnError, Trained, read_trained
 from segtrain.zoo.catalogue import is_row, row_of_file
 from segtrain.zoo.recognition import recognise
 
 
 def load(
-    source: str | Path,
+    source: str | os.PathLike[str],
     *,
     inference: str | None = None,
     overrides: Sequence[str] = (),
@@ -32,8 +33,8 @@ def load(
     """A trained network, from its files alone: no data set, and nothing is fetched unasked.
 
     Args:
-        source: a run folder (its best checkpoint, else the last) or its name (`latest`, `leaves`,
-            see `segtrain.runs.find_run`), a checkpoint, an exported folder, a published network as
+        source: a run, its folder (its best checkpoint, else the last) or its name (`latest`,
+            `leaves`, see `find_run`), a checkpoint, an exported folder, a published network as
             `<zoo>/<name>`, whose weights are fetched, or a file of another project.
         inference: another protocol of `conf/inference`, such as `multiscale`.
         overrides: values of the protocol, such as `inference.flip=true`; where a protocol is chosen
@@ -50,9 +51,9 @@ def load(
         UserError: the source, a name or a key does not exist, a value cannot be, or what the file
             holds does not fit.
     """
-    if weights_file is None and not is_row(str(source)):
-        source = find_run(source)
-    trained = find_trained(str(source), weights_file, trust_code)
+    if weights_file is None and not is_row(os.fspath(source)):
+        source = find_run(os.fspath(source))
+    trained = find_trained(os.fspath(source), weights_file, trust_code)
     node = None
     if inference is not None:
         node = compose_config([f"inference={inference}", *overrides])["inference"]

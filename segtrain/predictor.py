@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from segtrain import notebook
 from segtrain.contracts import Detections, LabelSet
 from segtrain.errors import UserError
 from segtrain.inference.semantic import SemanticInference
@@ -127,6 +128,28 @@ class Predictor:
             scores = scores.softmax(0)
         size = picture.pixels.shape[:2]
         return F.interpolate(scores[None].float(), size, mode="bilinear")[0].cpu().numpy()
+
+    def __repr__(self) -> str:
+        classes = f"{self.labels.num_classes} classes"
+        return notebook.one_line(
+            f"<Predictor {type(self.model).__name__}, {self.task}, {classes}, {self.device}>"
+        )
+
+    def _repr_html_(self) -> str:
+        """The network, how it looks at pictures, and the classes that it knows."""
+        parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        found = {
+            "network": f"{type(self.model).__name__}, {parameters / 1e6:.2f} M parameters",
+            "experiment": str(self.config.get("experiment", "-")),
+            "task": self.task,
+            "protocol": str(self.inference.protocol.get("inference", "-")),
+            "device": f"{self.device}, {'float32' if self.dtype is None else self.dtype}",
+        }
+        classes = zip(self.labels.names, self.labels.palette, strict=True)
+        return notebook.card(
+            "Predictor", f"{self.labels.num_classes} classes; call it with a picture",
+            notebook.facts(found), notebook.chips(list(classes)),
+        )  # fmt: skip
 
     def _look(self, images: list[np.ndarray]) -> list:
         """What inference says of images (H, W, 3)."""

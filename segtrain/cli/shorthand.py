@@ -129,7 +129,7 @@ def _data(short: Short, chosen: Chosen) -> list[str]:
 def _name(short: Short, chosen: Chosen) -> list[str]:
     """The folder of the run."""
     from segtrain.cli.main import COMMANDS
-    from segtrain.runs import LATEST, SWEEPS
+    from segtrain.named_runs import LATEST, SWEEPS
 
     value = short.value.strip("'\"")
     if not NAME.fullmatch(value) or value in (LATEST, SWEEPS, *COMMANDS):
@@ -213,7 +213,7 @@ def _with_runs(command: str, arguments: Sequence[str]) -> list[str]:
 
 def _runs(key: str, value: str, is_sweep: bool) -> str:
     """One run, several in brackets, or the several of a sweep."""
-    from segtrain.runs import OUTPUTS, find_run
+    from segtrain.named_runs import OUTPUTS, find_run
     from segtrain.zoo.catalogue import is_row
 
     def found(given: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from tensorboard.program import TensorBoard, TensorBoardServer, TensorBoardServerException
 
 from segtrain.errors import UserError
-from segtrain.runs import LATEST, OUTPUTS, find_run
+from segtrain.named_runs import LATEST, OUTPUTS, find_run
 
 EVENTS = "events.out.tfevents.*"
 
@@ -36,7 +36,7 @@ def run(overrides: list[str]) -> int:
 
 
 def find_folder(run: str) -> Path:
-    """The folder of a run, a sweep, or of many, or a run by its name (see `segtrain.runs`).
+    """The folder of a run, a sweep, or of many, or a run by its name (see `segtrain.named_runs`).
 
     `latest` is the run or sweep that wrote last, also one that has saved nothing yet.
 

@@ -16,8 +16,8 @@ from segtrain.export.deployed import Deployed
 from segtrain.export.detector import DeployedDetector
 from segtrain.writing import TorchFile
 
-# What the graph is made with; it takes others. At stride 32 these are 5x7 cells: a side that pyramids
-# pool to as well would be taken for theirs.
+# What the graph is made with; it takes others. At stride 32 these are 5x7 cells: a side that
+# pyramids pool to as well would be taken for theirs.
 TRACED_BATCH, TRACED_SIZE = 2, (160, 224)
 
 

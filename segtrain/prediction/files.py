@@ -9,6 +9,7 @@ from PIL import Image
 from segtrain.configuration.messages import nearest
 from segtrain.contracts import LabelSet
 from segtrain.errors import UserError
+from segtrain.notebook import PICTURE_SIDES
 from segtrain.picture import Picture
 from segtrain.writing import write_json, write_picture
 
@@ -37,6 +38,16 @@ def cut_out(image: np.ndarray, mask: np.ndarray) -> Image.Image:
 def overlay_side(image: np.ndarray) -> int:
     """The longer side of an image's overlay, in pixels."""
     return int(np.clip(max(image.shape[:2]), *OVERLAY_SIDES))
+
+
+def shown_side(image: np.ndarray) -> int:
+    """The longer side of an image's overlay in a notebook, in pixels."""
+    return int(np.clip(max(image.shape[:2]), *PICTURE_SIDES))
+
+
+def size_of(image: np.ndarray) -> str:
+    """`640 x 480 pixels`."""
+    return "{} x {} pixels".format(*image.shape[1::-1])
 
 
 def described(picture: Picture) -> dict:

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from segtrain import notebook
 from segtrain.contracts import LabelSet
 from segtrain.errors import UserError
 from segtrain.masks import decode
@@ -22,13 +23,16 @@ from segtrain.prediction.files import (
     cut_out,
     described,
     overlay_side,
+    shown_side,
+    size_of,
     start_files,
     write_files,
 )
-from segtrain.report.drawing import draw_instances
+from segtrain.report.drawing import draw_instances, instance_shades
 from segtrain.report.legend import Entry
 
 SHOWN_PROPOSALS = 10
+LISTED = 20  # instances beside the overlay in a notebook
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,12 +122,11 @@ class InstancePrediction:
         ]
 
     def _drawn(self, side: int) -> np.ndarray:
-        shown = len(self.codes) if self.task == "instance" else SHOWN_PROPOSALS
+        shown, classes = len(self.codes), self._colours()
+        if self.task == "proposal":
+            shown, classes = SHOWN_PROPOSALS, classes[:SHOWN_PROPOSALS]
         scores, names = self.scores[:shown], self.names[:shown]
         captions = [f"{name} {score:.2f}" for name, score in zip(names, scores, strict=True)]
-        classes = self.labels[:shown]
-        if self.task == "proposal":
-            classes = np.arange(len(scores)) % self.label_set.num_classes
         size = self.image.shape[:2]
         scale = min(1.0, side / max(size))
         small = (max(1, round(size[1] * scale)), max(1, round(size[0] * scale)))
@@ -136,6 +139,34 @@ class InstancePrediction:
             image, self.boxes[:shown] * scale, classes,
             np.array(masks, np.uint8).reshape(-1, *small[::-1]), captions,
             np.zeros(len(scores), bool), self.label_set, side,
+        )  # fmt: skip
+
+    def _colours(self) -> np.ndarray:
+        """(n,) the class whose colour each instance has; proposals differ from one to the next."""
+        if self.task == "proposal":
+            return np.arange(len(self.codes)) % self.label_set.num_classes
+        return self.labels
+
+    def __repr__(self) -> str:
+        found = ", ".join(entry.text for entry in self.entries()) or "nothing"
+        return notebook.one_line(f"<InstancePrediction {size_of(self.image)}: {found}>")
+
+    def _repr_html_(self) -> str:
+        """The overlay beside the instances with their scores, best first."""
+        drawn = Image.fromarray(self._drawn(shown_side(self.image)))
+        shades = instance_shades(self._colours(), self.label_set)
+        listed = LISTED if self.task == "instance" else SHOWN_PROPOSALS
+        rows = [
+            [notebook.swatch(name, tuple(shade)), notebook.share_cell(float(score))]
+            for name, shade, score in zip(self.names, shades, self.scores, strict=True)
+        ][:listed]
+        found = ", ".join(entry.text for entry in self.entries()) or "nothing was found"
+        if len(rows) < len(self.codes):
+            found += f"; the best {len(rows)} are listed"
+        return notebook.card(
+            size_of(self.image), found,
+            notebook.picture(drawn, "instances over the picture"),
+            notebook.table(("instance", "score"), rows) if rows else "",
         )  # fmt: skip
 
     def summary(self) -> dict:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from segtrain import notebook
 from segtrain.contracts import VOID, LabelSet
 from segtrain.picture import Picture
 from segtrain.prediction.files import (
@@ -20,6 +21,8 @@ from segtrain.prediction.files import (
     described,
     named,
     overlay_side,
+    shown_side,
+    size_of,
     start_files,
     write_files,
 )
@@ -106,7 +109,7 @@ class SemanticPrediction:
         colours = dict(zip(self.label_set.names, self.label_set.palette, strict=True))
         colours[BACKGROUND] = WHITE  # as it is not painted
         return [
-            Entry(f"{name} {'<0.1' if share < 0.001 else f'{100 * share:.1f}'} %", colours[name])
+            Entry(f"{name} {notebook.percent(share)}", colours[name])
             for name, share in self.shares.items()
         ]
 
@@ -118,6 +121,24 @@ class SemanticPrediction:
         picture = Image.fromarray(self.labels)
         picture.putpalette(colours.tobytes())
         return picture
+
+    def __repr__(self) -> str:
+        found = ", ".join(entry.text for entry in self.entries())
+        return notebook.one_line(f"<SemanticPrediction {size_of(self.image)}: {found}>")
+
+    def _repr_html_(self) -> str:
+        """The overlay beside the classes that are there."""
+        painted = paint_labels(self.image, self.labels, self.label_set, shown_side(self.image))
+        colours = dict(zip(self.label_set.names, self.label_set.palette, strict=True))
+        colours[BACKGROUND] = None  # as it is not painted
+        rows = [[notebook.swatch(name, colours[name]), notebook.share_cell(share)]
+                for name, share in self.shares.items()]  # fmt: skip
+        subtitle = f"{len(rows)} of {self.label_set.num_classes} classes"
+        return notebook.card(
+            size_of(self.image), subtitle,
+            notebook.picture(Image.fromarray(painted), "classes over the picture"),
+            notebook.table(("class", "share of the pixels"), rows),
+        )  # fmt: skip
 
     def summary(self) -> dict:
         """What the JSON file says: size, classes with their shares and colours, protocol."""

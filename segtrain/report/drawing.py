@@ -86,7 +86,7 @@ def draw_instances(
     owner = np.zeros(image.shape[:2], np.uint16)  # 0 or 1 + the instance's number
     for index in np.argsort([-np.count_nonzero(mask) for mask in masks]):
         owner[masks[index] > 0] = index + 1
-    shades = _instance_shades(classes, labels)
+    shades = instance_shades(classes, labels)
     colours, striped = np.vstack([[(0, 0, 0)], shades]), np.append(False, hatched).astype(bool)
     picture = fit(image, max_side)
     painted = paint_regions(picture, owner, colours, striped, np.arange(len(colours)) > 0)
@@ -96,7 +96,7 @@ def draw_instances(
     return np.array(drawn)
 
 
-def _instance_shades(classes: np.ndarray, labels: LabelSet) -> np.ndarray:
+def instance_shades(classes: np.ndarray, labels: LabelSet) -> np.ndarray:
     """(n, 3) uint8: the class colour, lighter or darker from one instance of it to the next."""
     shades, seen = np.zeros((len(classes), 3), np.uint8), {}
     for index, label in enumerate(classes):

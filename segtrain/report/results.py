@@ -10,7 +10,6 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import torch
 import yaml
 from rich.table import Table
 
@@ -26,6 +25,7 @@ PACKAGES = (
 
 TITLES = {  # of the table printed at the end; others as `results.json` has them
     "miou": "mIoU",
+    "iou": "IoU",
     "pixel_accuracy": "pixel accuracy",
     "mean_accuracy": "mean accuracy",
     "fwiou": "frequency-weighted IoU",
@@ -116,6 +116,8 @@ def _host_peak() -> int:
 
 
 def _device_peak() -> int | None:
+    import torch  # titles of scores are wanted without it
+
     return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
 
 

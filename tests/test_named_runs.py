@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from segtrain.errors import UserError
-from segtrain.runs import find_run, short_name
+from segtrain.named_runs import find_run, short_name
 
 FIRST, LATER, LAST = (f"2026-01-0{day}_10-00-00" for day in (1, 2, 3))
 
@@ -117,6 +117,6 @@ def test_short_names_find_their_runs(runs):
 
 
 def test_runs_are_found_without_heavy_imports():
-    code = "import sys, segtrain.runs; print({'torch', 'hydra', 'numpy'} & set(sys.modules))"
+    code = "import sys, segtrain.named_runs; print({'torch', 'hydra', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
