@@ -9,9 +9,9 @@ from segtrain.assembly import make, rebuild
 from segtrain.configuration.composing import changed, compose_config
 from segtrain.configuration.schema import Use
 from segtrain.configuration.validation import validate
+from segtrain.named_runs import find_run
 from segtrain.predictor import Predictor, Settings
 from segtrain.published.network import read_published
-from segtrain.named_runs import find_run
 from segtrain.trained import NotOwnError, Trained, read_trained
 from segtrain.zoo.catalogue import is_row, row_of_file
 from segtrain.zoo.recognition import recognise

@@ -23,8 +23,8 @@ class Run:
     """A run folder. It is read when something is asked for, and never written.
 
     Args:
-        folder: of a training or an evaluation, such as `outputs/quickstart/<date_time>`, or the name
-            of one below `outputs/`, such as `latest` (see `segtrain.named_runs.find_run`).
+        folder: of a training or an evaluation, such as `outputs/quickstart/<date_time>`, or the
+            name of one below `outputs/`, such as `latest` (see `segtrain.named_runs.find_run`).
 
     Attributes:
         folder: where it lies.

@@ -111,6 +111,9 @@ def resolved(command: str, cfg: "DictConfig") -> dict:
         choices = HydraConfig.get().runtime.choices
         unnamed = f"{choices.get('architecture')}_{choices.get('dataset')}"
         config["experiment"] = choices.get("experiment") or unnamed
+        if config["automatic"] is True:
+            tasks = HydraConfig.get().overrides.task
+            config["automatic"] = [task.partition("=")[0].lstrip("+~") for task in tasks]
     return config
 
 
@@ -227,6 +230,12 @@ def start(command: str, config: dict, run_dir: Path, is_named: bool = True) -> i
         launch.count_processes(settings)
     if launch.restartable_job() and command == "train" and not config["resume"]:
         go_on(config, run_dir)
+    if command == "train" and config.get("automatic"):  # not in the configuration of older runs
+        from segtrain.automatic.choosing import choose
+
+        made = choose(config, config["automatic"])
+        config["automatic"], config["chosen"] = False, {one.key: one.reason for one in made}
+        config = checked(command, config)
     if is_named:
         run_dir.mkdir(parents=True, exist_ok=True)
     else:

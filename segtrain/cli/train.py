@@ -1,5 +1,6 @@
 """`train`: trains, evaluates the best checkpoint, writes `results.json`."""
 
+import functools
 import logging
 import textwrap
 from pathlib import Path
@@ -79,9 +80,17 @@ def announce(config: dict, data: SegmentationData, task: Segmentation, trainer: 
                 trainer.max_steps, config["batch_size"],
                 trainer.max_steps * config["batch_size"] / len(data.train_source),
                 trainer.world_size, trainer.accelerator.name(), trainer.precision)  # fmt: skip
+    for key, reason in ({} if config["resume"] else config.get("chosen", {})).items():
+        value = textwrap.shorten(str(value_at(config, key)), 60)
+        logger.info("chosen      %s=%s  (%s)", key, value, reason)
     logger.info("run folder  %s", trainer.default_root_dir)
     if config["resume"]:
         logger.info("goes on     from %s", Path(config["resume"], "checkpoints", "last.ckpt"))
+
+
+def value_at(config: dict, key: str) -> object:
+    """The value of a key with dots."""
+    return functools.reduce(dict.__getitem__, key.split("."), config)
 
 
 def training_results(

@@ -106,6 +106,8 @@ class Recipe(TypedDict):
     weights_without: NotRequired[list[Text]]
     resume: Text | None
     published: PublishedValue | None
+    automatic: NotRequired[bool | list[Text]]
+    chosen: NotRequired[dict[str, Text]]
     report: NotRequired[Report | None]
 
 
