@@ -168,8 +168,10 @@ class Application:
             classes = {int(number) for number in numbers if number}
             min_score = float(request.args.get("min_score", 0))
             opacity = float(request.args.get("opacity", 1))
+            if not 0 <= opacity <= 1:
+                raise ValueError
         except ValueError:
-            raise BadRequest("classes are whole numbers, min_score and opacity numbers") from None
+            raise BadRequest("expected whole numbers, a number, and one in 0..1") from None
         if what == "picture":
             return _picture(layers.shown_picture(kept), "JPEG", quality=92)
         if what == "layer":
