@@ -3,8 +3,10 @@
 import contextlib
 import ctypes
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +16,7 @@ from types import FrameType
 PARENT = "SEGTRAIN_PARENT"  # variable with the process that a command shall not outlive
 STOPPED = 20  # seconds after which a loader worker that is stopped is ended
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
+_temporary: list[str] = []  # folders to remove at signals
 
 
 def end_with_parent(number: int = signal.SIGKILL, parent: int | None = None) -> None:
@@ -74,7 +77,20 @@ def _leave_at_signals(read: int) -> None:
         number = received[0]
         if signal.getsignal(number) is _leave:
             os.write(2, f"segtrain: stopped by {signal.Signals(number).name}\n".encode())
+            for folder in _temporary:
+                shutil.rmtree(folder, ignore_errors=True)
             os._exit(128 + number)
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """An empty folder that goes in the end, also where a signal ends this process at once."""
+    with tempfile.TemporaryDirectory(prefix="segtrain-", ignore_cleanup_errors=True) as folder:
+        _temporary.append(folder)
+        try:
+            yield Path(folder)
+        finally:
+            _temporary.remove(folder)
 
 
 def end_children() -> None:

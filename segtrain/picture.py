@@ -39,9 +39,7 @@ def read_picture(image: AnyImage, white: float | None = None) -> Picture:
     if isinstance(image, Picture):
         return image
     if isinstance(image, str | Path):
-        data = read_bytes(image)
-        header = read_header(data)
-        picture = Picture(decode_image(data, image, white), header.orientation if header else 1)
+        picture = decode_picture(read_bytes(image), image, white)
     elif isinstance(image, Image.Image):
         picture = _from_pillow(image, white)
     elif isinstance(image, torch.Tensor):
@@ -56,6 +54,16 @@ def read_picture(image: AnyImage, white: float | None = None) -> Picture:
     if not picture.pixels.size:
         raise UserError(f"an image without pixels, {picture.pixels.shape[:2]}")
     return picture
+
+
+def decode_picture(data: bytes, name: str | Path, white: float | None) -> Picture:
+    """Upright 8-bit RGB of the content of a file, which messages call `name`; see `read_picture`.
+
+    Raises:
+        UserError: it is damaged or no image.
+    """
+    header = read_header(data)
+    return Picture(decode_image(data, name, white), header.orientation if header else 1)
 
 
 def picture_pixels(path: Path) -> int:

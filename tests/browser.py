@@ -25,15 +25,15 @@ def start() -> object:
     return webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
 
 
-def look(browser: object, path: Path, width: int = 1280, dark: bool = False) -> None:
-    """Opens a page in a window of that width."""
+def look(browser: object, path: Path | str, width: int = 1280, dark: bool = False) -> None:
+    """Opens a page, a file or an address, in a window of that width."""
     scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
     size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     for kind in ("browser", "performance"):
         browser.get_log(kind)  # of the page before
-    browser.get(path.resolve().as_uri())
+    browser.get(path if isinstance(path, str) else path.resolve().as_uri())
 
 
 def complaints(browser: object) -> list[str]:

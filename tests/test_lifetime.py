@@ -201,3 +201,23 @@ def test_a_worker_that_never_answers(segtrain, monkeypatch, tmp_path, command):
     assert len(err.splitlines()) == 1, err
     assert "the loader workers have given no batch for 1 s" in err
     assert "dataset.timeout" in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_temporary_folder_goes_at_a_signal(number):
+    code = ("import time; from segtrain.lifetime import end_at_signals, temporary_folder\n"
+            "end_at_signals()\n"
+            "with temporary_folder() as folder:\n"
+            "    (folder / 'a').touch(); print(folder, flush=True); time.sleep(60)")  # fmt: skip
+    process = start("-c", code)
+    folder = Path(process.stdout.readline().strip())
+    assert (folder / "a").is_file(), process.stderr.read()
+    process.send_signal(number)
+    assert end(process)[0] == 128 + number
+    assert not folder.exists()
+
+
+def test_a_temporary_folder_goes_in_the_end():
+    with lifetime.temporary_folder() as folder:
+        (folder / "a").touch()
+    assert not folder.exists()

@@ -121,6 +121,8 @@ IN_PLACE = {
     "dataset/shard_store.py _reserve": CHECKED,
     "dataset/voc.py build": GIVEN,
     "dataset/white.py build": GIVEN,
+    "demo/application.py _picture": MEMORY,
+    "demo/application.py _predict_video": TEMPORARY,
     "export/folder.py write_folder": GIVEN,
     "export/onnx.py write_onnx": GIVEN,
     "export/torch_export.py write_program": GIVEN,

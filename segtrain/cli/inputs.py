@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from segtrain.errors import UserError
+from segtrain.report.video import VIDEOS
 
 PICTURES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm",
     ".pgm", ".pbm", ".jp2", ".avif",
 )  # fmt: skip
-VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv")
 KNOWN = frozenset((*PICTURES, *VIDEOS))
 MANIFEST = "manifest"  # what a video's results may not be called: <name>.jsonl is the manifest
 

@@ -23,7 +23,7 @@ from segtrain.prediction.files import class_id, named, start_files
 from segtrain.predictor import Predictor, Settings
 from segtrain.published.network import read_published
 from segtrain.report.video import VideoFile, VideoWriter
-from segtrain.trained import fingerprint
+from segtrain.trained import Trained, fingerprint
 from segtrain.writing import complete
 
 logger = logging.getLogger("segtrain")
@@ -103,21 +103,28 @@ def begin(config: dict, manifest: Manifest) -> tuple[Predictor, int, int]:
     return predictor, left, finished
 
 
-def find_predictor(config: dict) -> tuple[Predictor, dict]:
-    """The network that the configuration names, and all that its results depend on.
+def find_network(config: dict) -> Trained:
+    """The network that the configuration names.
 
     Raises:
-        UserError: it names none or several, or the named one cannot be used; or it knows not all
-            of `classes`.
+        UserError: it names none or several, or the named one cannot be used.
     """
     given = [config[key] for key in SOURCES if config[key] is not None]
     if len(given) != 1:
         raise UserError("give one of run=<run folder>, checkpoint=<file>, model=<exported folder> "
                         "and weights=<zoo>/<name>, such as weights=torchvision/<name>")  # fmt: skip
     if config["weights"] is not None:
-        trained = read_published(config["weights"], config["weights_file"]).trained
-    else:
-        trained = find_trained(str(given[0]), config["weights_file"], config["trust_code"])
+        return read_published(config["weights"], config["weights_file"]).trained
+    return find_trained(str(given[0]), config["weights_file"], config["trust_code"])
+
+
+def find_predictor(config: dict) -> tuple[Predictor, dict]:
+    """The network that the configuration names, and all that its results depend on.
+
+    Raises:
+        UserError: as of `find_network`; or the network knows not all of `classes`.
+    """
+    trained = find_network(config)
     settings = Settings(
         device=own_device(config),
         precision=str(config["precision"]),

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from segtrain.zoo.catalogue import find, is_row, row_of_file
 from segtrain.zoo.entry import Entry
 
-COMMANDS = ("evaluate", "predict")
+COMMANDS = ("evaluate", "predict", "demo")
 PRECISION = "trainer.precision=32-true"  # of the zoos' tests
 
 
@@ -15,7 +15,7 @@ def with_protocol(command: str, overrides: Sequence[str]) -> list[str]:
     A data set or protocol that is chosen takes the place of the zoo's.
 
     Args:
-        command: evaluate or predict.
+        command: one of COMMANDS.
         overrides: of the command line; where `weights` has several values, or is no zoo's, they
             are returned as they are.
 

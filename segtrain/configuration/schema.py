@@ -26,6 +26,7 @@ from segtrain.values import (
 
 Devices = Count | Literal["auto"]
 Paths = Text | list[Text]
+Port = Annotated[int, Rule("from 0 to 65535", lambda number: 0 <= number <= 65535)]
 SUCH = Rule("such as [1,8,64]", lambda numbers: True)  # an example, no rule
 Dataset = Annotated[Node, Given("batch_size", "seed")]
 
@@ -167,6 +168,21 @@ class Predict(Use):
     trust_code: bool
 
 
+class Demo(Use):
+    """`segtrain demo`."""
+
+    inference: NotRequired[Node]
+    run: Text | None
+    checkpoint: Text | None
+    model: Text | None
+    weights: Text | None
+    weights_file: Text | None
+    host: Text
+    port: Port | None
+    browser: bool
+    trust_code: bool
+
+
 class Export(TypedDict):
     """`segtrain export`."""
 
@@ -269,6 +285,7 @@ SCHEMAS: dict[str, type] = {
     "benchmark": Benchmark,
     "evaluate": Evaluate,
     "predict": Predict,
+    "demo": Demo,
     "export": Export,
     "report": ReportAgain,
     "prepare": Prepare,

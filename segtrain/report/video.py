@@ -11,7 +11,9 @@ import numpy as np
 
 from segtrain.errors import UserError
 
-CODEC = "mp4v"  # MPEG-4 part 2, the one that OpenCV's wheels can always write into .mp4
+VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv")
+# What OpenCV's wheels can always write: MPEG-4 part 2, and VP8, which browsers show too.
+CODECS = {".mp4": "mp4v", ".webm": "VP80"}
 RATE = 25.0  # frames a second, where a file does not say
 
 
@@ -50,7 +52,7 @@ class VideoFile:
 
 
 class VideoWriter:
-    """Pictures of one size as an `.mp4`; a context manager.
+    """Pictures of one size as an `.mp4` or `.webm`; a context manager.
 
     Args:
         path: of the file.
@@ -70,7 +72,7 @@ class VideoWriter:
             return
         self.writer.release()
         # OpenCV does not say that a disk is full.
-        if reason[0] is None and not has_index(self.path):
+        if reason[0] is None and self.path.suffix == ".mp4" and not has_index(self.path):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     def write(self, picture: np.ndarray) -> None:
@@ -82,12 +84,13 @@ class VideoWriter:
         height, width = picture.shape[:2]
         picture = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), "edge")
         if self.writer is None:
-            fourcc = cv2.VideoWriter_fourcc(*CODEC)
+            codec = CODECS[self.path.suffix]
+            fourcc = cv2.VideoWriter_fourcc(*codec)
             size = picture.shape[1::-1]
             self.writer = cv2.VideoWriter(str(self.path), fourcc, self.rate, size)
             if not self.writer.isOpened():
                 raise UserError(
-                    f"{self.path}: this OpenCV has no encoder for {CODEC}; install "
+                    f"{self.path}: this OpenCV has no encoder for {codec}; install "
                     "opencv-python-headless from PyPI, or give the frames as pictures "
                     "(ffmpeg -i <video> frames/%06d.png)"
                 )

@@ -28,6 +28,7 @@ COMMANDS = {
                   "hydra.run.dir=again"],
     "chain": ["experiment=deeplabv3_shapes", "trainer.accelerator=cpu"],
     "zoo": ["system=PSPNet"],
+    "demo": ["run=run", "port=0"],
 }  # fmt: skip
 
 
