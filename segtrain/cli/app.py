@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from segtrain.cli import collect, launch, published
-from segtrain.cli.logs import configure_logging
+from segtrain.cli.logs import configure_logging, to_console
 from segtrain.cli.own_experiment import with_own_experiments
 from segtrain.cli.paths import with_literal_paths
 from segtrain.cli.resume import LAST, resume, trusted
@@ -233,7 +233,8 @@ def start(command: str, config: dict, run_dir: Path, is_named: bool = True) -> i
     if command == "train" and config.get("automatic"):  # not in the configuration of older runs
         from segtrain.automatic.choosing import choose
 
-        made = choose(config, config["automatic"])
+        with to_console(sys.stdout):
+            made = choose(config, config["automatic"])
         config["automatic"], config["chosen"] = False, {one.key: one.reason for one in made}
         config = checked(command, config)
     if is_named:

@@ -5,7 +5,9 @@ import logging
 import sys
 import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from segtrain.cli import launch
 from segtrain.text import visible
@@ -49,6 +51,21 @@ def report_thread(failed: threading.ExceptHookArgs) -> None:
     """Says why a thread ended, but of TensorBoard's writer: whoever writes next is told by it."""
     if not type(failed.thread).__module__.startswith("tensorboard."):
         threading.__excepthook__(failed)
+
+
+@contextlib.contextmanager
+def to_console(stream: TextIO) -> Iterator[None]:
+    """Messages of this package to the console, before a run has a folder for its log."""
+    package = logging.getLogger("segtrain")
+    handler, level = logging.StreamHandler(stream), package.level
+    handler.setFormatter(PlainFormatter("%(message)s"))
+    package.addHandler(handler)
+    package.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        package.removeHandler(handler)
+        package.setLevel(level)
 
 
 def configure_logging(path: Path) -> None:

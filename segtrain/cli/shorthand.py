@@ -19,6 +19,7 @@ RUNS = ("run", "ensemble")  # keys that take runs by name, in every command that
 ARGUMENT = re.compile(r"(?:([\w-]+):)?(\w+)=(.*)", re.DOTALL)
 STAGED = ("chain", "plan", "reproduce")  # take <experiment>:key=value
 SIZE = re.compile(r"\s*\[?\s*(\d+)\s*(?:,\s*(\d+)\s*)?\]?\s*")
+SHOWING = {"--cfg", "-c"}  # flags that print the configuration, beside which nothing may stand
 NAME = re.compile(r"\w[\w .+-]*")
 OTHER = {"epochs": "trainer.max_steps", "steps": "trainer.max_epochs"}  # of which one is null
 ROOT = "dataset.source.root"
@@ -108,11 +109,13 @@ def _key(short: Short, chosen: Chosen) -> str:
 
 def _data(short: Short, chosen: Chosen) -> list[str]:
     """The data set; and an experiment for it where none is chosen."""
+    from segtrain.cli.logs import to_console
     from segtrain.prepare.recognition import recognise
 
     instances = chosen.is_detector(short.stage, short.typed)
     values = parted(short.value) if chosen.is_sweep else [short.value]
-    found = [recognise(plain_path(value), instances) for value in values]
+    with to_console(sys.stderr if SHOWING & set(chosen.arguments) else sys.stdout):
+        found = [recognise(plain_path(value), instances) for value in values]
     for told in dict.fromkeys(one.told for one in found):
         _say(f"{'data':<12}{told}", chosen.arguments)
     settings = [dict(o.split("=", 1) for o in one.overrides) for one in found]
@@ -237,5 +240,4 @@ def _say(line: str, arguments: Sequence[str]) -> None:
     """Prints a line; beside the configuration where that is printed."""
     from segtrain.text import visible
 
-    shown = {"--cfg", "-c"} & set(arguments)
-    print(visible(line), file=sys.stderr if shown else sys.stdout, flush=True)
+    print(visible(line), file=sys.stderr if SHOWING & set(arguments) else sys.stdout, flush=True)
