@@ -1,0 +1,181 @@
+"""The values that a training gets where they are not given: what is stored, and what stays."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from conftest import TINY
+from PIL import Image
+
+from segtrain.automatic import choosing
+from segtrain.automatic.choosing import fitting
+from segtrain.automatic.facts import find_facts
+
+SMALL = [
+    "architecture.channels=8",
+    "architecture.low_level_channels=8",
+    "steps=2",
+    "trainer.accelerator=cpu",
+    "report=null",
+]
+
+
+@pytest.fixture(autouse=True)
+def no_hub(monkeypatch):
+    """No weights but those that a test puts there."""
+    monkeypatch.setattr(choosing, "can_fetch", lambda name: False)
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    """Ten pictures of 40x64; the class `dot` has one pixel in a hundred."""
+    root = tmp_path / "photos"
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for number in range(10):
+        mask = np.zeros((40, 64), np.uint8)
+        mask[20:] = 1
+        mask[:5, :5] = 2
+        image = random.integers(0, 60, (40, 64, 3), dtype=np.uint8) + 80 * mask[..., None]
+        Image.fromarray(image).save(root / f"images/p{number}.png")
+        Image.fromarray(mask).save(root / f"masks/p{number}.png")
+    (root / "classes.txt").write_text("sky\nroad\ndot\n")
+    return root
+
+
+def stored() -> dict:
+    (file,) = Path("outputs").rglob("config.yaml")
+    return yaml.safe_load(file.read_text())
+
+
+def test_data_alone_is_enough(photos, segtrain):
+    code, out, err = segtrain("train", f"data={photos}", *SMALL)
+    assert code == 0, err
+    config = stored()
+    assert config["automatic"] is False
+    assert config["architecture"]["backbone"]["name"] == "resnet10t"
+    assert config["dataset"]["transform"]["crop_size"] == [32, 64]
+    assert config["trainer"]["max_steps"] == 2
+    for key, reason in config["chosen"].items():
+        assert f"{key}=" in out
+        assert f"({reason})" in out
+    assert "dot has" in config["chosen"]["loss.pixel.class_weights"]
+    assert "starts untrained" in out
+    results = json.loads(next(Path("outputs").rglob("results.json")).read_text())
+    assert results["global_step"] == 2
+
+
+def test_what_is_given_stays(photos, segtrain):
+    given = {"size": "64,32", "batch": "3", "lr": "0.5", "workers": "1",
+             "architecture.backbone.name": "test_resnet",
+             "dataset.transform.scale_range": "[1.0,1.0]", "loss.pixel.class_weights": "null",
+             "callback.ema.decay": "0.5"}  # fmt: skip
+    code, _, err = segtrain("train", f"data={photos}", *SMALL,
+                            *(f"{key}={value}" for key, value in given.items()))  # fmt: skip
+    assert code == 0, err
+    config = stored()
+    assert config["dataset"]["transform"]["crop_size"] == [64, 32]
+    assert config["dataset"]["transform"]["scale_range"] == [1.0, 1.0]
+    assert config["batch_size"] == 3
+    assert config["optimizer"]["lr"] == 0.5
+    assert config["dataset"]["num_workers"] == 1
+    assert config["architecture"]["backbone"]["name"] == "test_resnet"
+    assert config["loss"]["pixel"]["class_weights"] is None
+    assert config["callback"]["ema"]["decay"] == 0.5
+    assert config["trainer"]["max_steps"] == 2
+
+
+def test_epochs_are_taken_as_given(photos, segtrain):
+    settings = [value for value in SMALL if value != "steps=2"]
+    code, _, err = segtrain("train", f"data={photos}", *settings, "epochs=1")
+    assert code == 0, err
+    assert stored()["trainer"]["max_epochs"] == 1
+    assert stored()["trainer"]["max_steps"] is None
+
+
+def test_a_run_resumes_with_what_was_chosen(photos, segtrain):
+    assert segtrain("train", f"data={photos}", *SMALL)[0] == 0
+    before = stored()
+    code, out, err = segtrain("resume=latest", "steps=3")
+    assert code in (0, 2), err
+    if code == 2:  # it is finished
+        folder = next(Path("outputs").rglob("config.yaml")).parent
+        code, out, err = segtrain(f"resume={folder}", "trainer.max_steps=3")
+    assert code == 0, err
+    assert "(each of the" not in out
+    assert stored()["chosen"] == before["chosen"]
+
+
+def test_every_job_of_a_sweep_has_values_of_its_own(photos, segtrain):
+    code, _, err = segtrain("-m", f"data={photos}", *SMALL, "lr=0.1,0.2")
+    assert code == 0, err
+    files = sorted(Path("outputs").rglob("*/config.yaml"))
+    configs = [yaml.safe_load(file.read_text()) for file in files]
+    configs = [config for config in configs if "optimizer" in config]
+    assert sorted(config["optimizer"]["lr"] for config in configs) == [0.1, 0.2]
+    assert all(config["dataset"]["transform"]["crop_size"] == [32, 64] for config in configs)
+
+
+def test_a_faulty_set_is_refused_before_anything_is_chosen(photos, segtrain):
+    Image.fromarray(np.full((40, 64), 9, np.uint8)).save(photos / "masks" / "p3.png")
+    code, out, err = segtrain("train", f"data={photos}", *SMALL)
+    assert code == 2
+    assert "mask value 9 is not in the label map" in err
+    assert "chosen" not in out
+    assert not Path("outputs").exists()
+
+
+def test_other_experiments_choose_when_asked(photos, segtrain):
+    code, _, err = segtrain(*TINY, "automatic=true")
+    assert code == 0, err
+    config = stored()
+    assert config["architecture"]["backbone"]["name"] == "test_resnet"
+    assert config["trainer"]["max_steps"] == 4
+    assert "optimizer.lr" in config["chosen"]
+
+
+def test_weights_that_can_be_had_are_taken(photos, monkeypatch):
+    from conftest import composed
+
+    monkeypatch.setattr(choosing, "can_fetch", lambda name: name == "tf_efficientnet_lite0")
+    config = composed("experiment=own", f"dataset.source.root={photos}")
+    monkeypatch.setattr(choosing, "fitting", lambda config, facts: 8)
+    choosing.choose(config, [])
+    assert config["architecture"]["backbone"]["weights"] == "imagenet"
+    assert config["architecture"]["backbone"]["name"] == "tf_efficientnet_lite0"
+
+
+@pytest.mark.parametrize(("memory", "most"), [(10**5, 1), (10**13, 64)])
+def test_the_batch_fits_the_memory(photos, memory, most):
+    from conftest import composed
+
+    config = composed("experiment=own", f"dataset.source.root={photos}",
+                      "architecture.backbone.name=test_resnet")  # fmt: skip
+    assert fitting(config, find_facts(config)._replace(memory=memory)) == most
+
+
+def test_a_detector_of_ones_own_objects(tmp_path, segtrain):
+    """COCO JSON of two squares, whose sides and steps are chosen."""
+    root = tmp_path / "set"
+    (root / "images").mkdir(parents=True)
+    images, annotations = [], []
+    for number in range(1, 7):
+        pixels = np.full((64, 64, 3), 50, np.uint8)
+        pixels[10:40, 10:40] = 200
+        Image.fromarray(pixels).save(root / f"images/{number}.png")
+        images.append({"id": number, "file_name": f"{number}.png", "height": 64, "width": 64})
+        annotations.append({"id": number, "image_id": number, "category_id": 1,
+                            "segmentation": [[10, 10, 40, 10, 40, 40, 10, 40]]})  # fmt: skip
+    content = {"images": images, "annotations": annotations,
+               "categories": [{"id": 1, "name": "square"}]}  # fmt: skip
+    (root / "all.json").write_text(json.dumps(content))
+    code, _, err = segtrain("train", f"data={root}", "model=mask_rcnn", "steps=1", "report=null",
+                            "architecture.backbone.name=test_resnet",
+                            "trainer.accelerator=cpu")  # fmt: skip
+    assert code == 0, err
+    config = stored()
+    assert config["dataset"]["transform"]["short_side"] == [51, 64]
+    assert config["inference"]["short_sides"] == [64]
