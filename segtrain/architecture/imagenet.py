@@ -66,14 +66,18 @@ def untrained(weights: str) -> str:
     return f"{name}:none" if name in FLAVOURS else "none"
 
 
+def flavour_file(weights: str) -> Path:
+    """Where a flavour's download is kept: torch's folder of downloads."""
+    return Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(FLAVOURS[weights].url).path).name)
+
+
 def fetch_flavour(weights: str) -> dict[str, Tensor]:
     """State dict of a flavour from its address, or from torch's folder of downloads.
 
     Raises:
         UserError: it cannot be fetched.
     """
-    url = FLAVOURS[weights].url
-    file = Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(url).path).name)
+    url, file = FLAVOURS[weights].url, flavour_file(weights)
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
         try:

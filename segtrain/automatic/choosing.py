@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator
 import timm
 import torch
 
+from segtrain.architecture.imagenet import FLAVOURS, flavour_file
 from segtrain.assembly import build_model
 from segtrain.automatic.facts import Facts, find_facts
 from segtrain.automatic.rules import (
@@ -26,7 +27,8 @@ HUB = "https://huggingface.co"
 HUB_TIMEOUT = 4.0  # seconds after which it counts as out of reach
 SPARE = 0.7  # of the free memory is used
 MOST = 64  # images a step that are tried
-# What is trained without ImageNet weights: a ResNet that learns fast from little.
+LIGHT = "tf_efficientnet_lite0"
+# What is trained in its place without ImageNet weights: a ResNet that learns fast from little.
 UNTRAINED = {
     "architecture.backbone.name": "resnet10t",
     "architecture.backbone.timm_arguments": {"channels": [32, 64, 96, 128], "stem_width": 16},
@@ -56,8 +58,8 @@ def choose(config: dict, given: Collection[str]) -> list[Choice]:
                 made.append(choice)
 
     backbone = config["architecture"]["backbone"]
-    if backbone.get("weights") == "auto":
-        put(list(weights(backbone["name"], given)))
+    if backbone.get("weights") == "imagenet" and config["weights"] is None and "name" in backbone:
+        put(list(weights(backbone, given)))
     pretrained = config["architecture"]["backbone"].get("weights") != "none"
     pretrained = pretrained or config["weights"] is not None
     put([choice] if (choice := workers(facts)) else [])
@@ -79,35 +81,40 @@ def choose(config: dict, given: Collection[str]) -> list[Choice]:
     return made
 
 
-def weights(name: str, given: Collection[str]) -> Iterator[Choice]:
-    """ImageNet's where they can be had; else a small network that learns without."""
-    key = "architecture.backbone.weights"
-    if can_fetch(name):
-        yield Choice(key, "imagenet", f"{name}'s of the Hugging Face hub")
+def weights(backbone: dict, given: Collection[str]) -> Iterator[Choice]:
+    """None where ImageNet's cannot be had; of the light network's backbone a smaller one then."""
+    name, key = backbone["name"], "architecture.backbone.weights"
+    if is_given(key, given) or can_fetch(name):
         return
     logger.warning("weights     %s's ImageNet weights cannot be fetched here, so the network "
                    "starts untrained and will be worse; give a file with %s=<file>",
                    name, key)  # fmt: skip
     yield Choice(key, "none", "ImageNet's cannot be fetched here")
-    if not is_given("architecture.backbone.name", given):
+    if name == LIGHT and not is_given("architecture.backbone.name", given):
         for part, value in UNTRAINED.items():
             yield Choice(part, value, "learns fast without ImageNet")
 
 
 def can_fetch(name: str) -> bool:
-    """Whether timm's weights are on the disk, or their hub answers."""
+    """Whether a backbone's ImageNet weights are on the disk, or their server answers."""
     from huggingface_hub import try_to_load_from_cache
 
+    if name in FLAVOURS:
+        return flavour_file(name).is_file() or answers(FLAVOURS[name].url)
     place = timm.get_pretrained_cfg(name)
     if place is None:
         return False
     for file in ("model.safetensors", "pytorch_model.bin"):
         if place.hf_hub_id and isinstance(try_to_load_from_cache(place.hf_hub_id, file), str):
             return True
-    if os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("1", "true", "yes", "on"):
-        return False
+    is_offline = os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("1", "true", "yes", "on")
+    return not is_offline and answers(os.environ.get("HF_ENDPOINT", HUB))
+
+
+def answers(address: str) -> bool:
+    """Whether a server can be reached."""
     try:
-        with urllib.request.urlopen(os.environ.get("HF_ENDPOINT", HUB), timeout=HUB_TIMEOUT):
+        with urllib.request.urlopen(address, timeout=HUB_TIMEOUT):
             return True
     except (OSError, ValueError):
         return False
