@@ -134,7 +134,7 @@ class Bar:
 
         Where there is not enough for all, the speed goes first, then the end of the note.
         """
-        width = options.max_width - 1  # a full line would be two on some terminals
+        width = options.max_width - 3  # a terminal writes ^C behind it, which shall not wrap
         count, left, speed, note = self.parts()
         notes = note.split(GAP) if note else []
         name = self.what
