@@ -76,7 +76,8 @@ def _leave_at_signals(read: int) -> None:
     while received := os.read(read, 1):
         number = received[0]
         if signal.getsignal(number) is _leave:
-            os.write(2, f"segtrain: stopped by {signal.Signals(number).name}\n".encode())
+            start = "\n" if os.isatty(2) else ""  # below the bar that may be there
+            os.write(2, f"{start}segtrain: stopped by {signal.Signals(number).name}\n".encode())
             for folder in _temporary:
                 shutil.rmtree(folder, ignore_errors=True)
             os._exit(128 + number)

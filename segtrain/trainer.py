@@ -2,18 +2,18 @@
 
 import math
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, TQDMProgressBar
+from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.strategies import DDPStrategy
 
 from segtrain.assembly import make
 from segtrain.callback.agreement import Agreement
+from segtrain.callback.bars import Bars
 from segtrain.callback.batch_norm_statistics import BatchNormStatistics
 from segtrain.callback.checkpoint import AtomicCheckpointIO, Checkpoints
 from segtrain.callback.ema import EMA
@@ -21,6 +21,7 @@ from segtrain.callback.nonfinite import StopOnNonFinite
 from segtrain.callback.progress import DataWait, Progress
 from segtrain.dataset.datamodule import SegmentationData
 from segtrain.errors import UserError
+from segtrain.loggers import build_loggers
 from segtrain.sweep.ledger import TRIAL
 from segtrain.sync_batch_norm import SyncBatchNorm
 
@@ -37,7 +38,7 @@ def build_trainer(
     max_steps = training_steps(config, len(data.train_source), world_size)
     val_every_n_steps = validation_interval(config, len(data.train_source), max_steps)
     wait = DataWait()
-    progress = Progress(config["batch_size"], wait, lines=not shows_bar(settings))
+    progress = Progress(config["batch_size"], wait)
     trainer = pl.Trainer(
         **common_trainer_arguments(settings, run_dir),
         benchmark=headline == "miou" and not settings["deterministic"],  # crops have one size
@@ -48,8 +49,7 @@ def build_trainer(
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         log_every_n_steps=min(settings["log_every_n_steps"], max_steps),
-        enable_progress_bar=shows_bar(settings),
-        logger=make(config["logger"], save_dir=run_dir),
+        logger=build_loggers(config, run_dir),
         callbacks=build_callbacks(config, run_dir, progress, headline, val_every_n_steps),
         profiler=wait,
     )
@@ -80,6 +80,7 @@ def common_trainer_arguments(settings: dict, run_dir: Path) -> dict[str, Any]:
         "deterministic": settings["deterministic"],
         "use_distributed_sampler": False,  # the data module gives every process its share
         "enable_model_summary": False,
+        "enable_progress_bar": False,  # `segtrain.callback.bars` are ours
         "default_root_dir": run_dir,
         "plugins": plugins,
     }
@@ -117,8 +118,7 @@ def build_callbacks(
         from segtrain.sweep.pruning import ReportTrial
 
         reports = [ReportTrial.of_file(run_dir / TRIAL, f"val/{headline}")]
-    # What the bar shows has to be asked of the device, which makes the host wait for it.
-    bar = TQDMProgressBar(refresh_rate=20 if uses_gpu(settings) else 1)
+    bars = Bars(progress, every_n_steps=20 if uses_gpu(settings) else 1)
     agreement = Agreement()
     checkpoints = Checkpoints(
         run_dir / "checkpoints",
@@ -131,15 +131,10 @@ def build_callbacks(
         StopOnNonFinite(run_dir, settings["log_every_n_steps"], agreement),
         progress,
         *chosen,
-        *([bar] if shows_bar(settings) else []),
+        *([bars] if settings["progress_bar"] else []),
         *reports,
         checkpoints,
     ]
-
-
-def shows_bar(settings: dict) -> bool:
-    """Whether a progress bar is shown: where it is wanted and the output is a terminal."""
-    return settings["progress_bar"] and sys.stdout.isatty()
 
 
 def training_steps(config: dict, num_images: int, world_size: int) -> int:

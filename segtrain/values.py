@@ -65,6 +65,15 @@ HINTS_OF_OTHERS: dict[str, dict[str, Any]] = {
         "min_delta": NonNegative, "verbose": bool,
     },
     "pytorch_lightning.loggers.TensorBoardLogger": {"max_queue": Count, "flush_secs": Count},
+    "pytorch_lightning.loggers.WandbLogger": {
+        "mode": Literal["online", "offline", "disabled"] | None, "project": Text,
+        "name": Text | None, "group": Text | None, "entity": Text | None, "tags": list[Text],
+        "notes": Text | None, "log_model": Literal[False],
+    },
+    "pytorch_lightning.loggers.MLFlowLogger": {
+        "experiment_name": Text, "run_name": Text | None, "tracking_uri": Text | None,
+        "log_model": Literal[False],
+    },
     "optuna.samplers.TPESampler": {"n_startup_trials": Natural, "constant_liar": bool},
     "optuna.pruners.MedianPruner": {"n_startup_trials": Natural, "n_warmup_steps": Natural},
 }  # fmt: skip

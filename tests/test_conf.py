@@ -101,7 +101,7 @@ def test_experiment_starts_from_one_with_the_same_network(name):
 )
 def test_every_group_file_targets_its_own_package(group, name):
     content = yaml.safe_load((conf_dir() / group / f"{name}.yaml").read_text())
-    nodes = content.values() if group == "callback" else [content]
+    nodes = content.values() if group in ("callback", "logger") else [content]
     expected = {"measure": "segtrain.benchmark", "logger": "pytorch_lightning.loggers"}
     for node in nodes:
         if group in ("trainer", "sweep"):

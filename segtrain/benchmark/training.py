@@ -116,7 +116,6 @@ def build_loop(config: dict, clock: "Clock", parts: "PartTimes", steps: int) -> 
         gradient_clip_val=settings["gradient_clip_val"],
         limit_val_batches=0,
         enable_checkpointing=False,
-        enable_progress_bar=False,
         logger=False,
         callbacks=[*chosen, clock],
         profiler=parts,

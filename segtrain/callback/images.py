@@ -1,17 +1,16 @@
-"""In TensorBoard: validation overlays, confusion matrix or precision curves, scores by class."""
+"""For the loggers: validation overlays, confusion matrix or precision curves, scores by class."""
 
 import cv2
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.loggers import TensorBoardLogger
 
 from segtrain.contracts import Detections, InstanceTarget, LabelSet
+from segtrain.loggers import Rows, write_picture, write_table
 from segtrain.metric.image_scores import SURE_SCORE
 from segtrain.report.drawing import fit
 from segtrain.report.panels import SHOWN_PROPOSALS, draw_found, draw_truth
-from segtrain.text import markdown
 from segtrain.values import Count, Natural
 
 OVERLAY_STRENGTH = 0.6
@@ -45,10 +44,9 @@ class ValidationImages(Callback):
             self._write(trainer, "val/confusion", draw_confusion(matrix, pl_module.labels.names))
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        table = per_class_table(pl_module.metrics)
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero and table:
-                logger.experiment.add_text("val/per_class", table, trainer.global_step)
+        rows = per_class_rows(pl_module.metrics)
+        if rows and trainer.is_global_zero:
+            write_table(trainer.loggers, "val/per_class", rows, trainer.global_step)
         precision = getattr(pl_module.evaluation, "precision", None)
         if precision is not None and trainer.is_global_zero:
             self._write(trainer, "val/precision_recall", draw_precision(precision))
@@ -78,26 +76,23 @@ class ValidationImages(Callback):
         return instance_strip(image, truth, found, labels, self.max_side, SURE_SCORE, top)
 
     def _write(self, trainer: pl.Trainer, tag: str, picture: np.ndarray) -> None:
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image(tag, picture, trainer.global_step, dataformats="HWC")
+        write_picture(trainer.loggers, tag, picture, trainer.global_step)
 
 
-def per_class_table(metrics: dict) -> str:
-    """The `per_class_*` entries of `results.json` as a Markdown table in percent; may be empty."""
+def per_class_rows(metrics: dict) -> Rows:
+    """The `per_class_*` entries of `results.json` in percent, below titles; may be empty."""
     columns = {
         name.removeprefix("per_class_").replace("_", " "): values
         for name, values in metrics.items()
         if isinstance(values, dict)
     }
     if not columns:
-        return ""
-    rows = [["class", *columns], ["---"] + ["---:"] * len(columns)]
+        return []
+    rows = [["class", *columns]]
     for label in next(iter(columns.values())):
         shares = [values[label] for values in columns.values()]
-        cells = ["absent" if share is None else f"{100 * share:.2f}" for share in shares]
-        rows.append([markdown(label), *cells])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+        rows.append([label, *("absent" if s is None else f"{100 * s:.2f}" for s in shares)])
+    return rows
 
 
 def overlay_strip(

@@ -9,6 +9,7 @@ from pytorch_lightning.profilers import Profiler
 
 from segtrain.callback.system import SystemFigures
 from segtrain.sweep.ledger import TITLES
+from segtrain.terminal import lines
 
 logger = logging.getLogger("segtrain")
 
@@ -48,7 +49,6 @@ class Progress(Callback):
     Args:
         batch_size: images per optimiser step over all processes.
         wait: measures the data wait.
-        lines: whether to print a line at each log step (where no progress bar is shown).
 
     Attributes:
         train_seconds: wall time of training steps, data wait included, validation left out; goes on
@@ -56,10 +56,9 @@ class Progress(Callback):
         steps: optimiser steps in that time.
     """
 
-    def __init__(self, batch_size: int, wait: DataWait, lines: bool) -> None:
+    def __init__(self, batch_size: int, wait: DataWait) -> None:
         self.batch_size = batch_size
         self.wait = wait
-        self.lines = lines
         self.train_seconds = 0.0
         self.steps = 0
         self._figures = SystemFigures()
@@ -86,10 +85,14 @@ class Progress(Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._resumed_at = time.perf_counter()
-        if self.lines and trainer.state.fn == "fit":
+        if trainer.state.fn == "fit":
             headline = pl_module.evaluation.headline
-            score = 100 * trainer.callback_metrics[f"val/{headline}"]
-            logger.info("step %d: val %s %.2f%%", trainer.global_step, TITLES[headline], score)
+            score = float(trainer.callback_metrics[f"val/{headline}"])
+            best = trainer.checkpoint_callback.best_score  # without this one, which comes after
+            is_best = best is None or score > best
+            told = "the best so far" if is_best else f"the best so far {100 * best:.2f}%"
+            logger.info("step %d/%d  val %s %.2f%%, %s", trainer.global_step, trainer.max_steps,
+                        TITLES[headline], 100 * score, told)  # fmt: skip
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._count_time()
@@ -131,20 +134,18 @@ class Progress(Callback):
         speed = (self.steps - steps) * self.batch_size / elapsed
         wait_fraction = min(1.0, (self.wait.seconds - waited) / elapsed)
         rates = {f"lr/{group['name']}": group["lr"] for group in trainer.optimizers[0].param_groups}
-        pl_module.log("images_per_second", speed, prog_bar=True)
-        pl_module.log("lr", max(rates.values()), prog_bar=True, logger=False)
-        pl_module.log_dict({**rates, "data_wait_fraction": wait_fraction,
+        pl_module.log_dict({**rates, "images_per_second": speed,
+                            "data_wait_fraction": wait_fraction,
                             **self._figures.read(pl_module.device)})  # fmt: skip
-        if self.lines:
-            logger.info(
-                "step %d/%d  loss %.4f  lr %.2e  %.1f images/s  data wait %.0f%%",
-                trainer.global_step,
-                trainer.max_steps,
-                trainer.callback_metrics["train/loss"],
-                max(rates.values()),
-                speed,
-                100 * wait_fraction,
-            )
+        lines.info(
+            "step %d/%d  loss %.4f  lr %.2e  %.1f images/s  data wait %.0f%%",
+            trainer.global_step,
+            trainer.max_steps,
+            trainer.callback_metrics["train/loss"],
+            max(rates.values()),
+            speed,
+            100 * wait_fraction,
+        )
         if wait_fraction > WAIT_LIMIT and steps > self._first_step and not self._warned:
             self._warned = True
             workers = trainer.datamodule.num_workers

@@ -46,6 +46,8 @@ def run(command: str, overrides: list[str]) -> int:
         launch.connect()
         if launch.rank() > 0:
             return execute(*launch.receive())
+    if not (is_sweep(overrides) or any(override[0] == "-" for override in overrides)):
+        say_starting(command)
     resumed = [override for override in overrides if override.startswith("resume=")]
     if command == "train" and resumed and resumed[0] not in ("resume=", "resume=null"):
         config, run_dir = resume(resumed[0].removeprefix("resume="), overrides)
@@ -56,6 +58,12 @@ def run(command: str, overrides: list[str]) -> int:
 def is_sweep(overrides: list[str]) -> bool:
     """Whether the command line starts several runs."""
     return any(o in MULTIRUN or o.startswith("sweep=") for o in overrides)
+
+
+def say_starting(command: str) -> None:
+    """Says something before PyTorch is loaded, which takes many seconds from a slow disk."""
+    if "torch" not in sys.modules:
+        print(f"segtrain {command}: starting ...", file=sys.stderr, flush=True)
 
 
 def compose_and_run(command: str, overrides: list[str]) -> int:

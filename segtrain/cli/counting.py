@@ -1,17 +1,12 @@
-"""How many inputs all processes have finished: a bar on terminals, a line a minute elsewhere."""
+"""How many inputs all processes have finished."""
 
-import logging
-import sys
 import time
 from pathlib import Path
 from typing import Self
 
-from rich.progress import Progress
+from segtrain.terminal import Bar
 
-logger = logging.getLogger("segtrain")
-
-LOOK = 0.5  # seconds between two looks
-SAY = 60.0  # and between two lines
+LOOK = 0.2  # seconds between two looks
 
 
 class Counting:
@@ -19,24 +14,23 @@ class Counting:
 
     Args:
         parts: the files of the lines, which only grow.
-        total: lines that there will be; no more than one needs no bar.
+        total: lines that there will be.
     """
 
     def __init__(self, parts: list[Path], total: int) -> None:
         self.total = total
         self.count = 0
         self._read = dict.fromkeys(parts, 0)  # bytes
-        self._started = self._looked = self._said = time.monotonic()
-        self._bar = Progress(disable=total < 2 or not sys.stdout.isatty())
-        self._task = self._bar.add_task("predicting", total=total)
+        self._looked = time.monotonic()
+        self._bar = Bar("predicting", total, "inputs")
 
     def __enter__(self) -> Self:
-        self._bar.start()
+        self._bar.open()
         return self
 
     def __exit__(self, *reason: object) -> None:
         self.look(again=True)
-        self._bar.stop()
+        self._bar.close()
 
     def look(self, again: bool = False) -> None:
         """Counts what is new, `again` or if the last look is long enough ago."""
@@ -51,8 +45,4 @@ class Counting:
                     new = file.read()
                 self.count += new.count(b"\n")
                 self._read[part] += len(new)
-        self._bar.update(self._task, completed=self.count)
-        if self._bar.disable and self.count and now > self._said + SAY:
-            self._said = now
-            logger.info("predicting  %d of %d, %.1f/s", self.count, self.total,
-                        self.count / (now - self._started))  # fmt: skip
+        self._bar.update(self.count)

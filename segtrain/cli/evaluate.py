@@ -10,6 +10,7 @@ from torch import Tensor
 
 from segtrain.architecture.weights import load_weights, read_state_dict
 from segtrain.assembly import build_data, build_model, build_task, make, require_labels
+from segtrain.callback.bars import Bars
 from segtrain.cli.report import report
 from segtrain.configuration.schema import Recipe, checked_stored
 from segtrain.dataset.datamodule import SegmentationData
@@ -34,7 +35,7 @@ from segtrain.submit.servers import prepare_submission
 from segtrain.submit.submission import Submission
 from segtrain.task.segmentation import Segmentation
 from segtrain.trained import find_checkpoint, stored_config, white_level, without_pretraining
-from segtrain.trainer import common_trainer_arguments, leave_signals, shows_bar
+from segtrain.trainer import common_trainer_arguments, leave_signals
 from segtrain.zoo.catalogue import is_row
 
 logger = logging.getLogger("segtrain")
@@ -254,7 +255,7 @@ def evaluate_task(
         **common_trainer_arguments(settings, run_dir),
         benchmark=False,  # images have many sizes
         logger=False,
-        enable_progress_bar=shows_bar(settings),
+        callbacks=[Bars()] if settings["progress_bar"] else [],
         enable_checkpointing=False,
     )
     leave_signals(trainer)

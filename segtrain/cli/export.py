@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 import torch
@@ -85,6 +86,17 @@ def run(config: dict, run_dir: Path) -> None:
         comparisons = compare_all(config, trained, exported, model, inference)
         finish(report, comparisons, run_dir)
     logger.info("exported    %s", output)
+    logger.info("next        %s", use(config["format"], output))
+
+
+def use(format_name: str, output: Path) -> str:
+    """How what was written is run; `pictures` are (N, 3, H, W) uint8."""
+    if format_name == "onnx":
+        session = f"onnxruntime.InferenceSession({str(output)!r})"
+        return f"in Python: {session}.run(None, {{'image': pictures}})"
+    if format_name == "torch_export":
+        return f"in Python: torch.export.load({str(output)!r}).module()(pictures)"
+    return f"segtrain predict {quote(f'model={output}')} source=<pictures>"
 
 
 def find_trained(config: dict) -> Trained:

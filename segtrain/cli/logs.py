@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import TextIO
 
 from segtrain.cli import launch
+from segtrain.terminal import lines, screen
 from segtrain.text import visible
 from segtrain.writing import naming
 
 HANDLER = "segtrain"
-NOISY = ("pytorch_lightning", "lightning_fabric", "torch.distributed", "timm", "tensorboard")
+NOISY = ("pytorch_lightning", "lightning_fabric", "torch.distributed", "timm", "tensorboard",
+         "mlflow", "alembic", "git")  # fmt: skip
 FALSE_ALARMS = (
     ".*LeafSpec.* is deprecated",  # of Lightning's own code
     ".*your dataloader is not resumable",  # ours starts at the right batch by itself
@@ -33,6 +35,17 @@ class PlainFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The line of a log."""
         return visible(super().format(record))
+
+
+class Terminal(logging.StreamHandler):
+    """Prints above the bars that are shown, and leaves out the lines that tell the same."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Prints one message."""
+        if not screen.is_shown:
+            super().emit(record)
+        elif record.name != lines.name:
+            screen.say(self.format(record))
 
 
 class LogFile(logging.FileHandler):
@@ -57,7 +70,7 @@ def report_thread(failed: threading.ExceptHookArgs) -> None:
 def to_console(stream: TextIO) -> Iterator[None]:
     """Messages of this package to the console, before a run has a folder for its log."""
     package = logging.getLogger("segtrain")
-    handler, level = logging.StreamHandler(stream), package.level
+    handler, level = Terminal(stream), package.level
     handler.setFormatter(PlainFormatter("%(message)s"))
     package.addHandler(handler)
     package.setLevel(logging.INFO)
@@ -75,9 +88,7 @@ def configure_logging(path: Path) -> None:
     for handler in [handler for handler in root.handlers if handler.name == HANDLER]:
         root.removeHandler(handler)  # of the job before, in a sweep
         handler.close()
-    handlers: list[tuple[logging.Handler, str]] = [
-        (logging.StreamHandler(sys.stdout), "%(message)s")
-    ]
+    handlers: list[tuple[logging.Handler, str]] = [(Terminal(sys.stdout), "%(message)s")]
     if launch.rank() == 0:
         handlers.append((LogFile(path), "%(asctime)s %(levelname)s %(message)s"))
     for handler, form in handlers:

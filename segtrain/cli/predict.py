@@ -15,7 +15,6 @@ from segtrain.cli.counting import Counting
 from segtrain.cli.inputs import Input, find_inputs
 from segtrain.cli.manifest import SHOWN, Manifest, Outcome
 from segtrain.cli.stopping import Stop
-from segtrain.dataset.progress import track
 from segtrain.errors import RunStopped, UserError
 from segtrain.loading import find_trained, make_predictor
 from segtrain.prediction import Prediction
@@ -23,6 +22,7 @@ from segtrain.prediction.files import class_id, named, start_files
 from segtrain.predictor import Predictor, Settings
 from segtrain.published.network import read_published
 from segtrain.report.video import VideoFile, VideoWriter
+from segtrain.terminal import track
 from segtrain.trained import Trained, fingerprint
 from segtrain.writing import complete
 
@@ -243,7 +243,7 @@ def predict_video(
     files, count = [named(base, "_overlay.mp4"), named(base, ".jsonl")], 0
     with complete(files[0]) as overlay, complete(files[1]) as lines:
         with lines.open("w") as file, VideoWriter(overlay, video.rate) as writer:
-            for frame in track(video, video.count, one.path.name) if shows_bar else video:
+            for frame in track(video, video.count, one.path.name, "frames") if shows_bar else video:
                 prediction = predictor(frame)
                 writer.write(prediction.frame())
                 place = {"frame": count, "seconds": round(count / video.rate, 3)}
@@ -294,6 +294,7 @@ def end(outcome: Outcome, finished: int, output: Path) -> None:
             logger.info("%s", line)
         before = f", {finished} were there" if finished else ""
         logger.info("results     %s (%d predicted%s)", output, outcome.predicted, before)
+        logger.info("overlays    %s", output / "*_overlay.*")
         for line in outcome.skipped:
             logger.warning("skipped     %s", line)
     if outcome.failed:

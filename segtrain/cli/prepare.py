@@ -7,10 +7,10 @@ from copy import deepcopy
 from pathlib import Path
 
 from segtrain.assembly import build_data, resolve_white_level
+from segtrain.configuration.folder import options
 from segtrain.dataset.coco_annotations import CocoAnnotations
 from segtrain.dataset.datamodule import SegmentationData
 from segtrain.dataset.preflight import evenly_spaced
-from segtrain.dataset.progress import track
 from segtrain.dataset.shard_index import describe_shards
 from segtrain.dataset.stream import TrainStream
 from segtrain.errors import UserError
@@ -20,6 +20,7 @@ from segtrain.prepare.exports.write import describe, write_export
 from segtrain.prepare.once import splits_to_verify, verify_once
 from segtrain.prepare.preview import Sample, write_preview
 from segtrain.prepare.shards import check_hashes, write_shards
+from segtrain.terminal import track
 from segtrain.trained import white_level
 
 logger = logging.getLogger("segtrain")
@@ -58,6 +59,15 @@ def run(config: dict, run_dir: Path) -> None:
     verify_once(data, counts, optional, config["verify"], run_dir)
     if config["shards"] is not None:
         shard(trained_on)
+    say_next(data.name)
+
+
+def say_next(dataset: str) -> None:
+    """Names a training on the data set, where there is an experiment for it."""
+    recipes = [name for name in options("experiment") if name.endswith(f"_{dataset}")]
+    if recipes:
+        first = f"deeplabv3_{dataset}"
+        logger.info("next        segtrain experiment=%s", first if first in recipes else recipes[0])
 
 
 def convert_export(config: dict) -> None:

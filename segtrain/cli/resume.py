@@ -44,6 +44,8 @@ def resume(folder: str, overrides: list[str]) -> tuple[dict | None, Path]:
     stored = read_record(run_dir / "config.yaml", dict.fromkeys(NEEDED, dict), trust_code)
     if (run_dir / TRIAL).is_file():  # names a pruner
         read_record(run_dir / TRIAL, {"storage": str, "study": str, "trial": int}, trust_code)
+    if "_target_" in stored.get("logger", {}):  # older runs had one, without a name
+        stored["logger"] = {"logger": stored["logger"]}
     config = OmegaConf.create(stored)
     OmegaConf.set_struct(config, True)
     for change in with_literal_paths(changes, is_sweep=False):

@@ -1,5 +1,6 @@
 """`train`: trains, evaluates the best checkpoint, writes `results.json`."""
 
+import contextlib
 import functools
 import logging
 import textwrap
@@ -7,7 +8,6 @@ from pathlib import Path
 from shlex import quote
 
 import pytorch_lightning as pl
-from pytorch_lightning.loggers import TensorBoardLogger
 
 from segtrain.architecture.weights import load_weights, read_state_dict
 from segtrain.assembly import (
@@ -17,10 +17,13 @@ from segtrain.assembly import (
     resolve_class_weights,
     resolve_white_level,
 )
+from segtrain.callback.images import per_class_rows
 from segtrain.callback.progress import Progress
 from segtrain.cli.evaluate import evaluate_checkpoint
 from segtrain.cli.report import report
 from segtrain.dataset.datamodule import SegmentationData
+from segtrain.loggers import open_loggers, write_scores, write_table
+from segtrain.named_runs import short_name
 from segtrain.report.results import config_sha256, print_scores, write_results
 from segtrain.sweep.ledger import swept_values
 from segtrain.task.segmentation import Segmentation
@@ -52,14 +55,20 @@ def run(config: dict, run_dir: Path) -> None:
         load_weights(task.model, read_state_dict(resumed), str(resumed))
     trainer, progress = build_trainer(config, data, run_dir, task.evaluation.headline)
     announce(config, data, task, trainer)
-    trainer.fit(task, data, ckpt_path=resumed, weights_only=True)
-    best = checkpoints / "best.ckpt"
-    checkpoint = best if best.is_file() else checkpoints / "last.ckpt"
-    results = evaluate_checkpoint(config, data, task, checkpoint, run_dir)
+    with contextlib.ExitStack() as stack:
+        if trainer.is_global_zero:
+            parameters = hyperparameters(config)
+            stack.enter_context(open_loggers(trainer.loggers, parameters, config, run_dir))
+        trainer.fit(task, data, ckpt_path=resumed, weights_only=True)
+        best = checkpoints / "best.ckpt"
+        checkpoint = best if best.is_file() else checkpoints / "last.ckpt"
+        results = evaluate_checkpoint(config, data, task, checkpoint, run_dir)
+        if trainer.is_global_zero:
+            results |= training_results(config, data, trainer, progress, results["timing"])
+            finish(config, task, trainer, results, run_dir, checkpoint)
     if trainer.is_global_zero:
-        results |= training_results(config, data, trainer, progress, results["timing"])
-        finish(config, task, trainer, results, run_dir, checkpoint)
         report(config.get("report"), config, data, task, results, run_dir)  # older runs lack it
+        say_next(run_dir)
 
 
 def announce(config: dict, data: SegmentationData, task: Segmentation, trainer: pl.Trainer) -> None:
@@ -127,22 +136,27 @@ def finish(
     score = trainer.checkpoint_callback.best_score
     if score is not None:
         headline = {f"val/best_{task.evaluation.headline}": score, **headline}
-    trainer.logger.log_metrics(headline, step=trainer.global_step)
-    if isinstance(trainer.logger, TensorBoardLogger):
-        shown = swept_values(run_dir) or summary(results, config)
-        trainer.logger.log_hyperparams(shown, metrics=headline)
-        text = (run_dir / "config.yaml").read_text()
-        trainer.logger.experiment.add_text("config", f"```yaml\n{text}\n```")
-    else:
-        trainer.logger.log_hyperparams(hyperparameters(config))
-    trainer.logger.finalize("success")
+    write_scores(trainer.loggers, headline, swept_values(run_dir) or summary(results, config),
+                 trainer.global_step, run_dir, checkpoint)  # fmt: skip
+    rows = per_class_rows(results["metrics"])
+    if rows:
+        write_table(trainer.loggers, "test/per_class", rows, trainer.global_step)
     print_scores(results["metrics"], f"{results['dataset']} {results['split']}")
     seconds = results["timing"]["train_seconds"]
     logger.info("trained     %.0f s at %.1f images/s", seconds,
                 results["timing"]["train_images_per_second"])  # fmt: skip
     logger.info("checkpoint  %s", checkpoint)
     logger.info("results     %s", run_dir / "results.json")
-    logger.info("tensorboard segtrain tensorboard %s", quote(f"run={run_dir}"))
+
+
+def say_next(run_dir: Path) -> None:
+    """What can be done with the run, as commands."""
+    run = quote(f"run={short_name(run_dir)}")
+    if (run_dir / "report.html").is_file():
+        logger.info("report      %s", run_dir / "report.html")
+    if (run_dir / "tensorboard").is_dir():
+        logger.info("curves      segtrain tensorboard %s", run)
+    logger.info("next        segtrain predict %s source=<pictures>", run)
 
 
 def summary(results: dict, config: dict) -> dict[str, float | str]:

@@ -95,7 +95,7 @@ class Recipe(TypedDict):
     architecture: Annotated[Node, Given("num_classes")]
     trainer: Training
     callback: NotRequired[dict[str, Node]]
-    logger: Annotated[Node, Given("save_dir")]
+    logger: NotRequired[dict[str, Annotated[Node, Given("save_dir", "id", "run_id")]]]
     experiment: NotRequired[Text]
     seed: Natural
     batch_size: Count

@@ -21,8 +21,8 @@ from segtrain.dataset.cache import cached_folder, files_fingerprint
 from segtrain.dataset.coco_entries import Fault, Instance, read_instance
 from segtrain.dataset.files import upright_size
 from segtrain.dataset.packed import PackedStrings
-from segtrain.dataset.progress import track
 from segtrain.errors import UserError
+from segtrain.terminal import track
 
 logger = logging.getLogger("segtrain")
 

@@ -8,8 +8,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from segtrain.contracts import InstanceTarget, LabelSet, Source
 from segtrain.dataset.cache import cached_folder, fingerprint
-from segtrain.dataset.progress import track
 from segtrain.dataset.workers import one_thread
+from segtrain.terminal import track
 
 logger = logging.getLogger("segtrain")
 

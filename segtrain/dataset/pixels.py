@@ -15,10 +15,10 @@ from torch.utils.data import DataLoader
 
 from segtrain.contracts import Listing, Source
 from segtrain.dataset.cache import cache_root, cached_folder, fingerprint
-from segtrain.dataset.progress import track
 from segtrain.dataset.stream import EvalImages
 from segtrain.dataset.workers import one_thread
 from segtrain.errors import UserError
+from segtrain.terminal import track
 
 logger = logging.getLogger("segtrain")
 

@@ -8,8 +8,8 @@ from segtrain.contracts import LabelSet
 from segtrain.dataset.cache import cached_folder, fingerprint
 from segtrain.dataset.files import find_base, read_list
 from segtrain.dataset.pairs import ImageMaskPairs, Pair
-from segtrain.dataset.progress import track
 from segtrain.errors import UserError
+from segtrain.terminal import track
 from segtrain.values import Text
 
 logger = logging.getLogger("segtrain")

@@ -13,8 +13,8 @@ from segtrain.dataset.coco_entries import encode_segmentation
 from segtrain.dataset.context import HINT, INSIDE, LISTS, MASKS
 from segtrain.dataset.files import find_base, read_list, read_mat
 from segtrain.dataset.labels import CONTEXT_CLASSES
-from segtrain.dataset.progress import track
 from segtrain.errors import UserError
+from segtrain.terminal import track
 from segtrain.writing import complete, remove, write_picture, write_text
 
 JSON = "trainval_merged.json"

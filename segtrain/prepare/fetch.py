@@ -12,10 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.response import addinfourl
 
-from rich.console import Console
-from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
-
 from segtrain.errors import UserError
+from segtrain.terminal import Bar
 from segtrain.writing import naming
 
 logger = logging.getLogger("segtrain")
@@ -47,16 +45,11 @@ def download(url: str, path: Path, digest: str | None, by_hand: str | None = Non
         OSError: it cannot be written.
     """
     part = path.with_name(path.name + ".part")
-    console = Console(stderr=True)
-    columns = (*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
-    progress = Progress(*columns, console=console, disable=not console.is_terminal)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if progress.disable:
-            logger.info("downloading %s to %s", url, path)
-        with progress, naming(part):
-            progress.add_task(path.name, total=None)
-            _receive_all(url, part, digest, progress)
+        logger.info("downloading %s to %s", url, path)
+        with Bar(path.name, None, "MB") as bar, naming(part):
+            _receive_all(url, part, digest, bar)
         _check_or_remove(part, digest)
         os.replace(part, path)
     except _AttemptError as error:
@@ -64,8 +57,7 @@ def download(url: str, path: Path, digest: str | None, by_hand: str | None = Non
             f"{url}: cannot be downloaded: {error}. Check the network and run again, or download "
             f"it elsewhere and {by_hand or f'put it at {path}'}"
         ) from None
-    if progress.disable:
-        logger.info("downloaded %s (%d bytes)", path, path.stat().st_size)
+    logger.info("downloaded %s (%d bytes)", path, path.stat().st_size)
 
 
 def check_digest(path: Path, digest: str | None) -> None:
@@ -93,12 +85,12 @@ def _check_or_remove(path: Path, digest: str | None) -> None:
         raise UserError(f"{error}. The file was removed; run again to download it anew") from None
 
 
-def _receive_all(url: str, part: Path, digest: str | None, progress: Progress) -> None:
+def _receive_all(url: str, part: Path, digest: str | None, bar: Bar) -> None:
     """Repeats attempts, each from where the last one broke, as long as they lead further."""
     failures, longest = 0, _size(part)
     while True:
         try:
-            return _receive(url, part, digest, progress)
+            return _receive(url, part, digest, bar)
         except _AttemptError as error:
             failures = 1 if _size(part) > longest else failures + 1
             longest = max(longest, _size(part))
@@ -108,7 +100,7 @@ def _receive_all(url: str, part: Path, digest: str | None, progress: Progress) -
         time.sleep(WAITS[failures - 1])
 
 
-def _receive(url: str, part: Path, digest: str | None, progress: Progress) -> None:
+def _receive(url: str, part: Path, digest: str | None, bar: Bar) -> None:
     """One attempt: adds what `part` lacks, or all of it where the server knows no ranges."""
     have = _size(part)
     with _request(url, have) as response:
@@ -123,9 +115,10 @@ def _receive(url: str, part: Path, digest: str | None, progress: Progress) -> No
         with open(part, "ab" if response.status == 206 else "wb") as file:
             _check_space(part.parent, length)
             total = file.tell() + length if length else None
+            bar.total = total and total / 1e6
             for block in _blocks(response):
                 file.write(block)
-                progress.update(progress.task_ids[0], completed=file.tell(), total=total)
+                bar.update(file.tell() / 1e6)
     # http.client ends a broken body as it ends a whole one.
     if _size(part) < (total or 0):
         raise _AttemptError(f"the connection broke after {_size(part)} of {total} bytes", True)

@@ -16,7 +16,6 @@ from segtrain.dataset.datamodule import SegmentationData
 from segtrain.dataset.decoding import read_header
 from segtrain.dataset.files import read_bytes
 from segtrain.dataset.preflight import evenly_spaced
-from segtrain.dataset.progress import track
 from segtrain.dataset.shard_index import (
     DATASET,
     INDEX,
@@ -35,6 +34,7 @@ from segtrain.dataset.shards import ShardSource
 from segtrain.dataset.transforms import SemanticPreset
 from segtrain.dataset.workers import one_thread
 from segtrain.errors import UserError
+from segtrain.terminal import track
 from segtrain.writing import naming, write_json
 
 logger = logging.getLogger("segtrain")

@@ -11,10 +11,10 @@ from segtrain.contracts import LabelSet, Listing, Source
 from segtrain.dataset.counts import count_labels
 from segtrain.dataset.datamodule import SegmentationData
 from segtrain.dataset.preflight import image_orientation, require_classes
-from segtrain.dataset.progress import track
 from segtrain.dataset.transforms import SemanticPreset
 from segtrain.dataset.workers import one_thread
 from segtrain.errors import UserError
+from segtrain.terminal import track
 
 
 @dataclass

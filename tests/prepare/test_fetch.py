@@ -4,6 +4,7 @@ import logging
 import re
 import socket
 import stat
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -280,14 +281,16 @@ def test_logs_start_and_end_without_a_terminal(server, tmp_path, caplog, capsys)
 
 
 def test_shows_a_bar_on_a_terminal(server, tmp_path, caplog, capsys, monkeypatch):
-    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
     server.files["/a.bin"] = CONTENT
     with caplog.at_level(logging.INFO, "segtrain"):
         download(server.url("a.bin"), tmp_path / "a.bin", None)
-    assert caplog.messages == []
+    assert len(caplog.messages) == 2
     shown = capsys.readouterr()
-    assert "100%" in shown.err
-    assert shown.out == ""
+    assert "MB" in shown.out
+    assert "━" in shown.out
+    assert shown.err == ""
 
 
 UNSAFE = {

@@ -11,11 +11,11 @@ from PIL import Image
 from segtrain.contracts import VOID, LabelSet
 from segtrain.dataset.files import check_sizes, read_lines, read_mask, upright_size
 from segtrain.dataset.labels import voc_colour_map
-from segtrain.dataset.progress import track
 from segtrain.errors import UserError
 from segtrain.prepare.exports.finder import SPLITS
 from segtrain.prepare.masks.classes import VOID_NAMES, class_list
 from segtrain.prepare.masks.layout import Labelled
+from segtrain.terminal import track
 
 logger = logging.getLogger("segtrain")
 
