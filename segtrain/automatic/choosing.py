@@ -27,7 +27,7 @@ HUB = "https://huggingface.co"
 HUB_TIMEOUT = 4.0  # seconds after which it counts as out of reach
 SPARE = 0.7  # of the free memory is used
 MOST = 64  # images a step that are tried
-LIGHT = "tf_efficientnet_lite0"
+LIGHT = "efficientnet_lite0"
 # What is trained in its place without ImageNet weights: a ResNet that learns fast from little.
 UNTRAINED = {
     "architecture.backbone.name": "resnet10t",

@@ -50,6 +50,7 @@ EXAMPLES = {
     "evaluate": ("run=latest split=val", "run=leaves data=other/ inference=multiscale"),
     "predict": ("run=latest source=photos/ output=labels",
                 "weights=torchvision/deeplabv3_resnet101 source=dog.jpg 'classes=[dog]'"),
+    "demo": ("run=latest", "weights=torchvision/deeplabv3_resnet101 port=8000"),
     "export": ("run=latest format=onnx", "run=leaves format=torch_export 'size=[512,512]'"),
     "report": ("run=latest", "run=leaves examples=8"),
     "prepare": ("data=photos/", "dataset=voc preview=true"),

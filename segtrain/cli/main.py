@@ -35,7 +35,7 @@ COMMANDS = {
 }
 SHORT = {"val": "evaluate"}
 GROUPS = (
-    "dataset", "architecture", "architecture/backbone", "loss", "optimizer",
+    "dataset", "architecture", "loss", "optimizer",
     "inference", "inference/window", "inference/crf", "trainer", "callback", "logger", "sweep",
     "measure",
 )  # fmt: skip

@@ -140,12 +140,12 @@ def test_other_experiments_choose_when_asked(photos, segtrain):
 def test_weights_that_can_be_had_are_taken(photos, monkeypatch):
     from conftest import composed
 
-    monkeypatch.setattr(choosing, "can_fetch", lambda name: name == "tf_efficientnet_lite0")
+    monkeypatch.setattr(choosing, "can_fetch", lambda name: name == "efficientnet_lite0")
     config = composed("experiment=own", f"dataset.source.root={photos}")
     monkeypatch.setattr(choosing, "fitting", lambda config, facts: 8)
     choosing.choose(config, [])
     assert config["architecture"]["backbone"]["weights"] == "imagenet"
-    assert config["architecture"]["backbone"]["name"] == "tf_efficientnet_lite0"
+    assert config["architecture"]["backbone"]["name"] == "efficientnet_lite0"
 
 
 @pytest.mark.parametrize(("memory", "most"), [(10**5, 1), (10**13, 64)])

@@ -16,6 +16,7 @@ from conftest import REPORTED, TINY, only_run, results_of, small_network
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from segtrain.cli import app
+from segtrain.named_runs import short_name
 from segtrain.report.record import read_confusion
 
 TESTS = Path(__file__).parents[1]
@@ -105,7 +106,7 @@ def test_run_folder_and_results(segtrain):
     assert 0 <= results["timing"]["data_wait_fraction"] <= 1
     for place in ("checkpoints/best.ckpt", "results.json"):
         assert str(run / place) in out
-    assert f"segtrain tensorboard run={run}" in out
+    assert f"segtrain tensorboard run={short_name(run)}" in out
     assert "mIoU" in out
     log = (run / "run.log").read_text()
     assert "step 4/4" in log
