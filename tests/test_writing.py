@@ -134,7 +134,6 @@ IN_PLACE = {
     "prepare/masks/write.py write_folder": GIVEN,
     "prepare/recognition.py build": GIVEN,
     "prepare/extract.py _extract_tar": MARKED,
-    "prepare/extract.py _extract_zip": MARKED,
     "prepare/extract.py extract": MARKED,
     "prepare/fetch.py _receive": CHECKED,
     "prepare/preview.py _embed": MEMORY,
