@@ -19,7 +19,7 @@ BLOCK = re.compile(
     r"^(?:<!-- needs: ([\w, ]+) -->\n)?```(\w*)(?: title=\"([^\"]+)\")?\n(.*?)^```$",
     re.DOTALL | re.MULTILINE,
 )
-INSTALL = ("python3 -m venv", "pip install", "-m pytest")
+INSTALL = ("python3 -m venv", "bin/activate", "pip install", "-m pytest")
 STARTS = ("segtrain", "scripts/train.sbatch")  # what follows are its arguments
 WITHOUT_CONFIG = {  # they read their few options themselves
     "sweep": {"show", "resume"},
@@ -119,8 +119,17 @@ def compose_line(arguments: list[str]) -> int:
 
 
 def full_keys(arguments: list[str]) -> tuple[str, list[str]]:
-    """Command and overrides, without short forms; runs are left as they are, which may be none."""
+    """Command and overrides, without short forms; runs are left as they are, which may be none.
+
+    What `data=` of one's own stands for is put in its place, for the reader has the files.
+    """
     command, overrides = split_command(list(arguments))
+    own = [text for text in overrides if re.match(r"data=.*[./]", text)]
+    if own:
+        is_detector = "model=mask_rcnn" in overrides
+        experiment = f"experiment={'own_instances' if is_detector else 'own'}"
+        chosen = experiment if command == "train" else "dataset=folder"
+        overrides = [chosen if text in own else text for text in overrides]
     runs = [text for text in overrides if text.partition("=")[0] in (*RUNS, "resume")]
     return command, [*expand(command, [text for text in overrides if text not in runs]), *runs]
 

@@ -63,6 +63,7 @@ def readers_folder(quickstart, tmp_path, monkeypatch):
     """What a reader has: the quickstart's run, photos, a video and two data sets."""
     monkeypatch.syspath_prepend(str(tmp_path))  # as python -m does
     shutil.copytree(quickstart, "outputs/quickstart/1")
+    picture("docs/images/scene.jpg")
     picture("photos/a.jpg")
     picture("photos/b.png", seed=3)
     write_video("drive.mp4", count=2)

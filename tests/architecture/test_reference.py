@@ -139,7 +139,7 @@ def test_pyramid_pooling_equals_smp(size):
     smp = pytest.importorskip("segmentation_models_pytorch.decoders.pspnet.decoder")
     torch.manual_seed(0)
     peer = smp.PSPModule(16, sizes=(1, 2, 3, 6)).eval()
-    ours = PyramidPooling(16, [1, 2, 3, 6], align_corners=True).eval()
+    ours = PyramidPooling(16, [1, 2, 3, 6], align_corners=True, channels=4).eval()
     for block, reduction in zip(peer.blocks, ours.reductions, strict=True):
         conv_norm = block.pool[1]
         reduction[0].load_state_dict({"weight": conv_norm[0].weight}, strict=True)
