@@ -82,7 +82,7 @@ def test_resumed_with_another_number_of_parts(segtrain, monkeypatch):
     assert_close(weights("outputs/whole"), weights("outputs/run"))
     assert len(list(Path("outputs/run/checkpoints").iterdir())) == 2
     log = Path("outputs/run/run.log").read_text()
-    assert [f"step {step}: val" in log for step in range(1, 7)] == [False, True] * 3
+    assert [f"step {step}/6  val" in log for step in range(1, 7)] == [False, True] * 3
 
 
 @pytest.mark.parametrize(
