@@ -23,8 +23,8 @@ from segtrain.assembly import build_data
 from segtrain.configuration.folder import conf_dir
 from segtrain.dataset.batches import collate_crops
 from segtrain.dataset.stream import StepSampler, TrainStream
+from segtrain.hardware import resolve_precision
 from segtrain.metric.confusion import ConfusionMatrix, scores
-from segtrain.trainer import resolve_precision
 
 MEAN = 255 * torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
 STD = 255 * torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)

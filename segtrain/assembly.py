@@ -1,8 +1,12 @@
-"""Where the parts meet: a resolved configuration in, data, network and task out."""
+"""Where the parts meet: a resolved configuration in, data, network and task out.
+
+What only a training or an evaluation needs (Lightning, augmentations) is imported where it is
+built: whoever rebuilds a network to use it starts without.
+"""
 
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from hydra.errors import InstantiationException
@@ -15,17 +19,16 @@ from segtrain.configuration.messages import where_to_look
 from segtrain.configuration.validation import validate
 from segtrain.contracts import LabelSet
 from segtrain.dataset.counts import class_frequency, median_frequency_weights
-from segtrain.dataset.datamodule import SegmentationData
 from segtrain.dataset.folder import folder_white_level
 from segtrain.dataset.shard_index import ShardReading, describe_shards
-from segtrain.dataset.transforms import SemanticPreset
 from segtrain.errors import UserError
-from segtrain.task.instance import InstanceEvaluation
-from segtrain.task.segmentation import Evaluation, Segmentation
-from segtrain.task.semantic import SemanticEvaluation
 from segtrain.trained import Trained, without_pretraining
 from segtrain.values import Node
 from segtrain.zoo.initial import load_initial_weights
+
+if TYPE_CHECKING:
+    from segtrain.dataset.datamodule import SegmentationData
+    from segtrain.task.segmentation import Evaluation, Segmentation
 
 logger = logging.getLogger("segtrain")
 
@@ -48,7 +51,7 @@ def make(node: dict, **call_time: Any) -> Any:
         raise
 
 
-def build_data(config: dict) -> SegmentationData:
+def build_data(config: dict) -> "SegmentationData":
     """The data module; reads no image yet."""
     return make(config["dataset"], batch_size=config["batch_size"], seed=config["seed"])
 
@@ -69,13 +72,15 @@ def resolve_white_level(config: dict) -> None:
     source["white_level"] = found or "auto"
 
 
-def require_labels(data: SegmentationData, config: dict) -> None:
+def require_labels(data: "SegmentationData", config: dict) -> None:
     """Refuses parts of different tasks: what the data set's labels are, the network learns.
 
     Raises:
         UserError: architecture, loss and inference are not for one task; or the labels are masks
             for a detector, or instances for a semantic network.
     """
+    from segtrain.dataset.transforms import SemanticPreset
+
     tasks = {
         key: getattr(get_class(config[key]["_target_"]), "task", "semantic")
         for key in ("architecture", "loss", "inference")
@@ -154,12 +159,14 @@ def rebuild(trained: Trained, inference: dict | None) -> tuple[nn.Module, Any, L
     return model, make(with_sizes(inference, dataset)), labels
 
 
-def build_task(config: dict, labels: LabelSet) -> Segmentation:
+def build_task(config: dict, labels: LabelSet) -> "Segmentation":
     """The LightningModule with network, loss, inference and optimiser recipe.
 
     Raises:
         UserError: the configuration does not fit together or does not fit the classes.
     """
+    from segtrain.task.segmentation import Segmentation
+
     config["inference"] = with_sizes(config["inference"], config["dataset"])
     inference = make(config["inference"])
     known = {}
@@ -183,14 +190,18 @@ def build_task(config: dict, labels: LabelSet) -> Segmentation:
     )
 
 
-def build_evaluation(task: str, labels: LabelSet) -> Evaluation:
+def build_evaluation(task: str, labels: LabelSet) -> "Evaluation":
     """How networks for a task (semantic, instance or proposal) are trained and measured."""
     if task == "semantic":
+        from segtrain.task.semantic import SemanticEvaluation
+
         return SemanticEvaluation(labels)
+    from segtrain.task.instance import InstanceEvaluation
+
     return InstanceEvaluation(labels, task)
 
 
-def resolve_class_weights(config: dict, data: SegmentationData) -> None:
+def resolve_class_weights(config: dict, data: "SegmentationData") -> None:
     """Puts numbers for the name of a rule, by the class frequencies of the training split."""
     rule = config["loss"].get("pixel", {}).get("class_weights")
     if not isinstance(rule, str):

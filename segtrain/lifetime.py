@@ -15,6 +15,7 @@ from types import FrameType
 
 PARENT = "SEGTRAIN_PARENT"  # variable with the process that a command shall not outlive
 STOPPED = 20  # seconds after which a loader worker that is stopped is ended
+PREEMPTION_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # of clusters: save, and end
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 _temporary: list[str] = []  # folders to remove at signals
 

@@ -13,6 +13,7 @@ from torch import nn
 from segtrain import notebook
 from segtrain.contracts import Detections, LabelSet
 from segtrain.errors import UserError
+from segtrain.hardware import resolve_precision
 from segtrain.inference.semantic import SemanticInference
 from segtrain.inference.strips import enlarged_labels, label_map
 from segtrain.inference.window import SlidingWindow
@@ -20,7 +21,6 @@ from segtrain.masks import frames_of, paste
 from segtrain.picture import AnyImage, Picture, read_picture
 from segtrain.prediction import InstancePrediction, Prediction, SemanticPrediction
 from segtrain.trained import white_level
-from segtrain.trainer import resolve_precision
 
 logger = logging.getLogger("segtrain")
 

@@ -1,7 +1,6 @@
 """The Lightning trainer of a run: devices, precision, callbacks, number of steps."""
 
 import math
-import re
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from segtrain.callback.nonfinite import StopOnNonFinite
 from segtrain.callback.progress import DataWait, Progress
 from segtrain.dataset.datamodule import SegmentationData
 from segtrain.errors import UserError
+from segtrain.hardware import resolve_precision, uses_gpu
 from segtrain.loggers import build_loggers
 from segtrain.sweep.ledger import TRIAL
 from segtrain.sync_batch_norm import SyncBatchNorm
@@ -167,27 +167,3 @@ def validation_interval(config: dict, num_images: int, max_steps: int) -> int:
     if steps is None:
         steps = math.ceil(num_images / config["batch_size"])
     return min(steps, max_steps)
-
-
-def resolve_precision(settings: dict) -> str:
-    """`auto`: bfloat16 autocast where the hardware computes in it, float32 elsewhere."""
-    if settings["precision"] != "auto":
-        return str(settings["precision"])
-    if uses_gpu(settings):
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        native = _cpu_has_bfloat16()
-    return "bf16-mixed" if native else "32-true"
-
-
-def uses_gpu(settings: dict) -> bool:
-    """Whether the trainer settings lead to a GPU on this machine."""
-    return settings["accelerator"] != "cpu" and torch.cuda.is_available()
-
-
-def _cpu_has_bfloat16() -> bool:
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", flags) is not None

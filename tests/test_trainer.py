@@ -10,7 +10,7 @@ from conftest import TINY, composed
 
 from segtrain.assembly import build_data, build_task
 from segtrain.callback.agreement import Agreement
-from segtrain.callback.checkpoint import PREEMPTION_SIGNALS
+from segtrain.lifetime import PREEMPTION_SIGNALS
 from segtrain.task.segmentation import Segmentation
 from segtrain.trainer import build_trainer
 

@@ -11,7 +11,7 @@ import torch
 from segtrain.assembly import build_data
 from segtrain.dataset.files import upright_size
 from segtrain.dataset.preflight import evenly_spaced
-from segtrain.trainer import uses_gpu
+from segtrain.hardware import uses_gpu
 
 SAMPLED = 100  # images whose sizes and classes are looked at
 

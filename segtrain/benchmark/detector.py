@@ -19,8 +19,8 @@ from segtrain.benchmark.timing import alternate, median_ratio
 from segtrain.contracts import InstanceTarget
 from segtrain.dataset.instances import target_from_masks, training_objects
 from segtrain.errors import UserError
+from segtrain.hardware import resolve_precision
 from segtrain.masks import paste
-from segtrain.trainer import resolve_precision
 from segtrain.values import Count, Size
 from segtrain.zoo.names.torchvision import renamed
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from segtrain.assembly import make
 from segtrain.benchmark.step import ask
 from segtrain.benchmark.timing import alternate, median_ratio, peak_memory, synchronise
-from segtrain.trainer import uses_gpu
+from segtrain.hardware import uses_gpu
 from segtrain.values import Count, Size
 
 PLAIN = "plain"

@@ -11,7 +11,7 @@ from segtrain.assembly import build_data, build_model, make
 from segtrain.benchmark.timing import alternate, peak_memory
 from segtrain.contracts import LabelSet
 from segtrain.errors import UserError
-from segtrain.trainer import resolve_precision, uses_gpu
+from segtrain.hardware import resolve_precision, uses_gpu
 from segtrain.values import Count, Size
 
 

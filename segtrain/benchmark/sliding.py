@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from segtrain.assembly import build_data, build_model
 from segtrain.benchmark.step import autocast
 from segtrain.benchmark.timing import alternate, median_ratio
+from segtrain.hardware import resolve_precision, uses_gpu
 from segtrain.inference.window import SlidingWindow, window_starts
-from segtrain.trainer import resolve_precision, uses_gpu
 from segtrain.values import Count, Counts, Size
 
 

@@ -16,7 +16,7 @@ from segtrain.assembly import build_data, build_model, make
 from segtrain.benchmark.peers import PEERS
 from segtrain.benchmark.timing import alternate, median_ratio, peak_memory, synchronise
 from segtrain.errors import UserError
-from segtrain.trainer import resolve_precision, uses_gpu
+from segtrain.hardware import resolve_precision, uses_gpu
 from segtrain.values import Count, Size
 
 PRECISIONS = {

@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from segtrain.assembly import build_data, build_task, make, resolve_class_weights
 from segtrain.benchmark.timing import peak_memory, synchronise
+from segtrain.hardware import uses_gpu
 from segtrain.plan.speed import (
     STILL,
     device_name,
@@ -27,7 +28,7 @@ from segtrain.plan.speed import (
 )
 from segtrain.task.segmentation import Segmentation
 from segtrain.trained import without_pretraining
-from segtrain.trainer import common_trainer_arguments, leave_signals, uses_gpu
+from segtrain.trainer import common_trainer_arguments, leave_signals
 from segtrain.values import Count, Natural
 
 logger = logging.getLogger("segtrain")

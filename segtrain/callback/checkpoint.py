@@ -15,10 +15,10 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from segtrain.callback.agreement import Agreement
 from segtrain.errors import RunStopped
+from segtrain.lifetime import PREEMPTION_SIGNALS
 from segtrain.trained import best_score
 from segtrain.writing import TorchFile, complete
 
-PREEMPTION_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 INTERRUPTION = signal.SIGINT  # Ctrl-C
 PATIENCE = 5.0  # seconds that a batch is waited for after a signal
 

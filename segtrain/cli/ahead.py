@@ -7,8 +7,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from segtrain.cli.inputs import Input
 from segtrain.cli.manifest import stamp
-from segtrain.dataset.datamodule import default_workers
-from segtrain.dataset.workers import one_thread
+from segtrain.dataset.workers import default_workers, one_thread
 from segtrain.errors import UserError
 from segtrain.picture import Picture, picture_pixels, read_picture
 

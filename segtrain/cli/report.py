@@ -3,14 +3,15 @@
 import logging
 from pathlib import Path
 from shlex import quote
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import yaml
 
-from segtrain.dataset.datamodule import SegmentationData
 from segtrain.errors import UserError
 from segtrain.foreign import read_record
+from segtrain.hardware import uses_gpu
 from segtrain.metric.image_scores import FIRST_PROPOSALS
 from segtrain.predictor import find_dtype
 from segtrain.report.curves import read_curves
@@ -24,8 +25,10 @@ from segtrain.report.panels import (
 from segtrain.report.record import ImageScores, read_confusion, read_image_scores
 from segtrain.report.run_report import IMAGE_SCORE_TITLES, RunReport, write_report
 from segtrain.table.runs import read_results
-from segtrain.task.segmentation import Segmentation
-from segtrain.trainer import uses_gpu
+
+if TYPE_CHECKING:
+    from segtrain.dataset.datamodule import SegmentationData
+    from segtrain.task.segmentation import Segmentation
 
 logger = logging.getLogger("segtrain")
 
@@ -57,8 +60,8 @@ def run(config: dict, run_dir: Path) -> None:
 def report(
     settings: dict | None,
     config: dict,
-    data: SegmentationData,
-    task: Segmentation,
+    data: "SegmentationData",
+    task: "Segmentation",
     results: dict,
     run_dir: Path,
 ) -> None:
@@ -85,7 +88,7 @@ def report(
 
 def reopened(
     own: dict, command: dict, folder: Path
-) -> tuple[dict, SegmentationData, Segmentation]:
+) -> tuple[dict, "SegmentationData", "Segmentation"]:
     """Configuration, data and network of a run that is done.
 
     Args:
@@ -125,8 +128,8 @@ def collect(
 def find_examples(
     settings: dict,
     config: dict,
-    data: SegmentationData,
-    task: Segmentation,
+    data: "SegmentationData",
+    task: "Segmentation",
     results: dict,
     run_dir: Path,
 ) -> dict[str, list[Example]] | str:
@@ -151,7 +154,7 @@ def find_examples(
 
 
 def example(
-    task: Segmentation, data: SegmentationData, recorded: ImageScores, index: int, max_side: int
+    task: "Segmentation", data: "SegmentationData", recorded: ImageScores, index: int, max_side: int
 ) -> Example:
     """One image of the split, with what the network finds in it."""
     image, truth = data.test_source.read(index)

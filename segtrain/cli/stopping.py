@@ -5,9 +5,9 @@ import threading
 from types import FrameType
 from typing import Self
 
-from segtrain.callback.checkpoint import PREEMPTION_SIGNALS
 from segtrain.cli import launch
 from segtrain.errors import RunStopped
+from segtrain.lifetime import PREEMPTION_SIGNALS
 
 
 class Stop:

@@ -1,6 +1,5 @@
 """One LightningDataModule for every data set."""
 
-import os
 from collections.abc import Callable
 from functools import cached_property
 from typing import Annotated, Any, Literal, TypedDict
@@ -19,7 +18,7 @@ from segtrain.dataset.shard_index import ShardReading, open_shards
 from segtrain.dataset.shards import ShardSource
 from segtrain.dataset.stream import EvalImages, StepSampler, TrainStream
 from segtrain.dataset.transforms import InstancePreset, SemanticPreset
-from segtrain.dataset.workers import one_thread
+from segtrain.dataset.workers import default_workers, one_thread
 from segtrain.errors import UserError
 from segtrain.values import Count, Given, Natural, Positive, Text
 
@@ -228,9 +227,3 @@ class SegmentationData(pl.LightningDataModule):
             timeout=self.timeout,
             pin_memory=torch.cuda.is_available(),
         )
-
-
-def default_workers() -> int:
-    """Half the cores of this training process, at most 8: the rest feed the device or compute."""
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(1, min(8, len(os.sched_getaffinity(0)) // processes // 2))

@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import NamedTuple
 
-import timm
-
 from segtrain.architecture.imagenet import flavour_of
 from segtrain.assembly import build_data
 from segtrain.configuration.composing import compose_choices
@@ -119,6 +117,7 @@ def weight_state(config: dict) -> WeightState | None:
 
 def is_cached(name: str) -> bool:
     """Whether timm's weights of a model are on this machine."""
+    import timm
     from huggingface_hub import try_to_load_from_cache
 
     pretrained = timm.get_pretrained_cfg(name)

@@ -14,8 +14,8 @@ import torch
 from segtrain.assembly import build_task, make
 from segtrain.dataset.cache import store_entry, stored_entry
 from segtrain.dataset.instances import target_from_masks, training_objects
+from segtrain.hardware import resolve_precision, uses_gpu
 from segtrain.trained import without_pretraining
-from segtrain.trainer import resolve_precision, uses_gpu
 
 FILE = "training_speed.json"  # in the cache; a person may read and delete it
 LEVELS = ((0.25, 2), (0.5, 2), (1.0, 2), (1.0, None))  # share of the side, images; None: all

@@ -4,19 +4,22 @@ import glob
 import logging
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from segtrain.dataset.cache import cached_folder, fingerprint
-from segtrain.dataset.datamodule import SegmentationData
 from segtrain.dataset.preflight import describe_turned, report_left_out
 from segtrain.errors import UserError
 from segtrain.prepare.summary import print_summary, write_summary
 from segtrain.prepare.verify import verify
 
+if TYPE_CHECKING:
+    from segtrain.dataset.datamodule import SegmentationData
+
 logger = logging.getLogger("segtrain")
 
 
 def splits_to_verify(
-    data: SegmentationData, complete: bool
+    data: "SegmentationData", complete: bool
 ) -> tuple[dict[str, int | None], list[str]]:
     """The splits to verify, with how many images each should have, and which may be absent.
 
@@ -31,7 +34,7 @@ def splits_to_verify(
 
 
 def verify_once(
-    data: SegmentationData,
+    data: "SegmentationData",
     counts: dict[str, int | None],
     optional: list[str],
     again: bool | None,
@@ -82,7 +85,7 @@ def verify_once(
                     "file again", data.name)  # fmt: skip
 
 
-def is_readable(data: SegmentationData, split: str) -> bool:
+def is_readable(data: "SegmentationData", split: str) -> bool:
     """Whether a split's lists and files are there, as far as listing them tells."""
     try:
         return len(data.source(split)) > 0
@@ -91,7 +94,7 @@ def is_readable(data: SegmentationData, split: str) -> bool:
 
 
 def state_of(
-    data: SegmentationData, counts: dict[str, int | None], optional: list[str]
+    data: "SegmentationData", counts: dict[str, int | None], optional: list[str]
 ) -> str | None:
     """Changes with every file that verification looks at; None where a needed split is missing."""
     parts = [str(counts), str(data.splits)]

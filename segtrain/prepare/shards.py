@@ -7,12 +7,12 @@ import tarfile
 import zlib
 from hashlib import file_digest, sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from segtrain.contracts import InstanceTarget, Source
-from segtrain.dataset.datamodule import SegmentationData
 from segtrain.dataset.decoding import read_header
 from segtrain.dataset.files import read_bytes
 from segtrain.dataset.preflight import evenly_spaced
@@ -37,6 +37,9 @@ from segtrain.errors import UserError
 from segtrain.terminal import track
 from segtrain.writing import naming, write_json
 
+if TYPE_CHECKING:
+    from segtrain.dataset.datamodule import SegmentationData
+
 logger = logging.getLogger("segtrain")
 
 MEASURED = 64  # samples whose sizes tell that of a split
@@ -45,7 +48,7 @@ COLUMNS = ("start", "image", "label_start", "label", "crc")
 
 
 def write_shards(
-    data: SegmentationData,
+    data: "SegmentationData",
     splits: list[str],
     count: int | str,
     megabytes: float,

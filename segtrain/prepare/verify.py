@@ -3,18 +3,21 @@
 import glob
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from segtrain.contracts import LabelSet, Listing, Source
 from segtrain.dataset.counts import count_labels
-from segtrain.dataset.datamodule import SegmentationData
 from segtrain.dataset.preflight import image_orientation, require_classes
 from segtrain.dataset.transforms import SemanticPreset
 from segtrain.dataset.workers import one_thread
 from segtrain.errors import UserError
 from segtrain.terminal import track
+
+if TYPE_CHECKING:
+    from segtrain.dataset.datamodule import SegmentationData
 
 
 @dataclass
@@ -69,7 +72,7 @@ class _Checked(Dataset):
 
 
 def verify(
-    data: SegmentationData,
+    data: "SegmentationData",
     counts: dict[str, int | None],
     optional: list[str],
     num_workers: int,
@@ -123,7 +126,7 @@ def check_listing(report: SplitReport, images: int, listing: Listing) -> None:
 
 
 def check_classes(
-    reports: list[SplitReport], data: SegmentationData, labelled: dict[str, bool]
+    reports: list[SplitReport], data: "SegmentationData", labelled: dict[str, bool]
 ) -> None:
     """Adds that a split shows too few classes, where training would refuse it for that."""
     by_split = {report.split: report for report in reports}

@@ -1,10 +1,11 @@
 """A published network's test beside what was published for it."""
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor
 
 from segtrain.assembly import with_sizes
 from segtrain.contracts import LabelSet
-from segtrain.dataset.datamodule import SegmentationData
 from segtrain.errors import UserError
 from segtrain.published.network import Published
 from segtrain.report.results import title_of
@@ -12,8 +13,11 @@ from segtrain.text import console
 from segtrain.zoo.classes import in_order_of, require_classes
 from segtrain.zoo.files import difference
 
+if TYPE_CHECKING:
+    from segtrain.dataset.datamodule import SegmentationData
 
-def own_split(published: Published, data: SegmentationData) -> str:
+
+def own_split(published: Published, data: "SegmentationData") -> str:
     """The split that a network is tested on where none is asked for.
 
     That of its row, if the data set is the row's; else the one that the data set reports.
@@ -39,7 +43,7 @@ def in_order_of_data(published: Published, labels: LabelSet, task: str) -> dict[
 
 
 def published_entries(
-    published: Published, config: dict, merged: dict, data: SegmentationData, sha256: str
+    published: Published, config: dict, merged: dict, data: "SegmentationData", sha256: str
 ) -> dict:
     """What `results.json` says of a network that was not trained here.
 

@@ -18,8 +18,8 @@ from benchmarks.gpu.timing import peak_mb, reset_peak, seconds_per_call
 from segtrain.assembly import build_data, build_model, make
 from segtrain.benchmark import detector
 from segtrain.benchmark.crf import blurred, generate
+from segtrain.hardware import resolve_precision
 from segtrain.masks import paste
-from segtrain.trainer import resolve_precision
 
 PHOTOGRAPH = 375, 500
 SMALL = ("architecture.backbone.name=test_resnet", "architecture.backbone.multi_grid=null")
