@@ -1,6 +1,7 @@
 """report.html at the end of runs and evaluations, and made anew."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
