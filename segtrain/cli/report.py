@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 import yaml
+from torch import Tensor
 
 from segtrain.errors import UserError
 from segtrain.foreign import read_record
@@ -170,7 +171,10 @@ def example(
         return Example(name, f"{score}, {100 * right:.1f} % of pixels right", panels,
                        semantic_keys(truth, prediction, labels),
                        label_layers(truth, prediction, panels["image"].shape[:2]))  # fmt: skip
-    found = {key: value.float().cpu().numpy() for key, value in found.items()}
+    found = {
+        key: value.float().cpu().numpy() if isinstance(value, Tensor) else value
+        for key, value in found.items()
+    }
     found["labels"] = found["labels"].astype(int)
     objects = f"{score}, {np.count_nonzero(~truth['crowd'])} objects"
     if task.evaluation.task == "proposal":

@@ -50,6 +50,8 @@ def test_it_listens_on_this_machine_alone_and_leaves_nothing_behind():
     (["run=run", "colour=red"], "colour"),
 ])  # fmt: skip
 def test_what_is_refused(segtrain, arguments, told):
+    for name in ("a", "run"):
+        Path(name).mkdir()
     code, _, err = segtrain("demo", *arguments)
     assert code == 2
     assert told in err

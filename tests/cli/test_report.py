@@ -1,6 +1,7 @@
 """report.html at the end of runs and evaluations, and made anew."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -136,17 +137,27 @@ def test_the_hash_of_a_configuration_leaves_the_report_out(run, segtrain):
     assert results_of(only_run("outputs/other"))["config_sha256"] == own
 
 
-@pytest.mark.parametrize(
-    ("experiment", "panels"), [("mask_rcnn_shapes", "errors"), ("fpn_shapes", "best fits")]
-)
-def test_instances_in_the_browser(segtrain, chromium, experiment, panels):
+def run_of_instances(segtrain, experiment: str) -> Path:
     sides = ["inference.short_side=64"] if "fpn" in experiment else ["inference.short_sides=[64]"]
     code, _, err = segtrain(
         f"experiment={experiment}", *INSTANCES, *TINY_INSTANCES, *sides, "inference.long_side=64",
         *small_network(f"experiment={experiment}"), "hydra.run.dir=outputs/run",
     )  # fmt: skip
     assert code == 0, err
-    run = only_run("outputs/run")
+    return only_run("outputs/run")
+
+
+@pytest.mark.parametrize("experiment", ["mask_rcnn_shapes", "fpn_shapes"])
+def test_instances_have_examples(segtrain, experiment):
+    run = run_of_instances(segtrain, experiment)
+    assert (run / "report.html").read_text().count('class="example"') == 6
+
+
+@pytest.mark.parametrize(
+    ("experiment", "panels"), [("mask_rcnn_shapes", "errors"), ("fpn_shapes", "best fits")]
+)
+def test_instances_in_the_browser(segtrain, chromium, experiment, panels):
+    run = run_of_instances(segtrain, experiment)
     look(chromium, run / "report.html")
     assert complaints(chromium) == []
     assert requests(chromium) == []
