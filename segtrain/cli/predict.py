@@ -14,6 +14,7 @@ from segtrain.cli.ahead import look_ahead
 from segtrain.cli.counting import Counting
 from segtrain.cli.inputs import Input, find_inputs
 from segtrain.cli.manifest import SHOWN, Manifest, Outcome
+from segtrain.cli.required import predict_source
 from segtrain.cli.stopping import Stop
 from segtrain.dataset.progress import track
 from segtrain.errors import RunStopped, UserError
@@ -27,8 +28,6 @@ from segtrain.trained import fingerprint
 from segtrain.writing import complete
 
 logger = logging.getLogger("segtrain")
-
-SOURCES = ("run", "checkpoint", "model", "weights")
 
 
 def run(config: dict, run_dir: Path) -> None:
@@ -80,8 +79,6 @@ def begin(config: dict, manifest: Manifest) -> tuple[Predictor, int, int]:
     Raises:
         UserError: as of `run`.
     """
-    if config["input"] is None:
-        raise UserError("give input=<picture, video, folder, pattern or .txt list>")
     if config["output"] is None and launch.restartable_job():
         raise UserError("restarts need output=<folder>, in which a restarted process finds what "
                         "is finished")  # fmt: skip
@@ -110,14 +107,11 @@ def find_predictor(config: dict) -> tuple[Predictor, dict]:
         UserError: it names none or several, or the named one cannot be used; or it knows not all
             of `classes`.
     """
-    given = [config[key] for key in SOURCES if config[key] is not None]
-    if len(given) != 1:
-        raise UserError("give one of run=<run folder>, checkpoint=<file>, model=<exported folder> "
-                        "and weights=<zoo>/<name>, such as weights=torchvision/<name>")  # fmt: skip
+    given = predict_source(config)
     if config["weights"] is not None:
         trained = read_published(config["weights"], config["weights_file"]).trained
     else:
-        trained = find_trained(str(given[0]), config["weights_file"], config["trust_code"])
+        trained = find_trained(given, config["weights_file"], config["trust_code"])
     settings = Settings(
         device=own_device(config),
         precision=str(config["precision"]),
