@@ -10,6 +10,7 @@ from torch import Tensor
 
 from segtrain.architecture.imagenet import untrained
 from segtrain.architecture.weights import read_state_dict
+from segtrain.checkpoints import find_checkpoint
 from segtrain.configuration.schema import checked_stored
 from segtrain.contracts import LabelSet
 from segtrain.errors import UserError
@@ -114,21 +115,6 @@ def read_exported(folder: Path, trust_code: bool = False) -> Trained:
     config = admit(config, str(folder), trust_code)
     config = checked_stored(config, ("architecture", "inference"), str(config_file))
     return Trained(str(folder), config, labels, read_state_dict(weights))
-
-
-def find_checkpoint(config: dict) -> Path:
-    """The file named by `checkpoint=` or the best (else last) one of `run=`."""
-    if (config["run"] is None) == (config["checkpoint"] is None):
-        raise UserError("give one of run=<run folder> and checkpoint=<file>")
-    if config["checkpoint"] is not None:
-        candidates = [Path(config["checkpoint"])]
-    else:
-        folder = Path(config["run"]) / "checkpoints"
-        candidates = [folder / "best.ckpt", folder / "last.ckpt"]
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
-    raise UserError(f"no checkpoint: {' and '.join(map(str, candidates))} do not exist")
 
 
 def stored_config(checkpoint: Path, trust_code: bool = False) -> tuple[dict, dict]:

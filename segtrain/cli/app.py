@@ -1,12 +1,13 @@
 """Every command as a Hydra application over conf/."""
 
 import atexit
+import contextlib
 import gc
 import importlib
 import os
 import re
 import sys
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from shlex import quote
 from types import ModuleType
@@ -18,6 +19,7 @@ from segtrain.cli import collect, launch, published
 from segtrain.cli.logs import configure_logging, to_console
 from segtrain.cli.own_experiment import with_own_experiments
 from segtrain.cli.paths import with_literal_paths
+from segtrain.cli.required import require
 from segtrain.cli.resume import LAST, resume, trusted
 from segtrain.configuration.folder import conf_dir, options
 from segtrain.configuration.schema import checked
@@ -232,7 +234,12 @@ def start(command: str, config: dict, run_dir: Path, is_named: bool = True) -> i
         config: resolved and checked.
         run_dir: of the run.
         is_named: whether the folder's name was given; one after the time may be another run's too.
+
+    Raises:
+        UserError: what the user can mend. Nothing is left of a folder named after the time in which
+            nothing was done yet.
     """
+    require(command, config)
     settings = config.get("trainer")
     if settings:
         launch.count_processes(settings)
@@ -254,7 +261,23 @@ def start(command: str, config: dict, run_dir: Path, is_named: bool = True) -> i
         launch.send(command, config, run_dir)
     elif settings and (settings["devices"] > 1 or settings.get("max_restarts")):
         return launch.spawn(command, run_dir, settings["devices"], settings.get("max_restarts", 0))
-    return execute(command, config, run_dir)
+    try:
+        return execute(command, config, run_dir)
+    except UserError:
+        if not is_named:
+            discard_unused(run_dir)
+        raise
+
+
+def discard_unused(run_dir: Path) -> None:
+    """Removes a run folder that holds nothing but its configuration and log, and what is empty."""
+    if not {file.name for file in run_dir.iterdir()} <= {"config.yaml", "run.log"}:
+        return
+    for file in run_dir.iterdir():
+        file.unlink()
+    with contextlib.suppress(OSError):  # the first that other runs are in
+        for folder in (run_dir, *islice(run_dir.parents, 2)):  # outputs/<command>/<date_time>
+            folder.rmdir()
 
 
 def go_on(config: dict, run_dir: Path) -> None:

@@ -91,17 +91,10 @@ def find_source(config: dict) -> Source:
     """What `run=`, `checkpoint=` or `weights=` names.
 
     Raises:
-        UserError: several or none of them, or there is no such thing.
+        UserError: there is no such thing.
     """
     weights = config.get("weights")  # evaluations of before have none
-    given = [config["run"], config["checkpoint"], weights]
-    if sum(one is not None for one in given) != 1:
-        raise UserError("give one of run=<run folder>, checkpoint=<file> and weights=<zoo>/<name>, "
-                        "or weights=<file> of another project")  # fmt: skip
     if weights is None:
-        if config.get("protocol") is not None:
-            raise UserError("protocol=... is one of a published network's, weights=<zoo>/<name>; a "
-                            "run is tested by inference=...")  # fmt: skip
         return of_checkpoint(find_checkpoint(config), config["trust_code"])
     dataset = config["dataset"]["name"] if "dataset" in config else None
     return of_published(

@@ -103,12 +103,10 @@ def find_trained(config: dict) -> Trained:
     """What `run=`, `checkpoint=` or `weights=` names.
 
     Raises:
-        UserError: none or several of them, or there is no such thing.
+        UserError: there is no such thing.
     """
     if config["weights"] is None:
         return read_checkpoint(find_checkpoint(config), config["trust_code"])
-    if config["run"] is not None or config["checkpoint"] is not None:
-        raise UserError("give one of run=<run folder>, checkpoint=<file> and weights=<zoo>/<name>")
     return read_published(config["weights"], config["weights_file"]).trained
 
 

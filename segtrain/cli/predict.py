@@ -14,6 +14,7 @@ from segtrain.cli.ahead import look_ahead
 from segtrain.cli.counting import Counting
 from segtrain.cli.inputs import Input, find_inputs
 from segtrain.cli.manifest import SHOWN, Manifest, Outcome
+from segtrain.cli.required import predict_source
 from segtrain.cli.stopping import Stop
 from segtrain.errors import RunStopped, UserError
 from segtrain.loading import find_trained, make_predictor
@@ -27,8 +28,6 @@ from segtrain.trained import Trained, fingerprint
 from segtrain.writing import complete
 
 logger = logging.getLogger("segtrain")
-
-SOURCES = ("run", "checkpoint", "model", "weights")
 
 
 def run(config: dict, run_dir: Path) -> None:
@@ -80,8 +79,6 @@ def begin(config: dict, manifest: Manifest) -> tuple[Predictor, int, int]:
     Raises:
         UserError: as of `run`.
     """
-    if config["input"] is None:
-        raise UserError("give input=<picture, video, folder, pattern or .txt list>")
     if config["output"] is None and launch.restartable_job():
         raise UserError("restarts need output=<folder>, in which a restarted process finds what "
                         "is finished")  # fmt: skip
@@ -109,13 +106,10 @@ def find_network(config: dict) -> Trained:
     Raises:
         UserError: it names none or several, or the named one cannot be used.
     """
-    given = [config[key] for key in SOURCES if config[key] is not None]
-    if len(given) != 1:
-        raise UserError("give one of run=<run folder>, checkpoint=<file>, model=<exported folder> "
-                        "and weights=<zoo>/<name>, such as weights=torchvision/<name>")  # fmt: skip
+    given = predict_source(config)
     if config["weights"] is not None:
         return read_published(config["weights"], config["weights_file"]).trained
-    return find_trained(str(given[0]), config["weights_file"], config["trust_code"])
+    return find_trained(given, config["weights_file"], config["trust_code"])
 
 
 def find_predictor(config: dict) -> tuple[Predictor, dict]:

@@ -76,8 +76,6 @@ def convert_export(config: dict) -> None:
     Raises:
         UserError: one of the two folders is not named, or see `read_export` and `write_export`.
     """
-    if config["from"] is None or config["to"] is None:
-        raise UserError("from=<folder or file of an export> and to=<new folder> belong together")
     target = Path(str(config["to"]))
     images = None if config["images"] is None else Path(str(config["images"]))
     export = read_export(Path(str(config["from"])), images, target.absolute().parent)

@@ -41,9 +41,6 @@ def run(config: dict, run_dir: Path) -> None:
         UserError: the folder holds no results.
     """
     folder = Path(config["run"])
-    if not (folder / "results.json").is_file():
-        raise UserError(f"run={folder}: {folder / 'results.json'} does not exist; give the folder "
-                        "of a training run or of an evaluation that is done")  # fmt: skip
     results = read_results(folder / "results.json")
     own = read_record(folder / "config.yaml", {"trainer": dict}, config["trust_code"])
     shown, examples = own, "This report was made without pictures."

@@ -8,10 +8,13 @@ from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
 from pathlib import Path
 from types import UnionType
+from typing import TYPE_CHECKING
 
-from segtrain.contracts import Listing
 from segtrain.errors import UserError
 from segtrain.writing import complete, remove, write_json
+
+if TYPE_CHECKING:
+    from segtrain.contracts import Listing
 
 KEY_FILE = "key"
 READING = "3"  # how files are decoded; another way makes what was computed from them anew
@@ -64,7 +67,7 @@ def files_fingerprint(paths: Iterable[str | Path]) -> str:
     return digest.hexdigest()
 
 
-def fingerprint(listing: Listing) -> str:
+def fingerprint(listing: "Listing") -> str:
     """Changes when a file of the split, the way to read it or the meaning of its labels does."""
     return f"{READING} {files_fingerprint(listing.files)} {listing.key}"
 
