@@ -4,9 +4,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
+
 from segtrain.architecture.weights import read_state_dict
 from segtrain.assembly import make, rebuild
 from segtrain.configuration.composing import changed, compose_config
+from segtrain.configuration.folder import conf_dir
 from segtrain.configuration.schema import Use
 from segtrain.configuration.validation import validate
 from segtrain.named_runs import find_run
@@ -90,5 +93,7 @@ def make_predictor(trained: Trained, inference: dict | None, settings: Settings)
         UserError: what the file holds does not fit together, or a setting cannot be had.
     """
     model, protocol, labels = rebuild(trained, inference)
-    window = make(compose_config(["inference=sliding"])["inference"]["window"])
+    # A whole configuration would have all imported that a training needs.
+    file = conf_dir() / "inference" / "window" / "sliding.yaml"
+    window = make(yaml.safe_load(file.read_text()))
     return Predictor(model, protocol, labels, trained.config, settings, window)

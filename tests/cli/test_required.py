@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import TINY, untrained
+from PIL import Image
 
 WITHOUT_TORCH = [
     ["train", "experiment=nothing"],
@@ -94,10 +96,11 @@ def test_what_lies_beside_an_unused_folder_is_kept(segtrain):
     assert [folder.name for folder in Path("outputs/plan").iterdir()] == ["earlier"]
 
 
-@pytest.mark.parametrize("command", ["predict", "export"])
-def test_a_network_is_used_without_lightning(command):
-    code = (f"import sys, segtrain.cli.{command}, segtrain.loading; "
-            "print({'pytorch_lightning', 'torchmetrics', 'albumentations', 'timm'} "
-            "& sys.modules.keys())")  # fmt: skip
+def test_a_picture_is_predicted_without_what_trainings_need(tmp_path):
+    Image.new("RGB", (32, 32), "tan").save("a.png")
+    file = untrained(tmp_path / "x.ckpt", *TINY)
+    line = f"predict checkpoint={file} input=a.png device=cpu"
+    code = f"import sys; from segtrain.cli.main import main; code = main({line.split()})\n"
+    code += "print(code, {'pytorch_lightning', 'torchmetrics', 'albumentations'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout.strip() == "set()", done.stderr
+    assert done.stdout.splitlines()[-1] == "0 set()", done.stderr
