@@ -63,8 +63,8 @@ def is_sweep(overrides: list[str]) -> bool:
 
 
 def say_starting(command: str) -> None:
-    """Says something before PyTorch is loaded, which takes many seconds from a slow disk."""
-    if "torch" not in sys.modules:
+    """Says something to whoever waits before PyTorch is loaded, many seconds from a slow disk."""
+    if "torch" not in sys.modules and sys.stderr.isatty():
         print(f"segtrain {command}: starting ...", file=sys.stderr, flush=True)
 
 
