@@ -96,8 +96,8 @@ def test_experiment_files_of_the_user(segtrain):
     code, _, err = segtrain("experiment=quickstart.yaml")
     assert code == 2
     assert "rename" in err
-    Path("own.yaml").write_text("# @package _global_\ndefaults: [quickstart]\nseed: 3\n")
-    code, out, _ = segtrain("experiment=own.yaml", "--cfg", "job")
+    Path("mine.yaml").write_text("# @package _global_\ndefaults: [quickstart]\nseed: 3\n")
+    code, out, _ = segtrain("experiment=mine.yaml", "--cfg", "job")
     assert code == 0
     assert yaml.safe_load(out)["seed"] == 3
 
