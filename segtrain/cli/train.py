@@ -152,8 +152,6 @@ def finish(
 def say_next(run_dir: Path) -> None:
     """What can be done with the run, as commands."""
     run = quote(f"run={short_name(run_dir)}")
-    if (run_dir / "report.html").is_file():
-        logger.info("report      %s", run_dir / "report.html")
     if (run_dir / "tensorboard").is_dir():
         logger.info("curves      segtrain tensorboard %s", run)
     logger.info("next        segtrain predict %s source=<pictures>", run)

@@ -83,6 +83,7 @@ def test_the_list_imports_nothing_heavy():
     ids=lambda value: " ".join(value[:3]),
 )  # fmt: skip
 def test_mistakes(segtrain, arguments, parts):
+    Path("x").mkdir()  # a run of that name is looked for first
     torch.save({"conv.weight": torch.zeros(1)}, "own.pth")
     picture("a.png")
     code, _, err = segtrain(*arguments)
