@@ -84,7 +84,7 @@ def crop_size(facts: Facts, size: tuple[int, int]) -> tuple[int, int]:
     """Of the images' shape, no larger than they are, with as many pixels as are cheap."""
     area = (512 if facts.gpu else 288) ** 2
     factor = min(1.0, math.sqrt(area / (size[0] * size[1])))
-    height, width = (max(STRIDE, round(factor * side / STRIDE) * STRIDE) for side in size)
+    height, width = (max(STRIDE, int(factor * side / STRIDE) * STRIDE) for side in size)
     return height, width
 
 
