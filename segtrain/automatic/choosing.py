@@ -69,7 +69,7 @@ def choose(config: dict, given: Collection[str]) -> list[Choice]:
     elif not facts.instances:
         batch = batch_size(facts, fitting(config, facts))
     rules = instance_choices if facts.instances else semantic_choices
-    if is_given("trainer.max_epochs", given):
+    if config["trainer"]["max_epochs"] is not None and is_given("trainer.max_epochs", given):
         given = {*given, "trainer.max_steps", "trainer.val_every_n_steps"}
     else:
         config["trainer"]["max_epochs"] = None

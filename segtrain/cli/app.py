@@ -123,8 +123,31 @@ def resolved(command: str, cfg: "DictConfig") -> dict:
         config["experiment"] = choices.get("experiment") or unnamed
         if config["automatic"] is True:
             tasks = HydraConfig.get().overrides.task
-            config["automatic"] = [task.partition("=")[0].lstrip("+~") for task in tasks]
+            given = [task.partition("=")[0].lstrip("+~") for task in tasks]
+            config["automatic"] = given + keys_of_own_experiment(config["experiment"])
     return config
+
+
+def keys_of_own_experiment(name: str) -> list[str]:
+    """Keys, with dots, that the user's own experiment sets; none of one of this package."""
+    from hydra.core.hydra_config import HydraConfig
+
+    keys: list[str] = []
+
+    def collect_keys(node: dict, start: str) -> None:
+        for key, value in node.items():
+            if isinstance(value, dict) and value:
+                collect_keys(value, f"{start}{key}.")
+            elif f"{start}{key}" != "defaults":
+                keys.append(f"{start}{key}")
+
+    for source in HydraConfig.get().runtime.config_sources:
+        folder = Path(source.path)
+        file = folder / "experiment" / f"{name}.yaml"
+        if source.schema == "file" and folder != conf_dir() and file.is_file():
+            content = yaml.safe_load(file.read_text())
+            collect_keys(content if isinstance(content, dict) else {}, "")
+    return keys
 
 
 def sweep_or_show(command: str, arguments: list[str]) -> int:

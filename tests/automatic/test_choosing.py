@@ -88,6 +88,17 @@ def test_what_is_given_stays(photos, segtrain):
     assert config["trainer"]["max_steps"] == 2
 
 
+def test_what_an_experiment_of_ones_own_sets_stays(photos, segtrain):
+    text = "# @package _global_\ndefaults: [own]\noptimizer: {lr: 0.123}\nbatch_size: 3\n"
+    Path("mine.yaml").write_text(text)
+    source = f"dataset.source.root={photos}"
+    code, _, err = segtrain("train", "experiment=mine.yaml", source, *SMALL)
+    assert code == 0, err
+    assert stored()["optimizer"]["lr"] == 0.123
+    assert stored()["batch_size"] == 3
+    assert "trainer.val_every_n_steps" in stored()["chosen"]
+
+
 def test_epochs_are_taken_as_given(photos, segtrain):
     settings = [value for value in SMALL if value != "steps=2"]
     code, _, err = segtrain("train", f"data={photos}", *settings, "epochs=1")
