@@ -129,7 +129,7 @@ IN_PLACE = {
     "prepare/archives.py obtain": LOCK,
     "notebook.py picture": MEMORY,
     "prepare/exports/write.py _place_image": GIVEN,
-    "prepare/masks/write.py _link": GIVEN,
+    "prepare/exports/write.py link_image": GIVEN,
     "prepare/masks/write.py _write_lists": GIVEN,
     "prepare/masks/write.py write_folder": GIVEN,
     "prepare/recognition.py build": GIVEN,

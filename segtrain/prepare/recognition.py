@@ -20,7 +20,6 @@ logger = logging.getLogger("segtrain")
 OWN = {"folder", "coco_json", "coco_json_instances"}  # data sets that need a folder
 SHOWN = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".json", ".xml", ".txt",
          ".yaml", ".zip")  # fmt: skip
-PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 SPLIT_FOLDERS = {"train", "val", "valid", "validation", "test"}
 NAMED = 12  # classes
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
@@ -93,9 +92,13 @@ def _own_layout(root: Path, instances: bool) -> Recognised | None:
 
 def _in_pairs(root: Path) -> bool:
     """Whether the images have masks of their own names, and no folders that stand for splits."""
+    from segtrain.prepare.exports.finder import IMAGE_ENDINGS
+
     names = []
     for folder in ("images", "masks"):
-        files = [file for file in (root / folder).rglob("*") if file.suffix.lower() in PICTURES]
+        files = [
+            file for file in (root / folder).rglob("*") if file.suffix.lower() in IMAGE_ENDINGS
+        ]
         names.append({file.relative_to(root / folder).with_suffix("") for file in files})
     splits = {name.parts[0].lower() for name in names[0] if len(name.parts) > 1}
     return bool(names[1]) and names[0] & names[1] != set() and not splits & SPLIT_FOLDERS

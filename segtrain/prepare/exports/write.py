@@ -75,10 +75,15 @@ def _place_image(picture: Picture, place: Path) -> None:
     if isinstance(picture.file, bytes):
         place.write_bytes(picture.file)
         return
+    link_image(picture.file, place)
+
+
+def link_image(file: Path, place: Path) -> None:
+    """A hard link of an image, or a copy where there can be none."""
     try:
-        os.link(picture.file, place)
+        os.link(file.resolve(), place)
     except OSError:  # another disk, or no permission
-        shutil.copyfile(picture.file, place)
+        shutil.copyfile(file, place)
 
 
 def _object_entries(export: Export, picture: Picture) -> list[dict]:

@@ -1,8 +1,6 @@
 """Images and masks of any layout as a folder that `dataset=folder` reads."""
 
 import logging
-import os
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ from segtrain.dataset.files import check_sizes, read_lines, read_mask, upright_s
 from segtrain.dataset.labels import voc_colour_map
 from segtrain.errors import UserError
 from segtrain.prepare.exports.finder import SPLITS
+from segtrain.prepare.exports.write import link_image
 from segtrain.prepare.masks.classes import VOID_NAMES, class_list
 from segtrain.prepare.masks.layout import Labelled
 from segtrain.terminal import track
@@ -52,7 +51,7 @@ def write_folder(root: Path, labelled: list[Labelled], target: Path) -> LabelSet
                     upright_size(one.image))  # fmt: skip
         place = target / "images" / f"{name}{one.image.suffix.lower()}"
         place.parent.mkdir(parents=True, exist_ok=True)
-        _link(one.image, place)
+        link_image(one.image, place)
         drawn = target / "masks" / f"{name}.png"
         drawn.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(mask).save(drawn)
@@ -108,13 +107,6 @@ def _layered(one: Labelled, labels: LabelSet) -> np.ndarray:
 def _is_coloured(file: Path) -> bool:
     with Image.open(file) as image:
         return image.mode in ("RGB", "RGBA")
-
-
-def _link(file: Path, place: Path) -> None:
-    try:
-        os.link(file.resolve(), place)
-    except OSError:  # another disk, or no permission
-        shutil.copyfile(file, place)
 
 
 def _lists_with(root: Path, one: Labelled) -> list[str]:
