@@ -5,6 +5,7 @@ import re
 import signal
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from conftest import TINY
@@ -13,6 +14,7 @@ from processes import children, end, start
 from torch.utils.data import DataLoader
 
 from segtrain import lifetime
+from segtrain.cli.explain import explain
 from segtrain.dataset.workers import one_thread
 
 LONG = [*TINY, "trainer.max_steps=100000", "trainer.val_every_n_steps=100000",
@@ -141,9 +143,21 @@ def test_a_stopped_worker_is_ended():
     next(batches)
     (worker,) = batches._workers
     os.kill(worker.pid, signal.SIGSTOP)
-    with pytest.raises(RuntimeError, match="DataLoader worker"), \
+    with pytest.raises((RuntimeError, ConnectionError, EOFError)) as caught, \
             lifetime.ending_stopped_workers(patience=1):  # fmt: skip
         list(batches)
+    assert "a loader worker died" in explain(caught.value)[0]
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "Connection reset by peer"), EOFError])
+def test_a_worker_that_ends_while_its_batch_is_taken(monkeypatch, error):
+    """PyTorch sees it a moment later."""
+    batches = iter(DataLoader(Letters(), num_workers=1, worker_init_fn=one_thread))
+    monkeypatch.setattr("multiprocessing.connection.answer_challenge", Mock(side_effect=error))
+    with pytest.raises((ConnectionError, EOFError)) as caught:
+        list(batches)
+    assert "a loader worker died" in explain(caught.value)[0]
+    assert explain(caught.type()) is None  # of something else
 
 
 @pytest.mark.parametrize("collate", ["None", "torch.stack"])  # in shared memory itself, or not

@@ -89,6 +89,8 @@ def process_memory() -> int:
         try:
             text = Path(f"/proc/{pid}/smaps_rollup").read_text()
         except OSError as error:
+            if pid != os.getpid():  # a child that has just ended
+                continue
             raise UserError(f"measure=memory needs Linux's /proc ({error})") from None
         total += next(
             1024 * int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")

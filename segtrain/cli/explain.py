@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import traceback
 
 from segtrain.configuration.messages import explain_config
 from segtrain.errors import RunStopped, UserError
@@ -46,9 +47,9 @@ def explain(error: BaseException) -> tuple[str, int] | None:
     if isinstance(error, OSError) and (found := OS_ERROR.search(str(error))):
         number, path = found.groups()
         return f"{path}: {os.strerror(int(number))}; what was saved before is untouched", 1
-    if isinstance(error, RuntimeError) and (died := DIED.search(str(error))):
+    if (died := died_worker(error)) is not None:
         return (
-            f"a loader worker died ({died[0]}); too little memory is the usual "
+            f"a loader worker died ({died}); too little memory is the usual "
             "cause: lower dataset.num_workers (num_workers of predict) or batch_size, give a "
             "container more room in /dev/shm (docker run --shm-size=8g), or set the workers to 0 "
             "to see the error itself"
@@ -67,6 +68,19 @@ def explain(error: BaseException) -> tuple[str, int] | None:
         ), 1
     if type(error).__module__.split(".")[0] in ("hydra", "omegaconf"):
         return explain_config(error), 2
+    return None
+
+
+def died_worker(error: BaseException) -> str | None:
+    """What is known of the loader worker whose end is the error's cause; None if that is not it."""
+    if isinstance(error, RuntimeError) and (died := DIED.search(str(error))):
+        return died[0]
+    # It may end while a batch is taken from its memory, before PyTorch sees that it has ended.
+    if isinstance(error, ConnectionError | EOFError) and any(
+        frame.f_globals.get("__name__") == "multiprocessing.resource_sharer"
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+    ):
+        return f"{type(error).__name__}: {error}"
     return None
 
 
