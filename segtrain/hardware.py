@@ -1,9 +1,8 @@
 """What this machine computes on, and how precisely."""
 
+import os
 import re
 from pathlib import Path
-
-import torch
 
 
 def resolve_precision(settings: dict) -> str:
@@ -11,6 +10,8 @@ def resolve_precision(settings: dict) -> str:
     if settings["precision"] != "auto":
         return str(settings["precision"])
     if uses_gpu(settings):
+        import torch
+
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         native = _cpu_has_bfloat16()
@@ -19,7 +20,19 @@ def resolve_precision(settings: dict) -> str:
 
 def uses_gpu(settings: dict) -> bool:
     """Whether the trainer settings lead to a GPU on this machine."""
-    return settings["accelerator"] != "cpu" and torch.cuda.is_available()
+    if settings["accelerator"] == "cpu":
+        return False
+    import torch  # slow: those who ask for the cores alone start without
+
+    return torch.cuda.is_available()
+
+
+def cores() -> int:
+    """How many of the machine's cores this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS
+        return os.cpu_count() or 1
 
 
 def _cpu_has_bfloat16() -> bool:

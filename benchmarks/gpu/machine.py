@@ -1,6 +1,5 @@
 """What the figures were made with: card, driver, clocks, packages; without touching the card."""
 
-import os
 import platform
 import re
 import subprocess
@@ -8,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from benchmarks.gpu.cards import card_of
+from segtrain.hardware import cores
 
 PACKAGES = (
     "segtrain", "torch", "triton", "torchvision", "pytorch-lightning", "torchmetrics", "timm",
@@ -80,11 +80,6 @@ def processor() -> str:
     except OSError:
         named = None
     return named[1].strip() if named else platform.machine()
-
-
-def cores() -> int:
-    """That this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def revision() -> str | None:

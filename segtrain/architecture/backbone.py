@@ -18,7 +18,13 @@ from segtrain.values import Count, Counts, OutputStride, Rule, Text
 CLASSIFIER_KEYS = ("fc.", "head.", "classifier.", "conv_head.", "bn2.", "norm_head.")
 
 
-TimmModel = Annotated[str, Rule("that names a model of timm", timm.is_model, nearest_models)]
+
+def is_timm_model(name: str) -> bool:
+    """Whether timm has a network, and weights of it by what stands after a dot."""
+    return timm.is_model(name) and ("." not in name or timm.models.is_model_pretrained(name))
+
+
+TimmModel = Annotated[str, Rule("that names a model of timm", is_timm_model, nearest_models)]
 
 
 class TimmBackbone(nn.Module):
@@ -129,7 +135,7 @@ def create_body(
         UserError: timm has no such model (nearest names given), the model has no feature maps or
             cannot change its stride, or its weights cannot be fetched.
     """
-    if not timm.is_model(name):
+    if not is_timm_model(name):
         raise UserError(nearest_models(name))
     settings: dict = {} if output_stride == 32 else {"output_stride": output_stride}
     if timm.get_pretrained_cfg(name).fixed_input_size:  # Swin takes any size if it is told so

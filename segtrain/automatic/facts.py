@@ -11,7 +11,7 @@ import torch
 from segtrain.assembly import build_data
 from segtrain.dataset.files import upright_size
 from segtrain.dataset.preflight import evenly_spaced
-from segtrain.hardware import uses_gpu
+from segtrain.hardware import cores, uses_gpu
 
 SAMPLED = 100  # images whose sizes and classes are looked at
 
@@ -62,7 +62,7 @@ def find_facts(config: dict) -> Facts:
         names=data.labels.names,
         instances="short_side" in config["dataset"]["transform"],
         gpu=gpu,
-        cores=len(os.sched_getaffinity(0)),
+        cores=cores(),
         memory=torch.cuda.mem_get_info()[0] if gpu else host_memory(),
     )
 

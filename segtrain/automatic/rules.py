@@ -58,8 +58,8 @@ def semantic_choices(facts: Facts, batch: int, pretrained: bool) -> list[Choice]
 
 def instance_choices(facts: Facts, batch: int, pretrained: bool) -> list[Choice]:
     """What a detector is trained with; the arguments as of `semantic_choices`."""
-    short = min(800 if facts.gpu else 320, max(STRIDE, min(facts.size)))
-    longest = math.ceil(short * max(facts.size) / min(facts.size) * 1.2)
+    short = min(detector_size(facts))
+    longest = math.ceil(max(detector_size(facts)) * 1.2)
     reason = (f"images of {facts.size[1]}x{facts.size[0]} on "
               f"{'a GPU' if facts.gpu else 'a CPU'}")  # fmt: skip
     return [
@@ -69,6 +69,13 @@ def instance_choices(facts: Facts, batch: int, pretrained: bool) -> list[Choice]
         Choice("inference.long_side", longest, "as in training"),
         *schedule(facts, batch, pretrained),
     ]
+
+
+def detector_size(facts: Facts) -> tuple[int, int]:
+    """Height and width of an image whose shorter side is as long as a detector is trained with."""
+    short = min(800 if facts.gpu else 320, max(STRIDE, min(facts.size)))
+    height, width = (math.ceil(short * side / min(facts.size)) for side in facts.size)
+    return height, width
 
 
 def training_size(facts: Facts) -> tuple[tuple[int, int], float]:

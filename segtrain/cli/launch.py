@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segtrain.errors import UserError
+from segtrain.hardware import cores
 from segtrain.lifetime import end_with_parent
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def spawn(command: str, run_dir: Path, count: int, max_restarts: int) -> int:
         max_restarts=max_restarts,
         signals_to_handle="SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1",
     )
-    threads = max(1, len(os.sched_getaffinity(0)) // count)
+    threads = max(1, cores() // count)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     # A failing process says itself what went wrong; the launcher's account would bury it.
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)

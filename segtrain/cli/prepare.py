@@ -14,6 +14,7 @@ from segtrain.dataset.preflight import evenly_spaced
 from segtrain.dataset.shard_index import describe_shards
 from segtrain.dataset.stream import TrainStream
 from segtrain.errors import UserError
+from segtrain.hardware import cores
 from segtrain.prepare.archives import obtain_all
 from segtrain.prepare.exports.recognise import read_export
 from segtrain.prepare.exports.write import describe, write_export
@@ -41,7 +42,7 @@ def run(config: dict, run_dir: Path) -> None:
         preview(build_data(config), config["preview_samples"], run_dir)
         return
     if config["dataset"]["num_workers"] == "auto":
-        config["dataset"]["num_workers"] = len(os.sched_getaffinity(0))  # nothing else is computed
+        config["dataset"]["num_workers"] = cores()  # nothing else is computed
     if config["dataset"]["shards"] is not None:
         verify_shards(config, run_dir)
         return

@@ -20,6 +20,7 @@ from segtrain.cli.child import run_process
 from segtrain.cli.explain import explain
 from segtrain.cli.main import report
 from segtrain.errors import PRUNED
+from segtrain.hardware import cores
 from segtrain.lifetime import PARENT, end_with_parent, repeating
 from segtrain.sweep.ledger import (
     HEARTBEAT,
@@ -185,7 +186,7 @@ def share_of_threads(jobs: int, devices: int) -> dict[str, str]:
             (joblib sets them, after the user's).
         devices: processes of the job.
     """
-    share = len(os.sched_getaffinity(0)) // jobs
+    share = cores() // jobs
     given = {key: os.environ[key] for key in ("MKL_NUM_THREADS",) if key in os.environ}
     given["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(share))
     return {key: str(max(1, int(threads) // devices)) for key, threads in given.items()}

@@ -105,9 +105,12 @@ def of_timm(group: str, name: str) -> str:
 
 
 def nearest_models(name: str) -> str:
-    """That timm has no such model, and which a name may stand for: of its family, or alike."""
+    """That timm has no such model or weights, and which a name may stand for: of its family, or alike."""
     import timm
 
+    if timm.is_model(name):  # of other weights than those after the dot
+        tags = timm.list_pretrained(f"{name.partition('.')[0]}.*")
+        return f"timm has no weights '{name}'; nearest: {', '.join(tags[:6]) or 'none'}"
     plain = {re.sub("[^a-z0-9]", "", model): model for model in timm.list_models()}
     wanted = re.sub("[^a-z0-9]", "", name.lower())
     near = [model for text, model in plain.items() if wanted and text.startswith(wanted)]

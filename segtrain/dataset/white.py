@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -14,6 +13,7 @@ from segtrain.dataset.decoding import PNG_START, is_deep, read_range, white_leve
 from segtrain.dataset.files import read_bytes
 from segtrain.dataset.orientation import TIFF_STARTS, open_image
 from segtrain.errors import UserError
+from segtrain.hardware import cores
 
 logger = logging.getLogger("segtrain")
 
@@ -41,7 +41,7 @@ def _find(files: tuple[str, ...], fingerprint: str) -> float | None:
         return None
 
     def build(folder: Path) -> None:
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        with ThreadPoolExecutor(cores()) as pool:
             found = list(pool.map(lambda file: read_range(read_bytes(file), file), deep))
         kinds = {is_whole: file for file, (_, is_whole) in zip(deep, found, strict=True)}
         if len(kinds) > 1:

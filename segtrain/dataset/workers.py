@@ -6,13 +6,14 @@ from multiprocessing.queues import Queue
 
 import cv2
 
+from segtrain.hardware import cores
 from segtrain.lifetime import end_with_parent
 
 
 def default_workers() -> int:
     """Half the cores of this training process, at most 8: the rest feed the device or compute."""
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(1, min(8, len(os.sched_getaffinity(0)) // processes // 2))
+    return max(1, min(8, cores() // processes // 2))
 
 
 def one_thread(worker: int) -> None:

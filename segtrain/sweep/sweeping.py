@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from segtrain.configuration.schema import Sweep
 from segtrain.configuration.validation import validate
 from segtrain.errors import RunStopped, UserError
+from segtrain.hardware import cores
 from segtrain.sweep.best import write_best
 from segtrain.sweep.ledger import (
     ENDED,
@@ -239,4 +240,4 @@ def only_one(folder: Path) -> Iterator[None]:
 
 def count_jobs(jobs: int) -> int:
     """Jobs at the same time; -1 stands for the number of CPU cores."""
-    return len(os.sched_getaffinity(0)) if jobs == -1 else jobs
+    return cores() if jobs == -1 else jobs

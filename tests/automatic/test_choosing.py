@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from conftest import TINY
+from conftest import TINY, composed
 from PIL import Image
 
 from segtrain.automatic import choosing
-from segtrain.automatic.choosing import fitting
 from segtrain.automatic.facts import find_facts
+from segtrain.automatic.memory import fitting
 
 SMALL = [
     "architecture.channels=8",
@@ -99,6 +99,13 @@ def test_what_an_experiment_of_ones_own_sets_stays(photos, segtrain):
     assert "trainer.val_every_n_steps" in stored()["chosen"]
 
 
+def test_weights_of_a_name_that_is_none(photos, segtrain, monkeypatch):
+    monkeypatch.undo()
+    code, _, err = segtrain("train", f"data={photos}", "architecture.backbone.name=resnet18.none")
+    assert code == 2
+    assert "timm has no weights 'resnet18.none'; nearest: resnet18.a1_in1k" in err
+
+
 def test_epochs_are_taken_as_given(photos, segtrain):
     settings = [value for value in SMALL if value != "steps=2"]
     code, _, err = segtrain("train", f"data={photos}", *settings, "epochs=1")
@@ -110,14 +117,12 @@ def test_epochs_are_taken_as_given(photos, segtrain):
 def test_a_run_resumes_with_what_was_chosen(photos, segtrain):
     assert segtrain("train", f"data={photos}", *SMALL)[0] == 0
     before = stored()
-    code, out, err = segtrain("resume=latest", "steps=3")
-    assert code in (0, 2), err
-    if code == 2:  # it is finished
-        folder = next(Path("outputs").rglob("config.yaml")).parent
-        code, out, err = segtrain(f"resume={folder}", "trainer.max_steps=3")
+    Path("photos/extra").mkdir(parents=True)  # nothing of the data is looked at again
+    code, out, err = segtrain("resume=own", "steps=3")
     assert code == 0, err
     assert "(each of the" not in out
-    assert stored()["chosen"] == before["chosen"]
+    changed = {"trainer": {**before["trainer"], "max_steps": 3}}
+    assert {**stored(), "resume": None} == {**before, **changed, "resume": None}
 
 
 def test_every_job_of_a_sweep_has_values_of_its_own(photos, segtrain):
@@ -149,8 +154,6 @@ def test_other_experiments_choose_when_asked(photos, segtrain):
 
 
 def test_weights_that_can_be_had_are_taken(photos, monkeypatch):
-    from conftest import composed
-
     monkeypatch.setattr(choosing, "can_fetch", lambda name: name == "efficientnet_lite0")
     config = composed("experiment=own", f"dataset.source.root={photos}")
     monkeypatch.setattr(choosing, "fitting", lambda config, facts: 8)
@@ -159,17 +162,46 @@ def test_weights_that_can_be_had_are_taken(photos, monkeypatch):
     assert config["architecture"]["backbone"]["name"] == "efficientnet_lite0"
 
 
-@pytest.mark.parametrize(("memory", "most"), [(10**5, 1), (10**13, 64)])
-def test_the_batch_fits_the_memory(photos, memory, most):
-    from conftest import composed
+@pytest.mark.parametrize("network", ["architecture=segformer architecture.backbone.name=pvt_v2_b0",
+                                     "architecture=fcn8s"])  # fmt: skip
+def test_networks_of_other_weights_start_untrained_too(photos, monkeypatch, network):
+    monkeypatch.setattr(choosing, "fitting", lambda config, facts: 8)
+    config = composed("experiment=own", f"dataset.source.root={photos}", *network.split())
+    kind = config["architecture"]["backbone"]["weights"]
+    assert kind != "none"
+    choosing.choose(config, [])
+    assert config["architecture"]["backbone"]["weights"].endswith("none")
+    assert "fetched" in {c.key: c.reason for c in choosing.choose(
+        composed("experiment=own", f"dataset.source.root={photos}", *network.split()), []
+    )}["architecture.backbone.weights"]  # fmt: skip
 
+
+def test_the_batch_fits_the_memory(photos):
+    """As many images as the memory has room for, in proportion."""
     config = composed("experiment=own", f"dataset.source.root={photos}",
                       "architecture.backbone.name=test_resnet")  # fmt: skip
-    assert fitting(config, find_facts(config)._replace(memory=memory)) == most
+    assert growing_with_memory(config) == 1
 
 
-def test_a_detector_of_ones_own_objects(tmp_path, segtrain):
-    """COCO JSON of two squares, whose sides and steps are chosen."""
+def test_the_batch_of_a_detector_fits_the_memory(squares):
+    config = composed("experiment=own_instances", "architecture=mask_rcnn",
+                      "architecture.backbone.name=test_resnet",
+                      f"dataset.source.root={squares}")  # fmt: skip
+    assert growing_with_memory(config) == 1
+
+
+def growing_with_memory(config: dict) -> int:
+    """The batch that fits into almost nothing; ten times the memory holds about ten times more."""
+    facts = find_facts(config)
+    some, more = (fitting(config, facts._replace(memory=10**size)) for size in (11, 12))
+    assert some > 1
+    assert 8 * some < more < 12 * some
+    return fitting(config, facts._replace(memory=10**5))
+
+
+@pytest.fixture
+def squares(tmp_path) -> Path:
+    """COCO JSON of six images with a square each."""
     root = tmp_path / "set"
     (root / "images").mkdir(parents=True)
     images, annotations = [], []
@@ -183,7 +215,12 @@ def test_a_detector_of_ones_own_objects(tmp_path, segtrain):
     content = {"images": images, "annotations": annotations,
                "categories": [{"id": 1, "name": "square"}]}  # fmt: skip
     (root / "all.json").write_text(json.dumps(content))
-    code, _, err = segtrain("train", f"data={root}", "model=mask_rcnn", "steps=1", "report=null",
+    return root
+
+
+def test_a_detector_of_ones_own_objects(squares, segtrain):
+    """Its sides, steps and batch are chosen."""
+    code, _, err = segtrain("train", f"data={squares}", "model=mask_rcnn", "steps=1", "report=null",
                             "architecture.backbone.name=test_resnet",
                             "trainer.accelerator=cpu")  # fmt: skip
     assert code == 0, err
