@@ -59,11 +59,14 @@ def choose(config: dict, given: Collection[str]) -> list[Choice]:
     else:
         batch = batch_size(facts, min(MOST, fitting(config, facts)))
     rules = instance_choices if facts.instances else semantic_choices
-    if config["trainer"]["max_epochs"] is not None and is_given("trainer.max_epochs", given):
+    trainer, steps = config["trainer"], None
+    if trainer["max_epochs"] is not None and is_given("trainer.max_epochs", given):
         given = {*given, "trainer.max_steps", "trainer.val_every_n_steps"}
+        steps = max(1, trainer["max_epochs"] * facts.images // batch)
     else:
-        config["trainer"]["max_epochs"] = None
-    put(rules(facts, batch, pretrained))
+        trainer["max_epochs"] = None
+        steps = trainer["max_steps"] if is_given("trainer.max_steps", given) else None
+    put(rules(facts, batch, pretrained, steps))
     absent = [name for name, count in zip(facts.names, facts.counts, strict=True) if not count]
     if absent:
         logger.warning("classes     in none of the training images that were looked at: %s",

@@ -26,13 +26,16 @@ class Choice(NamedTuple):
     reason: str
 
 
-def semantic_choices(facts: Facts, batch: int, pretrained: bool) -> list[Choice]:
+def semantic_choices(
+    facts: Facts, batch: int, pretrained: bool, steps: int | None = None
+) -> list[Choice]:
     """What a network that labels pixels is trained with.
 
     Args:
         facts: of the data and the machine.
         batch: images a step.
         pretrained: whether it starts from ImageNet weights.
+        steps: of the training, where they are given.
     """
     size, scale = training_size(facts)
     crop = crop_size(facts, size)
@@ -53,10 +56,12 @@ def semantic_choices(facts: Facts, batch: int, pretrained: bool) -> list[Choice]
     weights = class_weights(facts)
     if weights is not None:
         found.append(weights)
-    return found + schedule(facts, batch, pretrained)
+    return found + schedule(facts, batch, pretrained, steps)
 
 
-def instance_choices(facts: Facts, batch: int, pretrained: bool) -> list[Choice]:
+def instance_choices(
+    facts: Facts, batch: int, pretrained: bool, steps: int | None = None
+) -> list[Choice]:
     """What a detector is trained with; the arguments as of `semantic_choices`."""
     short = min(detector_size(facts))
     longest = math.ceil(max(detector_size(facts)) * 1.2)
@@ -67,7 +72,7 @@ def instance_choices(facts: Facts, batch: int, pretrained: bool) -> list[Choice]
         Choice("dataset.transform.long_side", longest, "no image is cut"),
         Choice("inference.short_sides", [short], "as in training"),
         Choice("inference.long_side", longest, "as in training"),
-        *schedule(facts, batch, pretrained),
+        *schedule(facts, batch, pretrained, steps),
     ]
 
 
@@ -117,8 +122,8 @@ def class_weights(facts: Facts) -> Choice | None:
                   f"{facts.names[rarest]} has {share:.2g} % of the pixels")  # fmt: skip
 
 
-def schedule(facts: Facts, batch: int, pretrained: bool) -> list[Choice]:
-    """Steps, learning rate, and how often it is validated."""
+def schedule(facts: Facts, batch: int, pretrained: bool, steps: int | None) -> list[Choice]:
+    """Steps, unless they are given, learning rate, and how often it is validated."""
     if facts.gpu:
         fewest, most = 8_000, 320_000
     elif pretrained:
@@ -129,7 +134,7 @@ def schedule(facts: Facts, batch: int, pretrained: bool) -> list[Choice]:
     if facts.instances:
         fewest, most, passes = fewest // 2, most // 2, passes // 2
     samples = max(min(max(passes * facts.images, fewest), most), facts.images)
-    steps = max(10, math.ceil(samples / batch))
+    steps = max(10, math.ceil(samples / batch)) if steps is None else steps
     epochs = steps * batch / facts.images
     rate = (1e-3 if pretrained else 3e-3) * math.sqrt(batch / 8)
     if facts.instances:

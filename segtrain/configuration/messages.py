@@ -105,7 +105,7 @@ def of_timm(group: str, name: str) -> str:
 
 
 def nearest_models(name: str) -> str:
-    """That timm has no such model or weights, and which a name may stand for: of its family, or alike."""
+    """That timm has no such model or weights, and which a name may stand for."""
     import timm
 
     if timm.is_model(name):  # of other weights than those after the dot

@@ -59,6 +59,7 @@ def test_data_alone_is_enough(photos, segtrain):
     assert config["architecture"]["backbone"]["name"] == "resnet10t"
     assert config["dataset"]["transform"]["crop_size"] == [32, 64]
     assert config["trainer"]["max_steps"] == 2
+    assert config["trainer"]["val_every_n_steps"] == 1  # of the two steps that were given
     for key, reason in config["chosen"].items():
         assert f"{key}=" in out
         assert f"({reason})" in out
@@ -111,6 +112,7 @@ def test_epochs_are_taken_as_given(photos, segtrain):
     code, _, err = segtrain("train", f"data={photos}", *settings, "epochs=1")
     assert code == 0, err
     assert stored()["trainer"]["max_epochs"] == 1
+    assert stored()["optimizer"]["warmup_steps"] == 0  # a twentieth of the one or two steps
     assert stored()["trainer"]["max_steps"] is None
 
 
@@ -123,6 +125,17 @@ def test_a_run_resumes_with_what_was_chosen(photos, segtrain):
     assert "(each of the" not in out
     changed = {"trainer": {**before["trainer"], "max_steps": 3}}
     assert {**stored(), "resume": None} == {**before, **changed, "resume": None}
+
+
+def test_two_processes_choose_the_same(photos, segtrain):
+    """The one that was started chooses, for both."""
+    settings = [value for value in SMALL if not value.startswith("trainer.")]
+    code, out, err = segtrain("train", f"data={photos}", *settings, "trainer=ddp_cpu")
+    assert code == 0, err
+    results = json.loads(next(Path("outputs").rglob("results.json")).read_text())
+    assert results["global_step"] == 2
+    assert stored()["batch_size"] == 2
+    assert out.count("batch_size=2 ") == 1
 
 
 def test_every_job_of_a_sweep_has_values_of_its_own(photos, segtrain):
