@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from segtrain.errors import UserError
 from segtrain.foreign import read_checkpoint
+from segtrain.text import shortened
 
 logger = logging.getLogger("segtrain")
 
@@ -127,7 +128,7 @@ def load_weights(
         }
         for title, keys in found.items():
             if len(keys) > SHOWN_KEYS:
-                logger.info("weights     %d %s: %s", len(keys), title, shortened(keys))
+                logger.info("weights     %d %s: %s", len(keys), title, shortened(keys, LOGGED_KEYS))
         raise UserError(
             f"{origin} does not fit this architecture ({type(module).__name__}):"
             + "".join(_listed(title, keys) for title, keys in found.items())
@@ -149,7 +150,8 @@ def without_other_classes(
     """`state` completed by the model's own classifiers where it has none that fit."""
     dropped = sorted(k for k in state.keys() - own.keys() if k.startswith("auxiliary."))
     if dropped:
-        logger.info("weights     %s: left out, not in this model: %s", origin, shortened(dropped))
+        logger.info("weights     %s: left out, not in this model: %s", origin,
+                    shortened(dropped, LOGGED_KEYS))  # fmt: skip
     replaced = sorted(
         key
         for key, value in own.items()
@@ -157,7 +159,7 @@ def without_other_classes(
     )
     if replaced:
         logger.info("weights     %s: trained anew, not in the file for these classes: %s",
-                    origin, shortened(replaced))  # fmt: skip
+                    origin, shortened(replaced, LOGGED_KEYS))  # fmt: skip
     kept = {key: value for key, value in state.items() if key not in dropped}
     return kept | {key: own[key] for key in replaced}
 
@@ -174,12 +176,6 @@ def resnet_name(state: dict[str, Tensor]) -> str | None:
     stages = tuple(1 + max((b for s, b, _ in found if s == stage), default=-1)
                    for stage in (1, 2, 3, 4))  # fmt: skip
     return RESNETS.get((stages, max((c for _, _, c in found), default=0)))
-
-
-def shortened(keys: list[str], shown: int = LOGGED_KEYS) -> str:
-    """The first of the keys, and how many more there are."""
-    more = f", ... {len(keys) - shown} more" if len(keys) > shown else ""
-    return ", ".join(keys[:shown]) + more
 
 
 def not_fetched(name: str, error: Exception, file: str = "<file>") -> UserError:

@@ -5,12 +5,12 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from segtrain.configuration.folder import options
 from segtrain.errors import UserError
+from segtrain.text import shortened
 
 if TYPE_CHECKING:
     from segtrain.prepare.exports.model import Export
@@ -132,7 +132,7 @@ def _mask_files(root: Path) -> Recognised | None:
 
     def build(folder: Path) -> None:
         labels = write_folder(root, labelled, folder)
-        told = f"{len(labelled)} images with masks, classes {_shortened(labels.names)}"
+        told = f"{len(labelled)} images with masks, classes {shortened(labels.names, NAMED)}"
         (folder / "told.json").write_text(json.dumps(told), encoding="utf-8")
 
     folder = cached_folder(_cache_name(root, "masks"), key, build)
@@ -166,7 +166,7 @@ def _export(path: Path, instances: bool) -> Recognised:
         write_export(export, folder / "data", val_share=0.2, seed=0)
         logger.info("%s", describe(export))
         names = [name for name in export.classes if is_class(name)]
-        told = f"{export.kind}, {len(export.pictures)} images, classes {_shortened(names)}"
+        told = f"{export.kind}, {len(export.pictures)} images, classes {shortened(names, NAMED)}"
         (folder / "told.json").write_text(json.dumps(told), encoding="utf-8")
 
     folder = cached_folder(_cache_name(path, "export"), files_fingerprint(files), build)
@@ -189,11 +189,6 @@ def _read_export(path: Path, files: list[Path]) -> "Export":
     if beside.pictures:
         logger.info("images      none in %s; those of %s are taken", root, root.resolve().parent)
     return beside
-
-
-def _shortened(names: Sequence[str]) -> str:
-    more = f", ... {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
 
 
 def _coco(instances: bool) -> str:

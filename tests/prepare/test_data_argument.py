@@ -217,6 +217,21 @@ def test_masks_of_two_classes_overlap(tmp_path):
     assert maps["a"][:, 0].tolist() == [2, 2, 1, 1, 0, 0, 0, 0]
 
 
+def test_what_has_no_partner_is_told(tmp_path, caplog):
+    root = tmp_path / "set"
+    for stem in STEMS:
+        save(photograph(stem), root / f"photos/{stem}.png")
+        save(drawn(label_map(stem), "numbers"), root / f"masks/{stem}_mask.png")
+    for number in range(7):
+        save(photograph("a"), root / f"photos/plain{number}.png")
+    save(drawn(label_map("a"), "numbers"), root / "masks/lonely_mask.png")
+    maps, _, _ = read_maps(root)
+    assert sorted(maps) == sorted(STEMS)
+    assert "7 without a mask left out: plain0.png, plain1.png" in caplog.text
+    assert "... 2 more" in caplog.text
+    assert "1 without an image left out: lonely_mask.png" in caplog.text
+
+
 def test_without_a_list_classes_are_called_after_their_values(tmp_path, caplog):
     caplog.set_level("INFO")
     for kind, names in {

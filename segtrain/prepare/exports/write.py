@@ -12,6 +12,7 @@ from segtrain.dataset.coco_entries import encode_segmentation, read_instance
 from segtrain.dataset.coco_json import share_out
 from segtrain.errors import UserError
 from segtrain.prepare.exports.model import MISSING, Export, Picture, Shape
+from segtrain.text import shortened
 from segtrain.writing import complete
 
 logger = logging.getLogger("segtrain")
@@ -66,8 +67,7 @@ def describe(export: Export) -> str:
 
 
 def _line(word: str, reason: str, places: list[str]) -> str:
-    more = f", ... and {len(places) - NAMED} more" if places[NAMED:] else ""
-    return f"{word:<12}{len(places)} {reason}: {', '.join(places[:NAMED])}{more}"
+    return f"{word:<12}{len(places)} {reason}: {shortened(places, NAMED)}"
 
 
 def _place_image(picture: Picture, place: Path) -> None:

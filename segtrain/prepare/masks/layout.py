@@ -1,5 +1,6 @@
 """Which masks belong to which image in a folder, whatever the tool that wrote it calls them."""
 
+import logging
 import os
 import re
 from collections import defaultdict
@@ -9,6 +10,7 @@ from typing import NamedTuple
 from segtrain.dataset.folder import IMAGE_ENDINGS
 from segtrain.errors import UserError
 from segtrain.prepare.exports.finder import SPLITS
+from segtrain.text import shortened
 
 MASK_FOLDERS = {
     "masks", "mask", "labels", "label", "annotations", "annotation", "annot", "annots", "gt",
@@ -30,6 +32,11 @@ MASK_AFFIX = re.compile(
 IMAGE_AFFIX = re.compile(
     r"^(?:image|img|im)[_-]|[_-](?:image|img|im|leftimg8bit|rgb)$", re.IGNORECASE
 )
+
+
+NAMED = 5  # of the files that are left out
+
+logger = logging.getLogger("segtrain")
 
 
 class Labelled(NamedTuple):
@@ -72,9 +79,11 @@ def find_labelled(root: Path) -> list[Labelled]:
         return []
     images = _by_key([place for place in places if not place.is_mask])
     found: dict[Path, dict[str | None, Path]] = defaultdict(dict)
+    left: list[Path] = []
     for mask in masks:
         image, label = _owner(mask, images)
         if image is None:
+            left.append(mask.file)
             continue
         if label in found[image.file]:
             raise UserError(f"{found[image.file][label]} and {mask.file} are both masks of "
@@ -85,12 +94,23 @@ def find_labelled(root: Path) -> list[Labelled]:
         for place in places
         if place.file in found
     ]
+    _tell("masks", "image", left)
+    _tell("images", "mask", [place.file for place in images.values() if place.file not in found])
     for one in labelled:
         if None in one.masks and len(one.masks) > 1:
             raise UserError(
                 f"{one.image}: has a mask of all classes, {one.masks[None]}, and others of one each"
             )
     return labelled
+
+
+def _tell(kind: str, other: str, files: list[Path]) -> None:
+    """That files were left out."""
+    names = sorted({file.name for file in files})
+    if names:
+        logger.warning("%-11s %d without %s %s left out: %s", kind, len(names),
+                       "an" if other == "image" else "a", other,
+                       shortened(names, NAMED))  # fmt: skip
 
 
 def _files(root: Path) -> list[Path]:
