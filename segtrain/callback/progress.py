@@ -54,6 +54,7 @@ class Progress(Callback):
         train_seconds: wall time of training steps, data wait included, validation left out; goes on
             counting in a resumed run.
         steps: optimiser steps in that time.
+        validations: `step`, `seconds` of training until then and `score`, 0..1, of each validation.
     """
 
     def __init__(self, batch_size: int, wait: DataWait) -> None:
@@ -61,6 +62,7 @@ class Progress(Callback):
         self.wait = wait
         self.train_seconds = 0.0
         self.steps = 0
+        self.validations: list[dict[str, float]] = []
         self._figures = SystemFigures()
         self._resumed_at = 0.0
         self._window = (0, 0.0, 0.0)  # steps, seconds, wait at the last log step
@@ -88,6 +90,9 @@ class Progress(Callback):
         if trainer.state.fn == "fit":
             headline = pl_module.evaluation.headline
             score = float(trainer.callback_metrics[f"val/{headline}"])
+            self.validations.append(
+                {"step": trainer.global_step, "seconds": self.train_seconds, "score": score}
+            )
             best = trainer.checkpoint_callback.best_score  # without this one, which comes after
             is_best = best is None or score > best
             told = "the best so far" if is_best else f"the best so far {100 * best:.2f}%"
@@ -115,12 +120,14 @@ class Progress(Callback):
             "train_seconds": self.train_seconds,
             "wait_seconds": self.wait.seconds,
             "steps": self.steps,
+            "validations": list(self.validations),
         }
 
     def load_state_dict(self, state_dict: dict) -> None:
         self.train_seconds = state_dict["train_seconds"]
         self.steps = state_dict["steps"]
         self.wait.seconds = state_dict["wait_seconds"]
+        self.validations = list(state_dict.get("validations", ()))  # older checkpoints have none
 
     def _count_time(self) -> None:
         now = time.perf_counter()

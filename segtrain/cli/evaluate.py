@@ -279,6 +279,7 @@ def evaluate_task(
             "train_seconds": None,
             "train_images_per_second": None,
             "data_wait_fraction": None,
+            "validations": None,
             "evaluate_seconds": seconds,
         },
         "parameters": sum(parameter.numel() for parameter in task.model.parameters()),

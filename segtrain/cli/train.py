@@ -114,6 +114,7 @@ def training_results(
             "train_seconds": progress.train_seconds,
             "train_images_per_second": progress.images_per_second,
             "data_wait_fraction": progress.wait_fraction,
+            "validations": progress.validations,
         },
     }
 

@@ -54,6 +54,17 @@ def environment() -> dict:
     }
 
 
+def seconds_to(results: dict, score: float) -> float | None:
+    """Seconds of training after which a validation first scored so much, validations left out.
+
+    Args:
+        results: content of `results.json`; of older runs it does not tell.
+        score: of the task's headline metric, 0..1.
+    """
+    made = results["timing"].get("validations") or ()
+    return next((one["seconds"] for one in made if one["score"] >= score), None)
+
+
 def config_sha256(config: dict) -> str:
     """Hash of what decides the numbers in a resolved configuration, in any order of its keys."""
     lasting = {key: value for key, value in config.items() if key not in ("resume", "report")}

@@ -27,7 +27,7 @@ from segtrain.report.page import (
     tiles,
 )
 from segtrain.report.protocol import protocol_facts
-from segtrain.report.results import title_of
+from segtrain.report.results import seconds_to, title_of
 from segtrain.writing import write_text
 
 HEADLINES = {"semantic": "miou", "instance": "ap", "proposal": "ar1000"}
@@ -226,6 +226,15 @@ def training_facts(results: dict) -> dict[str, str]:
         found["training time"] = duration(timing["train_seconds"])
         found["training speed"] = f"{timing['train_images_per_second']:.1f} images/s"
         found["waiting for data"] = f"{100 * timing['data_wait_fraction']:.1f} % of that time"
+    reached = {
+        score: seconds
+        for score in range(10, 100, 10)
+        if (seconds := seconds_to(results, score / 100)) is not None
+    }
+    if reached:
+        found["validation first at"] = ", ".join(
+            f"{score} % after {duration(seconds)}" for score, seconds in list(reached.items())[-3:]
+        )
     seconds = timing["evaluate_seconds"]
     found["evaluation"] = f"{duration(seconds)}, {results['images'] / seconds:.1f} images/s"
     peaks = [f"{size(memory[where])} {where}"

@@ -1,10 +1,13 @@
 """Any set of runs side by side: scores, time, size, speed and memory."""
 
+import re
+import statistics
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from segtrain.configuration.messages import nearest
 from segtrain.errors import UserError
+from segtrain.report.results import seconds_to
 from segtrain.table import wording
 from segtrain.table.groups import Group
 from segtrain.table.sheet import Cell, Column, Sheet
@@ -36,6 +39,15 @@ def _mean(*path: str) -> Callable[[Group], float | None]:
 def _worded(key: str, title: str, words: Callable[[float | None], str], *path: str) -> Measure:
     mean = _mean(*path)
     return Measure(Column(key, title, numeric=True), mean, lambda group: words(mean(group)))
+
+
+def _time_to(key: str, per_cent: float) -> Measure:
+    def value(group: Group) -> float | None:
+        seconds = [seconds_to(run.results, per_cent / 100) for run in group.runs]
+        return None if None in seconds else statistics.mean(seconds)
+
+    column = Column(key, f"to {per_cent:g} %", numeric=True)
+    return Measure(column, value, lambda group: wording.duration(value(group)))
 
 
 def _named(key: str, title: str) -> Measure:
@@ -71,6 +83,7 @@ MEASURES = (
     _worded("devices", "devices", wording.large, "devices"),
 )
 TOLD = ("experiment", "dataset", "split", "protocol", "metric", "batch_size", "devices")
+SECONDS_TO = re.compile(r"seconds_to_(\d+(?:\.\d+)?)")  # per cent of the validation's score
 DEFAULT_ORDER = ("dataset", "split", "metric", "-score", "experiment")
 
 
@@ -80,12 +93,15 @@ def compare(groups: Sequence[Group], sort: str | None) -> Sheet:
     Args:
         groups: what is compared.
         sort: a column's key or a metric's name, with `-` in front for the largest first; None for
-            data set, split, metric and the best score first.
+            data set, split, metric and the best score first. `seconds_to_60` is the time on the
+            training's clock until a validation first scored 60 %, and gets a column.
 
     Raises:
         UserError: there is no such column or metric.
     """
-    measures = [MEASURES[0], *telling_measures(groups), *MEASURES[1:]]
+    asked = SECONDS_TO.fullmatch((sort or "").removeprefix("-"))
+    times = [_time_to(asked[0], float(asked[1]))] if asked else []
+    measures = [MEASURES[0], *telling_measures(groups), *MEASURES[1:], *times]
     ordered = sorted_by(groups, sort, measures)
     rows = [[_cell(measure, group) for measure in measures] for group in ordered]
     columns = tuple(measure.column for measure in measures)

@@ -3,6 +3,7 @@ import time
 
 import pytest
 
+from segtrain.callback import progress
 from segtrain.callback.progress import DataWait
 
 
@@ -10,9 +11,11 @@ def test_data_wait_counts_the_loader_only():
     wait = DataWait()
     with wait.profile("[_TrainingEpochLoop].train_dataloader_next"):
         time.sleep(0.02)
+    before = wait.seconds
     with wait.profile("run_training_batch"):
         time.sleep(0.02)
-    assert 0.02 <= wait.seconds < 0.04
+    assert before >= 0.02
+    assert wait.seconds == before
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.05])
@@ -28,6 +31,7 @@ def test_slow_data_is_warned_about(segtrain, monkeypatch, caplog, delay):
         return read(self, index)
 
     monkeypatch.setattr(Shapes, "read", slow_read)
+    monkeypatch.setattr(progress, "WAIT_LIMIT", 0.5)  # this machine may be busy, and wait by itself
     with caplog.at_level(logging.WARNING, logger="segtrain"):
         assert segtrain(*TINY, "trainer.max_steps=12", "trainer.val_every_n_steps=12")[0] == 0
     warned = [record for record in caplog.records if "waiting for data" in record.getMessage()]

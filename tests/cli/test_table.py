@@ -123,6 +123,23 @@ def test_sorted_by_any_column(segtrain, runs, order, first):
     assert names[0] == first
 
 
+def test_sorted_by_the_time_to_a_score(segtrain):
+    """On the training's clock; what has not reached it comes last."""
+    for name, reached in {"slow": 90.0, "fast": 30.0, "never": None}.items():
+        made = [{"step": 1, "seconds": 10.0, "score": 0.2}]
+        made += [{"step": 2, "seconds": reached, "score": 0.6}] if reached else []
+        write_results(f"outputs/{name}", training(experiment=name), experiment=name,
+                      timing={"validations": made})  # fmt: skip
+    write_results("outputs/old", training(experiment="old"), experiment="old")
+    code, out, err = segtrain("table", "layout=runs", "sort=seconds_to_59.5")
+    assert code == 0, err
+    assert "to 59.5 %" in out
+    assert re.findall(r"^ (slow|fast|never|old) .*? (\d+ s|–) *$", out, re.M)[:2] == [
+        ("fast", "30 s"), ("slow", "90 s")
+    ]  # fmt: skip
+    assert segtrain("table", "layout=runs", "sort=seconds_to_x")[0] == 2
+
+
 @pytest.mark.parametrize("layout", ["runs", "published"])
 def test_page_in_the_browser(segtrain, runs, chromium, layout):
     code, _, err = segtrain("table", f"layout={layout}", "output=t/t.html")

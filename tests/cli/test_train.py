@@ -104,6 +104,10 @@ def test_run_folder_and_results(segtrain):
     ]  # fmt: skip
     assert results["timing"]["train_seconds"] > 0
     assert 0 <= results["timing"]["data_wait_fraction"] <= 1
+    made = results["timing"]["validations"]
+    assert [one["step"] for one in made] == [4]
+    assert 0 < made[0]["seconds"] <= results["timing"]["train_seconds"]
+    assert 0 <= made[0]["score"] <= 1
     for place in ("checkpoints/best.ckpt", "results.json"):
         assert str(run / place) in out
     assert f"segtrain tensorboard run={short_name(run)}" in out

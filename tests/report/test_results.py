@@ -9,7 +9,7 @@ import torch
 from conftest import TINY, only_run, results_of
 
 from segtrain.report import results
-from segtrain.report.results import environment
+from segtrain.report.results import environment, seconds_to
 
 # What each figure is asked of, and where it stands.
 SOURCES = {
@@ -61,3 +61,12 @@ def test_a_run_of_which_no_figure_is_known_writes_its_results(segtrain, monkeypa
     assert written["git_revision"] is None
     assert written["versions"].keys() == {"python"}
     assert written["metrics"]["miou"] is not None
+
+
+def test_seconds_to_a_score():
+    made = [{"step": step, "seconds": 10.0 * step, "score": score}
+            for step, score in ((1, 0.3), (2, 0.52), (3, 0.49), (4, 0.7))]  # fmt: skip
+    results = {"timing": {"validations": made}}
+    assert [seconds_to(results, score) for score in (0.3, 0.5, 0.7, 0.71)] == [10, 20, 40, None]
+    assert seconds_to({"timing": {"validations": None}}, 0.0) is None
+    assert seconds_to({"timing": {}}, 0.0) is None
