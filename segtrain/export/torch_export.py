@@ -1,12 +1,12 @@
 """A network's graph by torch.export, for PyTorch without this package, and on the way to ONNX."""
 
+import contextlib
 import json
-import math
-import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
+from timm.layers import padding
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 from torch.fx.experimental import _config as shapes
@@ -43,7 +43,8 @@ def trace(network: Deployed | DeployedDetector, size: tuple[int, int] | None) ->
         raise UserError(f"{name} cuts its maps into windows, so that no graph takes pictures of "
                         "any size; give size=[height,width]")  # fmt: skip
     try:
-        program = _trace(network, size)
+        with padding_in_whole_numbers():
+            program = _trace(network, size)
     except Exception as error:  # torch.export raises many kinds
         reason = str(error).strip().partition("\n")[0]
         hint = "; size=[height,width] asks for less" if size is None else ""
@@ -51,7 +52,6 @@ def trace(network: Deployed | DeployedDetector, size: tuple[int, int] | None) ->
             f"torch.export makes no graph of {type(network.model).__name__} on {name} ({reason})"
             f"{hint}. SEGTRAIN_TRACEBACK=1 shows where"
         ) from error
-    round_up_in_whole_numbers(program)
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # places on this machine's disk
     return program
@@ -75,20 +75,26 @@ def _trace(network: Deployed | DeployedDetector, size: tuple[int, int] | None) -
     return program
 
 
-def round_up_in_whole_numbers(program: ExportedProgram) -> None:
-    """Writes -(-a // b) for the ceil(a / b) of timm's padding, which cannot be saved."""
-    graph = program.graph
-    for node in [node for node in graph.nodes if node.target is math.ceil]:
-        length, stride = node.args[0].args
-        with graph.inserting_before(node):
-            steps = ((operator.neg, ()), (operator.floordiv, (stride,)), (operator.neg, ()))
-            for operation, more in steps:
-                value = operation(length.meta["val"], *more)
-                length = graph.call_function(operation, (length, *more))
-                length.meta = {**node.meta, "val": value}
-        node.replace_all_uses_with(length)
-    graph.eliminate_dead_code()
-    program.graph_module.recompile()
+@contextlib.contextmanager
+def padding_in_whole_numbers() -> Iterator[None]:
+    """Lets timm's `SAME` padding be computed without fractions while a network is traced.
+
+    Its ceil(length / stride) of sizes that are not known cannot be saved, and one layer after the
+    other keeps the solver of shapes busy for hours.
+    """
+    original = padding.get_same_padding
+    padding.get_same_padding = same_padding
+    try:
+        yield
+    finally:
+        padding.get_same_padding = original
+
+
+def same_padding(length: int, kernel_size: int, stride: int, dilation: int) -> int:
+    """Cells that TensorFlow adds, so that a side has ceil(length / stride) cells afterwards."""
+    reach = (kernel_size - 1) * dilation + 1
+    padded = -length % stride + reach - stride
+    return padded if reach >= stride else max(padded, 0)
 
 
 def smallest_batch(program: ExportedProgram) -> int:

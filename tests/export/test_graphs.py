@@ -1,5 +1,6 @@
 """Every semantic architecture of conf/ as torch.export program and ONNX file; a new one unasked."""
 
+import itertools
 import json
 
 import numpy as np
@@ -7,6 +8,7 @@ import onnx
 import pytest
 import torch
 from conftest import architectures, composed, small_network
+from timm.layers.padding import get_same_padding
 from torch import nn
 from torch.export import Dim
 
@@ -22,6 +24,7 @@ from segtrain.export.torch_export import (
     TRACED_BATCH,
     TRACED_SIZE,
     load_program,
+    same_padding,
     trace,
     write_program,
 )
@@ -145,6 +148,20 @@ def test_full_size(name, format_name, tmp_path):
 def test_backbone_that_permutes_its_maps(format_name, tmp_path):
     convnext = lively("architecture=deeplabv3", *TIMM, "architecture.backbone.name=test_convnext")
     assert_equal(compared(convnext, format_name, tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format_name", ["torch_export", "onnx"])
+def test_backbone_padded_as_tensorflow_does(format_name, tmp_path):
+    network = lively("architecture=deeplabv3plus", *TIMM, "architecture.channels=16",
+                     "architecture.backbone.name=tf_efficientnet_lite0",
+                     "architecture.backbone.output_stride=16")  # fmt: skip
+    assert_equal(compared(network, format_name, tmp_path))
+
+
+def test_padding_of_whole_numbers_is_timms():
+    for case in itertools.product(range(1, 40), (1, 2, 3, 5, 7), (1, 2, 3, 4), (1, 2)):
+        assert same_padding(*case) == get_same_padding(*case)
 
 
 @pytest.mark.parametrize("format_name", ["torch_export", "onnx"])
