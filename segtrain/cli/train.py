@@ -73,9 +73,12 @@ def run(config: dict, run_dir: Path) -> None:
 
 def announce(config: dict, data: SegmentationData, task: Segmentation, trainer: pl.Trainer) -> None:
     """What is about to happen, in a few lines."""
-    logger.info("data        %s: %d training images (%s), %d validation images (%s)",
-                data.name, len(data.train_source), data.splits["train"],
-                len(data.val_source), data.splits["val"])  # fmt: skip
+    splits = data.splits
+    told = [f"{len(data.train_source)} training images ({splits['train']})",
+            f"{len(data.val_source)} validation images ({splits['val']})"]  # fmt: skip
+    if splits["test"] != splits["val"]:
+        told.append(f"{len(data.test_source)} test images ({splits['test']})")
+    logger.info("data        %s: %s", data.name, ", ".join(told))
     logger.info("labels      %s", textwrap.shorten(data.labels.describe(), 400))
     logger.info("network     %s, %.2f M parameters", type(task.model).__name__,
                 sum(p.numel() for p in task.model.parameters()) / 1e6)  # fmt: skip

@@ -111,6 +111,8 @@ def test_run_folder_and_results(segtrain):
     for place in ("checkpoints/best.ckpt", "results.json"):
         assert str(run / place) in out
     assert f"segtrain tensorboard run={short_name(run)}" in out
+    told = "12 training images (train), 7 validation images (val), 7 test images (test)"
+    assert told in out
     assert "mIoU" in out
     log = (run / "run.log").read_text()
     assert "step 4/4" in log
