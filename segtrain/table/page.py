@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from segtrain.report import page
-from segtrain.report.charts import Point, scatter_chart
+from segtrain.report.charts import Point, Series, line_chart, percent, scatter_chart
 from segtrain.table import wording
 from segtrain.table.groups import Group, finished
 from segtrain.table.sheet import Cell, Column, Sheet
@@ -27,7 +27,8 @@ def html(sheets: Sequence[Sheet], groups: Sequence[Group], beside: Path) -> str:
     found = sum(len(group.runs) for group in groups)
     subtitle = f"{found} results, {len(groups)} recipes and protocols"
     parts = [as_section(sheet, beside) for sheet in sheets]
-    own = [charts(groups, beside), as_section(single_runs(groups), beside) if groups else ""]
+    own = [charts(groups, beside), learning(groups)]
+    own += [as_section(single_runs(groups), beside)] if groups else []
     end = len(sheets) - (sheets[-1].name == "faults")
     return page.page("Results", subtitle, "".join([*parts[:end], *own, *parts[end:]]))
 
@@ -89,6 +90,28 @@ def charts(groups: Sequence[Group], beside: Path) -> str:
         return ""
     intro = "Speed as measured in the trainings; compare within one machine only."
     return page.section("Accuracy against speed", "".join(drawn), intro)
+
+
+def learning(groups: Sequence[Group]) -> str:
+    """Validation scores over the training's clock, a chart for each data set and metric."""
+    lines: dict[tuple[str, str], list[Series]] = defaultdict(list)
+    for group in groups:
+        for run in group.runs:
+            made = run.results["timing"].get("validations") or ()
+            if len(made) > 1:
+                name = f"{run.results['experiment']} {run.folder.name}"
+                minutes = [one["seconds"] / 60 for one in made]
+                scores = [one["score"] for one in made]
+                lines[run.results["dataset"], run.metric].append(Series(name, minutes, scores))
+    drawn = [
+        line_chart(of_task, f"{dataset}: validation {wording.METRICS[metric]}",
+                   "minutes of training", percent, from_zero=True)
+        for (dataset, metric), of_task in lines.items()
+    ]  # fmt: skip
+    if not drawn:
+        return ""
+    intro = "Time of the training's steps, validations left out; compare within one machine only."
+    return page.section("Accuracy against time", "".join(drawn), intro)
 
 
 def differ(points: Sequence[Point]) -> bool:

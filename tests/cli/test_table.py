@@ -131,8 +131,12 @@ def test_sorted_by_the_time_to_a_score(segtrain):
         write_results(f"outputs/{name}", training(experiment=name), experiment=name,
                       timing={"validations": made})  # fmt: skip
     write_results("outputs/old", training(experiment="old"), experiment="old")
-    code, out, err = segtrain("table", "layout=runs", "sort=seconds_to_59.5")
+    code, out, err = segtrain("table", "layout=runs", "sort=seconds_to_59.5", "output=t.html")
     assert code == 0, err
+    page = Path("t.html").read_text()
+    assert "Accuracy against time" in page
+    assert "slow slow" in page
+    assert "never never" not in page  # one validation is no line
     assert "to 59.5 %" in out
     assert re.findall(r"^ (slow|fast|never|old) .*? (\d+ s|–) *$", out, re.M)[:2] == [
         ("fast", "30 s"), ("slow", "90 s")
