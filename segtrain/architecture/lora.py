@@ -2,7 +2,6 @@
 
 import math
 
-import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -43,11 +42,13 @@ def add_low_rank(body: nn.Module, rank: int, alpha: float) -> None:
 
 
 def merge_low_rank(model: nn.Module) -> nn.Module:
-    """Adds low-rank terms to the weights that they belong to, which are plain again; in place."""
-    for module in model.modules():
-        if parametrize.is_parametrized(module, "weight") and any(
-            isinstance(term, LowRank) for term in module.parametrizations.weight
-        ):
-            with torch.no_grad():
-                parametrize.remove_parametrizations(module, "weight")
+    """Puts plain layers, with their sums for weights, for those with low-rank terms; in place."""
+    for parent in list(model.modules()):
+        for name, layer in list(parent.named_children()):
+            if parametrize.is_parametrized(layer, "weight"):
+                # Not `remove_parametrizations`, which breaks copies of the network.
+                plain = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None)
+                plain.weight = nn.Parameter(layer.weight.detach(), requires_grad=False)
+                plain.bias = layer.bias
+                setattr(parent, name, plain.train(layer.training))
     return model

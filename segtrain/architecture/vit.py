@@ -6,7 +6,7 @@ from typing import Annotated
 import timm
 import torch
 import torch.nn.functional as F
-from timm.layers import LayerNorm2d, resample_abs_pos_embed
+from timm.layers import LayerNorm2d, RotaryEmbeddingDinoV3, resample_abs_pos_embed
 from timm.models import VisionTransformer, model_entrypoint
 from torch import Tensor, nn
 
@@ -206,8 +206,20 @@ class UnsmoothedPositions(VisionTransformer):
     def _pos_embed(self, x: Tensor) -> Tensor:  # (N, h, w, C) -> (N, 1 + h * w, C)
         size, grid = list(x.shape[1:3]), self.patch_embed.grid_size
         positions = resample_abs_pos_embed(self.pos_embed, size, grid, 1, antialias=False)
-        tokens = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x.flatten(1, 2)], 1)
+        patches = x.view(x.shape[0], -1, x.shape[3])  # `flatten` would bind a graph to its batch
+        tokens = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), patches], 1)
         return tokens + positions
+
+
+class RotationsOfAnySize(RotaryEmbeddingDinoV3):
+    """timm's, which makes floats of the sides, where an exported graph has symbols."""
+
+    def _create_embed(self, feat_shape: list[int], no_aug: bool = False) -> Tensor:
+        """h and w -> (h * w, 2 * dim) sines and cosines."""
+        device = self.periods.device
+        sides = [(torch.arange(s, device=device) + 0.5) / s * 2 - 1 for s in feat_shape]
+        places = torch.stack(torch.meshgrid(sides, indexing="ij"), 2).flatten(0, 1)
+        return torch.cat(self._get_pos_embed_from_coords(places), 1)
 
 
 def is_plain(name: str) -> bool:
@@ -215,9 +227,7 @@ def is_plain(name: str) -> bool:
     return timm.is_model(name) and model_entrypoint(name).__module__.endswith(FAMILIES)
 
 
-def create_body(
-    name: str, weights: str, patch_size: int | None, timm_arguments: dict
-) -> nn.Module:
+def create_body(name: str, weights: str, patch_size: int | None, timm_arguments: dict) -> nn.Module:
     """A whole plain transformer of timm for images of any size, with its weights.
 
     Raises:
@@ -248,7 +258,10 @@ def create_body(
         state = convert(read_state_dict(weights), body)
         load_weights(body, state, weights, (*CLASSIFIER_KEYS, "fc_norm.", "mask_token"))
     if "dinov2" in name and not body.num_reg_tokens:
-        body.__class__ = UnsmoothedPositions  # timm builds it itself
+        body.__class__ = UnsmoothedPositions  # timm builds its parts itself
+    rotations = getattr(body, "rope", None)
+    if isinstance(rotations, RotaryEmbeddingDinoV3) and not rotations.aug_active:
+        rotations.__class__ = RotationsOfAnySize
     return body
 
 

@@ -1,7 +1,6 @@
 """Plain vision transformers, DPT and the simple feature pyramid: the features and logits of
 independent code on random weights, and the published numbers of parameters."""
 
-
 import pytest
 import torch
 import transformers
@@ -50,6 +49,16 @@ DINOV2 = [
 ]
 
 
+DINOV3 = [
+    (r"^model\.layer\.", "blocks."),
+    (r"layer_scale(\d)\.lambda1", r"gamma_\1"),
+    (r"patch_embeddings", "patch_embed.proj"),
+    (r"up_proj", "fc1"),
+    (r"down_proj", "fc2"),
+    *DINOV2,
+]
+
+
 def dinov2(registers: bool) -> transformers.PreTrainedModel:
     settings = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 3,
                 "image_size": 70, "patch_size": 14}  # fmt: skip
@@ -87,8 +96,31 @@ def test_dinov2_has_the_features_of_transformers(registers):
             assert (x - expected).abs().max() <= 1e-5 * expected.std()
 
 
-# What `transformers` counts, without its mask token. With registers the class token's position is part
-# of that token; DINOv3's biases of queries and values are zero, and left out (21.6, 28.7, 85.7, 303 M).
+def test_dinov3_has_the_features_of_transformers():
+    """Their biases of queries and values are zero in all published weights, and timm has none."""
+    config = transformers.DINOv3ViTConfig(
+        hidden_size=48, num_hidden_layers=3, num_attention_heads=3, intermediate_size=192,
+        num_register_tokens=4, image_size=64,
+    )  # fmt: skip
+    reference = randomise(transformers.DINOv3ViTModel(config))
+    ours = vit("vit_small_patch16_dinov3", norm=True, embed_dim=48, depth=3, num_heads=3)
+    state = {k: v for k, v in reference.state_dict().items() if k != "embeddings.mask_token"}
+    biases = [name for name in state if name.endswith(("q_proj.bias", "v_proj.bias"))]
+    for name in biases:
+        state.pop(name).zero_()
+    state = renamed(with_joined(state, ["q_proj", "k_proj", "v_proj"], "qkv"), DINOV3)
+    ours.body.load_state_dict(state)
+    for size in ((64, 64), (48, 112), (16, 16)):
+        image = torch.rand(2, 3, *size) * 255
+        with torch.no_grad():
+            patches = reference(ours.normalize(image)).last_hidden_state[:, 5:]
+            (x,) = ours(image)
+        expected = patches.transpose(1, 2).reshape(x.shape)
+        assert (x - expected).abs().max() <= 1e-5 * expected.std()
+
+
+# What `transformers` counts, without its mask token. With registers the class token's position is
+# part of that token; DINOv3's biases of queries and values are zero, and left out.
 COUNTS = {
     "vit_small_patch14_dinov2": 22_056_192,
     "vit_base_patch14_dinov2": 86_579_712,
@@ -196,7 +228,9 @@ def test_file_of_the_authors(tmp_path):
         vit("vit_small_patch14_dinov2", weights=file, **TINY | {"embed_dim": 60})
 
 
-def dpt(size: int, small: bool, readout: str, norm: bool) -> transformers.DPTForSemanticSegmentation:
+def dpt(
+    size: int, small: bool, readout: str, norm: bool
+) -> transformers.DPTForSemanticSegmentation:
     sizes = {"hidden_size": 64, "num_hidden_layers": 6, "num_attention_heads": 2,
              "intermediate_size": 192, "backbone_out_indices": [0, 2, 3, 5],
              "neck_hidden_sizes": [8, 12, 16, 20], "fusion_hidden_size": 24}  # fmt: skip

@@ -148,7 +148,9 @@ class DPT(nn.Module):
             Fusion(channels, fusion_norm, joins=level < 3) for level in range(4)
         )
         self.head = FCNHead(channels, num_classes, dropout, channels=channels)
-        self.auxiliary = FCNHead(channels, num_classes, 0.1, channels=channels) if auxiliary else None
+        self.auxiliary = (
+            FCNHead(channels, num_classes, 0.1, channels=channels) if auxiliary else None
+        )
 
     def forward(self, image: Tensor) -> Outputs:
         """(N, 3, H, W) RGB in 0..255 -> logits (N, K, h, w) at stride 2."""
