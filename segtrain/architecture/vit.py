@@ -7,17 +7,16 @@ import timm
 import torch
 import torch.nn.functional as F
 from timm.layers import LayerNorm2d, RotaryEmbeddingDinoV3, resample_abs_pos_embed
-from timm.models import VisionTransformer, model_entrypoint
+from timm.models import VisionTransformer
 from torch import Tensor, nn
 
-from segtrain.architecture.backbone import CLASSIFIER_KEYS, TimmModel
+from segtrain.architecture.backbone import CLASSIFIER_KEYS, TimmModel, is_plain
 from segtrain.architecture.blocks import Normalize, at_least_float32
 from segtrain.architecture.lora import add_low_rank
 from segtrain.architecture.weights import load_weights, not_fetched, read_state_dict
 from segtrain.errors import UserError
 from segtrain.values import FILLED, Count, Natural, Positive, Text
 
-FAMILIES = ("vision_transformer", "deit", "eva")  # timm's modules of plain transformers
 Blocks = Annotated[list[Natural], FILLED]
 
 
@@ -220,11 +219,6 @@ class RotationsOfAnySize(RotaryEmbeddingDinoV3):
         sides = [(torch.arange(s, device=device) + 0.5) / s * 2 - 1 for s in feat_shape]
         places = torch.stack(torch.meshgrid(sides, indexing="ij"), 2).flatten(0, 1)
         return torch.cat(self._get_pos_embed_from_coords(places), 1)
-
-
-def is_plain(name: str) -> bool:
-    """Whether timm's model of that name is a plain vision transformer."""
-    return timm.is_model(name) and model_entrypoint(name).__module__.endswith(FAMILIES)
 
 
 def create_body(name: str, weights: str, patch_size: int | None, timm_arguments: dict) -> nn.Module:

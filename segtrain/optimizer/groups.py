@@ -13,7 +13,7 @@ Kind = Literal["bias", "norm", "depthwise", "position"]
 KINDS = ("bias", "norm", "depthwise", "position")  # of parameters that a recipe may leave undecayed
 BLOCK = re.compile(r"backbone\.body\.blocks\.(\d+)\.")  # of a plain transformer of timm
 EMBEDDINGS = re.compile(r"backbone\.body\.(patch_embed\.|pos_embed|cls_|reg_token|norm_pre\.)")
-POSITIONS = ("pos_embed", "relative_position_bias_table")  # timm's names
+POSITIONS = ("pos_embed", "pos_embed_window", "relative_position_bias_table")  # timm's names
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
 
 

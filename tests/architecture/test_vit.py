@@ -9,7 +9,8 @@ from test_modern import assert_same_logits, randomise, renamed, with_joined
 from timm.layers import resample_abs_pos_embed
 from torch import nn
 
-from segtrain.architecture.vit import PlainViT, SimpleFeaturePyramid, is_plain
+from segtrain.architecture.backbone import is_plain
+from segtrain.architecture.vit import PlainViT, SimpleFeaturePyramid
 from segtrain.assembly import build_model
 from segtrain.errors import UserError
 
@@ -337,14 +338,15 @@ def test_dpt_of_vit_base_has_the_logits_of_transformers():
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
+        (["architecture/backbone=timm"], "takes a plain vision transformer.*backbone=vit_dpt"),
         (["architecture.backbone.layers=3"], "takes four maps, 'test_vit' gives 3"),
         (["architecture.backbone.name=test_vit2"], "no class token for architecture.readout=proj"),
     ],
 )
 def test_dpt_says_what_it_needs(overrides, message):
+    small = ["architecture.backbone.name=test_vit", "architecture.backbone.layers=[0,1,2,3]"]
     with pytest.raises(UserError, match=message):
-        built("architecture=dpt", "architecture.backbone.name=test_vit",
-              "architecture.backbone.layers=[0,1,2,3]", *overrides)  # fmt: skip
+        built("architecture=dpt", *small * ("timm" not in overrides[0]), *overrides)
 
 
 def pyramid(name: str = "test_vit", patch_size: int | None = None) -> SimpleFeaturePyramid:

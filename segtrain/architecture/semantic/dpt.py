@@ -109,7 +109,8 @@ class DPT(nn.Module):
         num_classes: K.
 
     Raises:
-        UserError: the backbone gives other than four maps, or has no class token to read out.
+        UserError: the backbone is no plain transformer, gives other than four maps, or has no class
+            token to read out.
     """
 
     def __init__(
@@ -125,6 +126,9 @@ class DPT(nn.Module):
         num_classes: int,
     ) -> None:
         super().__init__()
+        if not isinstance(backbone, PlainViT):
+            raise UserError("DPT takes a plain vision transformer; set "
+                            "architecture/backbone=vit_dpt")  # fmt: skip
         if len(backbone.channels) != 4:
             raise UserError(f"DPT takes four maps, '{backbone.name}' gives "
                             f"{len(backbone.channels)}; set architecture.backbone.layers, such as "
