@@ -47,7 +47,8 @@ class PlainViT(nn.Module):
         channels: of the maps.
         strides: of the maps, relative to the input.
         starts: image coordinate of the centre of each map's first cell.
-        output_stride: the side of a patch.
+        side: of a patch in pixels.
+        output_stride: the same; 32 of a pyramid.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class PlainViT(nn.Module):
         self.body.prune_intermediate_layers(self.layers, prune_norm=not norm)
         if lora_rank is not None:
             add_low_rank(self.body, lora_rank, lora_alpha)
-        self.output_stride = self.body.patch_embed.patch_size[0]
+        self.side = self.output_stride = self.body.patch_embed.patch_size[0]
         self.channels = [self.body.embed_dim] * len(self.layers)
         self.strides = [self.output_stride] * len(self.layers)
         self.starts = [(stride - 1) / 2 for stride in self.strides]
@@ -97,7 +98,7 @@ class PlainViT(nn.Module):
                 for x, prefix in self._intermediates(image, True)]  # fmt: skip
 
     def _intermediates(self, image: Tensor, with_prefix: bool) -> list:
-        missing = [-length % self.output_stride for length in image.shape[2:]]
+        missing = [-length % self.side for length in image.shape[2:]]
         return self.body.forward_intermediates(
             F.pad(self.normalize(image), (0, missing[1], 0, missing[0])),
             indices=self.layers,
@@ -109,7 +110,7 @@ class PlainViT(nn.Module):
     def onto_image(self, x: Tensor, size: torch.Size) -> Tensor:
         """A map of the padded image -> as many cells that cover the image of that size alone."""
         rows, columns = (
-            cell_shares(cells, length, self.output_stride, x.device)
+            cell_shares(cells, length, self.side, x.device)
             for cells, length in zip(x.shape[2:], size, strict=True)
         )
         with torch.autocast(x.device.type, enabled=False):
@@ -156,8 +157,8 @@ class SimpleFeaturePyramid(PlainViT):
         pyramid_channels: Count,
     ) -> None:
         super().__init__(name, weights, 1, norm, patch_size, timm_arguments, lora_rank, lora_alpha)
-        if self.output_stride != 16:
-            raise UserError(f"backbone '{name}' has patches of {self.output_stride} pixels, from "
+        if self.side != 16:
+            raise UserError(f"backbone '{name}' has patches of {self.side} pixels, from "
                             "which no maps of strides 4 to 32 come; set "
                             "architecture.backbone.patch_size=16")  # fmt: skip
         (width,) = self.channels

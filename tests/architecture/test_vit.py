@@ -363,6 +363,16 @@ def test_simple_feature_pyramid(size):
         assert x.shape[2:] == tuple(-(-length // stride) for length in size)
 
 
+def test_simple_feature_pyramid_sees_what_the_transformer_sees():
+    """Not more padding, though its last map has twice the stride."""
+    ours, plain = pyramid(), vit()
+    plain.body.load_state_dict(ours.body.state_dict())
+    image = torch.rand(1, 3, 48, 80) * 255
+    with torch.no_grad():
+        (last,) = plain(image)
+        torch.testing.assert_close(ours(image)[2], ours.levels[2](last))
+
+
 def test_simple_feature_pyramid_needs_patches_of_16_pixels():
     with pytest.raises(UserError, match=r"patches of 14 pixels.*patch_size=16"):
         pyramid("vit_small_patch14_dinov2")
