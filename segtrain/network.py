@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from segtrain.architecture.backbone import is_plain
 from segtrain.assembly import make
 from segtrain.configuration.composing import compose_config
 from segtrain.configuration.folder import options
@@ -47,10 +48,12 @@ def build(
 
 
 def _chosen_backbone(architecture: str, name: str) -> list[str]:
-    """Overrides for a backbone: the paper's settings stay where both are ResNets."""
+    """Overrides for a backbone: the paper's settings stay where both are ResNets, or both
+    plain transformers."""
     if name in options("architecture/backbone"):
         return [f"architecture/backbone={name}"]
     papers = compose_config([architecture])["architecture"]["backbone"].get("name", "")
-    both = "resne" in name and "resne" in papers
-    group = [] if both else ["architecture/backbone=timm"]
+    kept = all("resne" in one for one in (name, papers)) or all(map(is_plain, (name, papers)))
+    other = "vit_pyramid" if is_plain(name) else "timm"
+    group = [] if kept else [f"architecture/backbone={other}"]
     return [*group, f"architecture.backbone.name={name}"]

@@ -159,6 +159,10 @@ def small_network(*selection: str) -> list[str]:
         values |= {"name": "test_resnet", "multi_grid": "null"}
     elif target == "MixTransformer":
         values |= {"name": "mit_b0", "drop_path": "0.0"}
+    elif target in ("PlainViT", "SimpleFeaturePyramid"):
+        values |= {"name": "test_vit"}
+        if isinstance(architecture["backbone"].get("layers"), list):
+            values |= {"layers": "[0,1,2,3]"}
     elif target == "Xception":
         values |= {"name": "xception41"}
     else:

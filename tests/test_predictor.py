@@ -451,6 +451,10 @@ def test_build(tmp_path):
     assert torch.equal(other.head.classifier.weight, model.head.classifier.weight)
     mobile = build("deeplabv3", backbone="mobilenetv3_small_050", num_classes=5)
     assert mobile.backbone.name == "mobilenetv3_small_050"
+    plain = build("linear", backbone="test_vit", num_classes=5)
+    assert type(plain.backbone).__name__ == "PlainViT"
+    pyramid = build("upernet", backbone="test_vit", num_classes=5)
+    assert pyramid.backbone.strides == [4, 8, 16, 32]
     small = ["architecture.backbone.channels=[4,4,6,6,8]", "architecture.backbone.fc_channels=16"]
     vgg = build("fcn8s", backbone="vgg16", num_classes=2, overrides=small)
     assert type(vgg.backbone).__name__ == "VGG16"

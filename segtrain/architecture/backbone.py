@@ -5,6 +5,8 @@ from typing import Annotated
 import timm
 import torch.nn.functional as F
 from timm.layers import LayerNorm2d
+from timm.models import model_entrypoint
+from timm.models.hieradet_sam2 import HieraDet
 from timm.models.resnet import BasicBlock, Bottleneck
 from torch import Tensor, nn
 
@@ -15,6 +17,7 @@ from segtrain.configuration.messages import nearest_models
 from segtrain.errors import UserError
 from segtrain.values import Count, Counts, OutputStride, Rule, Text
 
+PLAIN = ("vision_transformer", "deit", "eva")  # timm's modules of plain transformers
 CLASSIFIER_KEYS = ("fc.", "head.", "classifier.", "conv_head.", "bn2.", "norm_head.")
 
 
@@ -111,6 +114,8 @@ class TimmBackbone(nn.Module):
         self.channels_come_last = str(getattr(self.body, "output_fmt", "NCHW")).endswith("NHWC")
         fixed = timm.get_pretrained_cfg(name).fixed_input_size
         self.patch_size = self.strides[0] if fixed else None  # Swin takes whole patches only
+        if isinstance(getattr(self.body, "model", None), HieraDet):  # whole windows, of SAM 2
+            self.patch_size = self.strides[-1]
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """(N, 3, H, W) RGB in 0..255, uint8 or float -> its maps (N, channels, h, w)."""
@@ -121,9 +126,20 @@ class TimmBackbone(nn.Module):
         maps = self.body(x)
         if self.channels_come_last:
             maps = [m.permute(0, 3, 1, 2) for m in maps]
+        if self.patch_size is not None:
+            height, width = image.shape[2:]
+            maps = [
+                m[:, :, : (height + stride - 1) // stride, : (width + stride - 1) // stride]
+                for m, stride in zip(maps, self.strides, strict=True)
+            ]
         if not self.norms:
             return maps
         return [norm(m) for norm, m in zip(self.norms, maps, strict=True)]
+
+
+def is_plain(name: str) -> bool:
+    """Whether timm's model of that name is a plain vision transformer, whose maps have one size."""
+    return timm.is_model(name) and model_entrypoint(name).__module__.endswith(PLAIN)
 
 
 def create_body(
@@ -137,6 +153,10 @@ def create_body(
     """
     if not is_timm_model(name):
         raise UserError(nearest_models(name))
+    if is_plain(name):
+        raise UserError(f"backbone '{name}' is a plain vision transformer, whose maps have one "
+                        "stride; set architecture/backbone=vit_pyramid, or vit for heads that take "
+                        "them, such as architecture=linear or dpt")  # fmt: skip
     settings: dict = {} if output_stride == 32 else {"output_stride": output_stride}
     if timm.get_pretrained_cfg(name).fixed_input_size:  # Swin takes any size if it is told so
         settings["strict_img_size"] = False
@@ -155,6 +175,10 @@ def create_body(
             raise
         raise not_fetched(name, error) from error
     except (AssertionError, NotImplementedError, TypeError, KeyError) as error:
+        if "strict_img_size" in str(error):
+            raise UserError(
+                f"backbone '{name}' takes images of one size only; choose another"
+            ) from error
         raise UserError(
             f"backbone '{name}' gives no feature maps at output_stride={output_stride} ({error}); "
             "try output_stride=32, or a ResNet"

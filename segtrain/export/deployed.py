@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segtrain.architecture.lora import merge_low_rank
 from segtrain.contracts import resize
 from segtrain.errors import UserError
 from segtrain.inference.semantic import SemanticInference
@@ -30,8 +31,8 @@ def one_look(inference: SemanticInference) -> SemanticInference:
 class Deployed(nn.Module):
     """What `one_look` finds, as a graph can have it.
 
-    Padding and cropping are operations that take any size in an exported graph, and maps lie in
-    memory in PyTorch's default order, which any size fits.
+    Padding and cropping are operations that take any size in an exported graph, maps lie in memory
+    in PyTorch's default order, which any size fits, and low-rank terms are merged.
 
     Args:
         model: a semantic network.
@@ -46,7 +47,7 @@ class Deployed(nn.Module):
         super().__init__()
         if returns not in RESULTS:
             raise UserError(f"returns={returns}: expected {' or '.join(RESULTS)}")
-        self.model = model.to(memory_format=torch.contiguous_format)
+        self.model = merge_low_rank(model.to(memory_format=torch.contiguous_format))
         self.returns = (returns,)
         self.pads = inference.pad and model.align_corners
         self.mean_colour = mean_colour(model, torch.uint8).flatten().tolist()

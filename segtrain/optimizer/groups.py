@@ -1,5 +1,6 @@
 """Parameter groups: backbone and head, biases and kinds that do not decay apart."""
 
+import re
 from typing import Literal
 
 from torch import nn
@@ -10,7 +11,9 @@ from segtrain.errors import UserError
 
 Kind = Literal["bias", "norm", "depthwise", "position"]
 KINDS = ("bias", "norm", "depthwise", "position")  # of parameters that a recipe may leave undecayed
-POSITIONS = ("pos_embed", "relative_position_bias_table")  # timm's names
+BLOCK = re.compile(r"backbone\.body\.blocks\.(\d+)\.")  # of a plain transformer of timm
+EMBEDDINGS = re.compile(r"backbone\.body\.(patch_embed\.|pos_embed|cls_|reg_token|norm_pre\.)")
+POSITIONS = ("pos_embed", "pos_embed_window", "relative_position_bias_table")  # timm's names
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
 
 
@@ -21,8 +24,11 @@ def parameter_groups(
     head_multiplier: float,
     bias_multiplier: float,
     no_decay: list[Kind],
+    layer_decay: float = 1.0,
 ) -> list[dict]:
     """Groups for a torch optimiser, named `backbone`, `head`, `backbone_no_decay`, `head_bias`, ...
+
+    With a decay over layers, those of its embeddings and blocks are `backbone_0`, `backbone_1`, ...
 
     Args:
         model: has a `backbone` attribute; all its other parameters are the head.
@@ -32,17 +38,20 @@ def parameter_groups(
         bias_multiplier: biases of convolutions and linear layers learn at this times their part's
             rate (2 in Caffe's recipes); those of norm layers do not.
         no_decay: kinds that are not decayed, see `parameter_kinds`.
+        layer_decay: a plain transformer's last block learns at this times the backbone's rate, the
+            one before it at its square, and so on down to the embeddings (BEiT, Bao et al. 2022).
 
     Returns:
         Non-empty groups; every trainable parameter is in exactly one.
 
     Raises:
-        UserError: there is no such kind.
+        UserError: there is no such kind, or the rate decays over the blocks of another network.
     """
     if unknown := [kind for kind in no_decay if kind not in KINDS]:
         raise UserError(f"optimizer.no_decay={no_decay}: no kind {', '.join(map(str, unknown))}; "
                         f"choose from {', '.join(KINDS)}")  # fmt: skip
     kinds = parameter_kinds(model)
+    heights = {} if layer_decay == 1 else layer_heights(model)
     groups: dict[str, dict] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -50,7 +59,9 @@ def parameter_groups(
         part = "backbone" if name.startswith("backbone.") else "head"
         decays = kinds[name] not in no_decay
         is_bias = kinds[name] == "bias" and bias_multiplier != 1
-        title = part + ("_bias" if is_bias else "" if decays else "_no_decay")
+        height = heights.get(name, 0)
+        layer = f"_{max(heights.values()) - height}" if height else ""
+        title = part + layer + ("_bias" if is_bias else "" if decays else "_no_decay")
         group = groups.setdefault(
             title,
             {
@@ -58,12 +69,31 @@ def parameter_groups(
                 "params": [],
                 "lr": lr
                 * (head_multiplier if part == "head" else 1.0)
-                * (bias_multiplier if is_bias else 1.0),
+                * (bias_multiplier if is_bias else 1.0)
+                * layer_decay**height,
                 "weight_decay": weight_decay if decays else 0.0,
             },
         )
         group["params"].append(parameter)
     return list(groups.values())
+
+
+def layer_heights(model: nn.Module) -> dict[str, int]:
+    """How far below the head each parameter of a plain transformer's blocks and embeddings is, by
+    name: 1 in the last block, one more in the embeddings than in the first.
+
+    Raises:
+        UserError: the backbone is another.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    blocks = {name: int(found[1]) for name in names if (found := BLOCK.match(name))}
+    embeddings = [name for name in names if EMBEDDINGS.match(name)]
+    if not blocks or not embeddings:
+        raise UserError("optimizer.layer_decay needs a plain vision transformer for a backbone, "
+                        "as of architecture/backbone=vit; set optimizer.layer_decay=1")  # fmt: skip
+    depth = 1 + max(blocks.values())
+    heights = {name: depth - block for name, block in blocks.items()}
+    return heights | dict.fromkeys(embeddings, depth + 1)
 
 
 def parameter_kinds(model: nn.Module) -> dict[str, str]:

@@ -9,7 +9,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from segtrain.optimizer.groups import Kind, parameter_groups
 from segtrain.optimizer.schedule import poly, step_decay
-from segtrain.values import Natural, NonNegative, ProperFraction
+from segtrain.values import Natural, NonNegative, ProperFraction, Share
 
 
 def sgd_poly(
@@ -68,9 +68,10 @@ def adamw_poly(
     no_decay: list[Kind],
     power: NonNegative,
     warmup_steps: Natural,
+    layer_decay: Share = 1.0,  # older runs have none
 ) -> tuple[Optimizer, LambdaLR]:
     """AdamW (Loshchilov & Hutter 2019) and poly decay, stepped once per optimiser step."""
-    groups = parameter_groups(model, lr, weight_decay, head_multiplier, 1.0, no_decay)
+    groups = parameter_groups(model, lr, weight_decay, head_multiplier, 1.0, no_decay, layer_decay)
     optimizer = AdamW(groups, lr=lr, betas=tuple(betas), fused=_fused(model))
     return optimizer, _poly_lr(optimizer, max_steps, power, warmup_steps)
 

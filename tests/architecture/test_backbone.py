@@ -22,7 +22,8 @@ def backbone(
     )
 
 
-MODERN = ["convnext_atto", "swin_tiny_patch4_window7_224", "efficientnet_b0", "pvt_v2_b0"]
+MODERN = ["convnext_atto", "swin_tiny_patch4_window7_224", "efficientnet_b0", "pvt_v2_b0",
+          "sam2_hiera_tiny", "mobilenetv4_conv_small", "efficientvit_b0"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["resnet18", "test_resnet", "mobilenetv3_small_050", "resnet10t"])
@@ -147,6 +148,8 @@ def test_imagenet_weights_without_network(monkeypatch):
         ({"name": "resnet81"}, "timm has no model 'resnet81'; nearest: "),
         ({"name": "resnet18", "multi_grid": [1, 2, 4]}, "needs a ResNet whose last stage has 3"),
         ({"name": "vgg11", "output_stride": 8}, "vgg11"),
+        ({"name": "hiera_tiny_224", "output_stride": 32}, "takes images of one size only"),
+        ({"name": "test_vit", "output_stride": 32}, "plain vision transformer.*backbone=vit_pyr"),
         ({"name": "mobilenetv3_small_050", "uniform": True}, "uniform_dilation needs a ResNet"),
         ({"name": "resnet18", "stride_in_1x1": True}, "stride_in_1x1 needs a ResNet with bottlen"),
         ({"name": "vgg11", "output_stride": 32, "stride_in_1x1": True}, "stride_in_1x1 needs a R"),
@@ -175,9 +178,12 @@ def test_modern_backbones_take_any_size(name, size):
             assert length // stride <= got <= -(-length // stride)
 
 
-@pytest.mark.parametrize("name", [n for n in architectures("semantic") if n != "deconvnet"])
+@pytest.mark.parametrize(
+    "name", [n for n in architectures("semantic") if n not in ("deconvnet", "dpt")]
+)
 def test_modern_backbone_by_one_choice(name):
-    """All architectures but DeconvNet, whose decoder mirrors its encoder, take any timm model."""
+    """All architectures but DeconvNet, whose decoder mirrors its encoder, and DPT, which makes its
+    pyramid of plain transformers, take any timm model."""
     if name in ("deeplabv2_vgg16", "deeplabv3_cascade"):
         pytest.skip("the paper's variant for one kind of backbone; its main variant takes any")
     config = composed(f"architecture={name}", "architecture/backbone=timm",

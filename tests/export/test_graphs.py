@@ -245,3 +245,20 @@ def test_region_averages_are_those_of_adaptive_pooling(shape):
     for parts in (levels, expected):
         sum(part.square().sum() for part in parts).backward()
     torch.testing.assert_close(x.grad, again.grad)
+
+
+VITS = ["vit_small_patch14_dinov2", "vit_small_patch14_reg4_dinov2", "vit_small_patch16_dinov3",
+        "eva02_base_patch14_448"]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", VITS)
+@pytest.mark.parametrize("format_name", ["torch_export", "onnx"])
+def test_plain_transformers_resample_their_positions(name, format_name, tmp_path):
+    """Their low-rank terms are merged: the graph has the weights of a plain transformer."""
+    small = "{embed_dim: 48, depth: 2, num_heads: 3, img_size: 80}"
+    network = lively("architecture=linear", "architecture.backbone.weights=none",
+                     f"architecture.backbone.name={name}", "architecture.backbone.norm=false",
+                     f"+architecture.backbone.timm_arguments={small}",
+                     "architecture.backbone.lora_rank=2")  # fmt: skip
+    assert_equal(compared(network, format_name, tmp_path, sizes=[*SIZES, (70, 70)]))

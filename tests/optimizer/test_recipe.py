@@ -3,7 +3,7 @@ import torch
 from conftest import architectures, composed, small_network
 from torch import nn
 
-from segtrain.assembly import make
+from segtrain.assembly import build_model, make
 from segtrain.configuration.folder import options
 from segtrain.errors import UserError
 from segtrain.optimizer.groups import parameter_groups
@@ -89,6 +89,9 @@ def test_groups_hold_every_parameter_once(decay_all):
 SCALES = {
     "parsenet": {"norms.0.scale": False, "norms.1.scale": False, "global_norm.scale": False},
     "encnet": {"context.encoding.codewords": True},
+    **dict.fromkeys(
+        ("linear", "dpt"), {"backbone.body.pos_embed": True, "backbone.body.cls_token": False}
+    ),
 }
 
 
@@ -155,6 +158,39 @@ def test_frozen_parameters_are_left_out():
     net = Net()
     net.backbone.requires_grad_(False)
     assert {g["name"] for g in parameter_groups(net, 0.1, 0.0, 1.0, 1.0, [])} == {"head"}
+
+
+def plain_transformer() -> nn.Module:
+    return build_model(
+        composed("architecture=linear", "architecture.backbone.weights=none",
+                 "architecture.backbone.name=test_vit"), 3
+    )  # fmt: skip
+
+
+def test_rates_decay_over_the_layers_of_a_plain_transformer():
+    net = plain_transformer()
+    groups = parameter_groups(net, 1.0, 0.1, 10.0, 1.0, ["norm"], layer_decay=0.5)
+    names = [group["name"] for group in groups]
+    assert len(set(names)) == len(names)  # of which each is logged
+    assert {"backbone_0", "backbone_1", "backbone_6_no_decay", "backbone_no_decay"} <= set(names)
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    assert {id(p) for p in parameters} == {id(p) for p in net.parameters()}
+    rates = {id(p): group["lr"] for group in groups for p in group["params"]}
+    body = net.backbone.body
+    expected = {
+        10.0: [net.classifier.weight, net.norm.bias],
+        1.0: [body.norm.weight],
+        0.5: list(body.blocks[5].parameters()),
+        0.5**6: list(body.blocks[0].parameters()),
+        0.5**7: [body.pos_embed, body.cls_token, *body.patch_embed.parameters()],
+    }
+    for rate, parameters in expected.items():
+        assert {rates[id(p)] for p in parameters} == {rate}
+
+
+def test_layer_decay_of_another_network():
+    with pytest.raises(UserError, match="layer_decay needs a plain vision transformer"):
+        parameter_groups(Net(), 0.1, 0.0, 1.0, 1.0, [], layer_decay=0.8)
 
 
 def test_one_step_is_torch_sgd():
