@@ -1,0 +1,343 @@
+"""SegFormer and UPerNet of github.com/huggingface/transformers, as the Hugging Face hub keeps them.
+
+Files keep the names of transformers 4; the modules of transformers 5 have others. Both are read,
+and the first are written, which either of them reads.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from segtrain.zoo.entry import Recognised
+
+STAGES = range(4)
+# Of a module in files, in the modules of transformers 5, and ours; * stands for a block's number.
+Names = tuple[tuple[str, str, str], ...]
+
+SEGFORMER_BLOCK: Names = (
+    ("layer_norm_1", "layernorm_before", "norm1"),
+    ("attention.self.query", "attention.q_proj", "attn.q"),
+    ("attention.self.key", "attention.k_proj", "attn.k"),
+    ("attention.self.value", "attention.v_proj", "attn.v"),
+    ("attention.self.sr", "attention.sequence_reduction.sequence_reduction", "attn.sr"),
+    ("attention.self.layer_norm", "attention.sequence_reduction.layer_norm", "attn.norm"),
+    ("attention.output.dense", "attention.o_proj", "attn.proj"),
+    ("layer_norm_2", "layernorm_after", "norm2"),
+    ("mlp.dense1", "mlp.fc1", "mlp.fc1"),
+    ("mlp.dwconv.dwconv", "mlp.dwconv.dwconv", "mlp.dwconv"),
+    ("mlp.dense2", "mlp.fc2", "mlp.fc2"),
+)
+TABLE = "relative_position_bias_table"
+SWIN_BLOCK: Names = (
+    ("layernorm_before", "layernorm_before", "norm1"),
+    (f"attention.self.{TABLE}", f"attention.relative_position_bias.{TABLE}", f"attn.{TABLE}"),
+    ("attention.self.query", "attention.q_proj", "attn.q"),
+    ("attention.self.key", "attention.k_proj", "attn.k"),
+    ("attention.self.value", "attention.v_proj", "attn.v"),
+    ("attention.output.dense", "attention.o_proj", "attn.proj"),
+    ("layernorm_after", "layernorm_after", "norm2"),
+    ("intermediate.dense", "mlp.fc1", "mlp.fc1"),
+    ("output.dense", "mlp.fc2", "mlp.fc2"),
+)
+CONVNEXT_BLOCK = {
+    "dwconv": "conv_dw", "layernorm": "norm", "pwconv1": "mlp.fc1", "pwconv2": "mlp.fc2",
+    "layer_scale_parameter": "gamma",
+}  # fmt: skip
+# What nothing reads: buffers of transformers 4, and a norm behind the last block of Swin.
+UNUSED = (".relative_position_index", "backbone.swin.layernorm.weight",
+          "backbone.swin.layernorm.bias")  # fmt: skip
+
+
+def _segformer() -> Iterator[tuple[str, str, str]]:
+    for stage in STAGES:
+        old, new = "segformer.encoder", f"segformer.stages.{stage}"
+        ours = f"backbone.body.stages_{stage}"
+        patches = f"{ours}.downsample" if stage else "backbone.body.patch_embed"
+        for theirs, own in (("proj", "proj"), ("layer_norm", "norm")):
+            yield (f"{old}.patch_embeddings.{stage}.{theirs}", f"{new}.patch_embeddings.{theirs}",
+                   f"{patches}.{own}")  # fmt: skip
+        for file, module, own in SEGFORMER_BLOCK:
+            yield (f"{old}.block.{stage}.*.{file}", f"{new}.blocks.*.{module}",
+                   f"{ours}.blocks.*.{own}")  # fmt: skip
+        yield f"{old}.layer_norm.{stage}", f"{new}.layer_norm", f"{ours}.norm"
+        yield (f"decode_head.linear_c.{stage}.proj", f"decode_head.linear_projections.{stage}.proj",
+               f"head.projections.{stage}")  # fmt: skip
+    yield from _alike({"linear_fuse": "fusion.0", "batch_norm": "fusion.1",
+                       "classifier": "classifier"}, "decode_head", "head")  # fmt: skip
+
+
+def _upernet() -> Iterator[tuple[str, str, str]]:
+    blocks = {"bottleneck": "bottleneck", "fpn_bottleneck": "fusion"}
+    blocks |= {f"psp_modules.{level}.1": f"pyramid.reductions.{level}" for level in STAGES}
+    blocks |= {f"lateral_convs.{level}": f"laterals.{level}" for level in range(3)}
+    blocks |= {f"fpn_convs.{level}": f"smooth.{level}" for level in range(3)}
+    head = {"classifier": "classifier"}
+    for theirs, own in blocks.items():
+        head |= {f"{theirs}.conv": f"{own}.0", f"{theirs}.batch_norm": f"{own}.1"}
+    yield from _alike(head, "decode_head", "head")
+    yield from _alike({"convs.0.conv": "conv.0", "convs.0.batch_norm": "conv.1",
+                       "classifier": "classifier"}, "auxiliary_head", "auxiliary")  # fmt: skip
+    for stage in STAGES:
+        norms = f"backbone.hidden_states_norms.stage{stage + 1}"
+        yield norms, norms, f"backbone.norms.{stage}"
+
+
+def _swin() -> Iterator[tuple[str, str, str]]:
+    yield from _upernet()
+    for theirs, own in (("patch_embeddings.projection", "proj"), ("norm", "norm")):
+        yield (f"backbone.embeddings.{theirs}", f"backbone.swin.embeddings.{theirs}",
+               f"backbone.body.patch_embed.{own}")  # fmt: skip
+    for stage in STAGES:
+        old, new = (f"backbone.{part}encoder.layers.{stage}" for part in ("", "swin."))
+        for part in ("norm", "reduction"):
+            yield (f"{old}.downsample.{part}", f"{new}.downsample.{part}",
+                   f"backbone.body.layers_{stage + 1}.downsample.{part}")  # fmt: skip
+        for file, module, own in SWIN_BLOCK:
+            yield (f"{old}.blocks.*.{file}", f"{new}.blocks.*.{module}",
+                   f"backbone.body.layers_{stage}.blocks.*.{own}")  # fmt: skip
+
+
+def _convnext() -> Iterator[tuple[str, str, str]]:
+    yield from _upernet()
+    yield from _alike({"patch_embeddings": "stem_0", "layernorm": "stem_1"},
+                      "backbone.embeddings", "backbone.body")  # fmt: skip
+    for stage in STAGES:
+        layers = {f"layers.*.{theirs}": f"blocks.*.{own}" for theirs, own in CONVNEXT_BLOCK.items()}
+        layers |= {f"downsampling_layer.{part}": f"downsample.{part}" for part in (0, 1)}
+        yield from _alike(layers, f"backbone.encoder.stages.{stage}",
+                          f"backbone.body.stages_{stage}")  # fmt: skip
+
+
+def _alike(names: Mapping[str, str], theirs: str, ours: str) -> Iterator[tuple[str, str, str]]:
+    """Of modules that files and modules name alike, below two prefixes."""
+    for name, own in names.items():
+        yield f"{theirs}.{name}", f"{theirs}.{name}", f"{ours}.{own}"
+
+
+class Layout(NamedTuple):
+    """How a network lies in a file.
+
+    Attributes:
+        names: of its modules.
+        joint: the projections of queries, keys and values that are one tensor here.
+        sign: a tensor of ours that no other layout has.
+    """
+
+    names: Names
+    joint: str
+    sign: str
+
+
+LAYOUTS = {
+    "segformer": Layout(tuple(_segformer()), "kv", "head.projections.0.weight"),
+    "swin": Layout(tuple(_swin()), "qkv", "backbone.body.layers_0.blocks.0.norm1.weight"),
+    "convnext": Layout(tuple(_convnext()), "", "backbone.body.stages_0.blocks.0.conv_dw.weight"),
+}
+
+# The sizes of the papers, by which timm's models are named; others are told it one by one.
+MIX_TRANSFORMERS = {
+    f"mit_b{size}": {"depths": depths, "embed_dims": [32, 64, 160, 256] if size == 0
+                     else [64, 128, 320, 512]}
+    for size, depths in enumerate(([2, 2, 2, 2], [2, 2, 2, 2], [3, 4, 6, 3], [3, 4, 18, 3],
+                                   [3, 8, 27, 3], [3, 6, 40, 3]))
+}  # fmt: skip
+MIX_TRANSFORMER = {"num_heads": [1, 2, 5, 8], "sr_ratios": [8, 4, 2, 1],
+                   "mlp_ratios": [4, 4, 4, 4]}  # fmt: skip
+CONVNEXTS = {
+    f"convnext_{name}": {"depths": [3, 3, depth, 3], "dims": [width * 2**s for s in STAGES]}
+    for name, depth, width in (("tiny", 9, 96), ("small", 27, 96), ("base", 27, 128),
+                               ("large", 27, 192), ("xlarge", 27, 256))
+}  # fmt: skip
+SWINS = {
+    f"swin_{name}_patch4_window{window}_{7 * 32 if window == 7 else 384}": {
+        "depths": [2, 2, depth, 2], "embed_dim": width, "window_size": window,
+        "num_heads": [width // 32 * 2**s for s in STAGES], "mlp_ratio": 4,
+    }
+    for name, depth, width in (("tiny", 6, 96), ("small", 18, 96), ("base", 18, 128),
+                               ("large", 18, 192))
+    for window in ((7, 12) if width > 96 else (7,))
+}  # fmt: skip
+
+
+def kind_of(state: Mapping[str, Tensor]) -> str | None:
+    """Which of LAYOUTS a state dict of transformers' is in; None for other names."""
+    if "decode_head.linear_fuse.weight" in state:
+        return "segformer"
+    if "decode_head.fpn_bottleneck.conv.weight" not in state:
+        return None
+    kinds = {"backbone.embeddings.patch_embeddings.weight": "convnext",
+             "backbone.embeddings.patch_embeddings.projection.weight": "swin",
+             "backbone.swin.embeddings.patch_embeddings.projection.weight": "swin"}  # fmt: skip
+    return next((kind for key, kind in kinds.items() if key in state), None)
+
+
+def recognised(state: dict[str, Tensor]) -> Recognised | None:
+    """The network that a state dict of transformers' is of; None for other names."""
+    kind = kind_of(state)
+    if kind is None:
+        return None
+    ours = renamed(state, {})
+    if LAYOUTS[kind].sign not in ours or "head.classifier.bias" not in ours:
+        return None
+    body, overrides = architecture(kind, ours, {})
+    system = "SegFormer" if kind == "segformer" else "UPerNet"
+    return Recognised(f"{system} {body}", overrides, len(ours["head.classifier.bias"]))
+
+
+def renamed(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors under our names, whatever their sizes; `own` is not needed for that."""
+    kind = kind_of(state)
+    if kind is None:
+        return state
+    layout = LAYOUTS[kind]
+    places = {name: ours for *theirs, ours in layout.names for name in theirs}
+    ours = {_place(key, places) or key: value
+            for key, value in state.items() if not key.endswith(UNUSED)}  # fmt: skip
+    ours = _joined(ours, layout.joint)
+    return _other_head(ours, to_ours=True) if kind == "segformer" else ours
+
+
+def in_their_layout(kind: str, state: dict[str, Tensor]) -> dict[str, Tensor] | None:
+    """Tensors of ours under the names of transformers; None where it has no such network."""
+    layout = LAYOUTS[kind]
+    places = {ours: file for file, _, ours in layout.names}
+    if kind == "segformer":
+        if state[layout.sign].ndim != 4:
+            return None
+        state = _other_head(state, to_ours=False)
+    state = _parted(state, layout.joint)
+    theirs = {_place(key, places): value for key, value in state.items()}
+    if None in theirs:
+        return None
+    return {key: value.contiguous() for key, value in theirs.items() if key is not None}
+
+
+def sizes(kind: str, ours: Mapping[str, Tensor]) -> dict:
+    """The settings of timm's body that its tensors tell; heads of a Mix Transformer are a guess."""
+    if kind == "segformer":
+        stages = [f"backbone.body.stages_{stage}.blocks" for stage in STAGES]
+        widths = [len(ours[f"{stage}.0.norm1.weight"]) for stage in stages]
+        reductions = [ours.get(f"{stage}.0.attn.sr.weight") for stage in stages]
+        return {
+            "depths": [_count(ours, stage) for stage in stages],
+            "embed_dims": widths,
+            "num_heads": [max(1, width // widths[0]) for width in widths],
+            "sr_ratios": [1 if kernel is None else kernel.shape[-1] for kernel in reductions],
+            "mlp_ratios": [_ratio(ours, f"{stage}.0.mlp.fc1.weight") for stage in stages],
+        }
+    if kind == "convnext":
+        stages = [f"backbone.body.stages_{stage}.blocks" for stage in STAGES]
+        return {"depths": [_count(ours, stage) for stage in stages],
+                "dims": [len(ours[f"{stage}.0.norm.weight"]) for stage in stages]}  # fmt: skip
+    stages = [f"backbone.body.layers_{stage}.blocks" for stage in STAGES]
+    tables = [ours[f"{stage}.0.attn.{TABLE}"] for stage in stages]
+    return {
+        "depths": [_count(ours, stage) for stage in stages],
+        "embed_dim": len(ours[f"{stages[0]}.0.norm1.weight"]),
+        "num_heads": [table.shape[1] for table in tables],
+        "window_size": round((len(tables[0]) ** 0.5 + 1) / 2),
+        "mlp_ratio": _ratio(ours, f"{stages[0]}.0.mlp.fc1.weight"),
+    }
+
+
+def architecture(
+    kind: str, ours: Mapping[str, Tensor], known: Mapping[str, list[int]]
+) -> tuple[str, tuple[str, ...]]:
+    """What the backbone is called, and the overrides that make the network.
+
+    Args:
+        kind: one of LAYOUTS.
+        ours: its tensors, by our names.
+        known: settings of timm's body that are known otherwise; they win.
+    """
+    found = sizes(kind, ours) | known
+    group, models, others = {
+        "segformer": ("segformer", MIX_TRANSFORMERS, MIX_TRANSFORMER),
+        "convnext": ("upernet", CONVNEXTS, {}),
+        "swin": ("upernet", SWINS, {}),
+    }[kind]
+    name = next((name for name, own in models.items() if own | others == found), None)
+    overrides = [f"architecture={group}"]
+    if kind != "segformer":
+        option = "convnext_tiny" if kind == "convnext" else "swin_tiny"
+        overrides.append(f"architecture/backbone={option}")
+        has_auxiliary = "auxiliary.classifier.bias" in ours
+        overrides.append(f"architecture.auxiliary={str(has_auxiliary).lower()}")
+        if has_auxiliary:
+            overrides.append(f"architecture.auxiliary_channels={len(ours['auxiliary.conv.1.bias'])}")
+    else:
+        overrides.append("architecture.backbone.norm_epsilon=1e-5")
+    overrides.append(f"architecture.channels={len(ours['head.fusion.1.weight'])}")
+    overrides.append(f"architecture.backbone.name={name or next(iter(models))}")
+    if name is None:
+        overrides += [f"+architecture.backbone.timm_arguments.{key}={_written(value)}"
+                      for key, value in found.items()]  # fmt: skip
+    return name or f"of another size ({kind})", tuple(overrides)
+
+
+def _place(key: str, places: Mapping[str, str]) -> str | None:
+    """A tensor's name by those of the modules; None for a name of no module."""
+    module, _, leaf = key.rpartition(".")
+    for name, end in ((key, ""), (module, f".{leaf}")):
+        if name in places:
+            return places[name] + end
+        parts = name.split(".")
+        for index, part in enumerate(parts):
+            starred = ".".join([*parts[:index], "*", *parts[index + 1 :]])
+            if part.isdecimal() and starred in places:
+                return places[starred].replace("*", part) + end
+    return None
+
+
+def _joined(state: dict[str, Tensor], joint: str) -> dict[str, Tensor]:
+    """Projections of queries, keys, values as the one tensor that we have for them."""
+    result = dict(state)
+    for key in state if joint else ():
+        before, found, leaf = key.partition(f".attn.{joint[0]}.")
+        names = [f"{before}.attn.{part}.{leaf}" for part in joint]
+        if found and all(name in result for name in names):
+            result[f"{before}.attn.{joint}.{leaf}"] = torch.cat([result.pop(n) for n in names])
+    return result
+
+
+def _parted(state: dict[str, Tensor], joint: str) -> dict[str, Tensor]:
+    """The other way round."""
+    result = dict(state)
+    for key in state if joint else ():
+        before, found, leaf = key.partition(f".attn.{joint}.")
+        if found:
+            parts = result.pop(key).chunk(len(joint))
+            result |= {f"{before}.attn.{name}.{leaf}": part
+                       for name, part in zip(joint, parts, strict=True)}  # fmt: skip
+    return result
+
+
+def _other_head(state: dict[str, Tensor], to_ours: bool) -> dict[str, Tensor]:
+    """SegFormer's head: theirs projects by linear layers, and joins the last map first."""
+    result = dict(state)
+    for stage in STAGES:
+        key = f"head.projections.{stage}.weight"
+        if key in result:
+            weight = result[key].flatten(1)
+            result[key] = weight[:, :, None, None] if to_ours else weight
+    joint = "head.fusion.0.weight"
+    result[joint] = torch.cat(result[joint].chunk(len(STAGES), 1)[::-1], 1)
+    return result
+
+
+def _count(ours: Mapping[str, Tensor], stage: str) -> int:
+    """Blocks of a stage."""
+    number = stage.count(".") + 1
+    return 1 + max(int(k.split(".")[number]) for k in ours if k.startswith(f"{stage}."))
+
+
+def _ratio(ours: Mapping[str, Tensor], key: str) -> int | float:
+    """How much wider a layer is than its input."""
+    wide, narrow = ours[key].shape
+    return wide // narrow if wide % narrow == 0 else wide / narrow
+
+
+def _written(value: list | float) -> str:
+    return str(value).replace(" ", "")
