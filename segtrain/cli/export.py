@@ -80,10 +80,12 @@ def run(config: dict, run_dir: Path) -> None:
     with in_one_step(output) as partial:
         started = time.perf_counter()
         if config["format"] == "hub":
-            results = None if config["weights"] else results_of(Path(trained.origin))
             kind, _ = in_transformers(model, description)
-            licence = config["licence"]
-            card = model_card(trained, labels, inference.task, kind, results, licence)
+            card = model_card(
+                trained, labels, inference.task, kind, licence=config["licence"],
+                results=None if config["weights"] else results_of(Path(trained.origin)),
+                published=config["weights"],
+            )  # fmt: skip
             write_hub_folder(model, partial, description, card)
         exported = write(config, model, inference, description, partial)
         report = {

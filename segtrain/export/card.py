@@ -11,6 +11,7 @@ from segtrain.contracts import LabelSet
 from segtrain.errors import UserError
 from segtrain.report.results import file_sha256, title_of
 from segtrain.trained import Trained
+from segtrain.zoo.catalogue import find, is_published, is_row
 
 # Names by which the hub knows metrics; others keep ours.
 METRICS = {"miou": "mean_iou", "pixel_accuracy": "accuracy"}
@@ -24,6 +25,7 @@ def model_card(
     kind: str | None,
     results: dict[str, Any] | None,
     licence: str | None,
+    published: str | None,
 ) -> str:
     """The text of `README.md`.
 
@@ -34,6 +36,7 @@ def model_card(
         kind: of `segtrain.zoo.names.hf.LAYOUTS`, where transformers has the network too.
         results: of its evaluation; None where there are none.
         licence: by the hub's name; None leaves it to be filled in.
+        published: what `weights=` named, where the network was not trained here.
     """
     name, config = str(trained.config.get("experiment")), trained.config
     dataset = config.get("dataset", {}).get("name")
@@ -53,15 +56,15 @@ def model_card(
     parts = [
         f"---\n{first}\n{front}---",
         f"# {name}",
-        f"{_network(config)} for {labels.num_classes} classes, trained with segtrain {__version__}"
-        f"{'' if dataset is None else f' on `{dataset}`'}.",
+        f"{_network(config)} for {labels.num_classes} classes"
+        f"{'' if dataset is None else f' of `{dataset}`'}, exported by segtrain {__version__}.",
         *_table(results, scores),
         "## Use",
         _use(kind),
         "## Classes",
         ", ".join(f"`{label}`" for label in labels.names),
         "## Weights",
-        _origin(config),
+        _origin(config, published),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -137,11 +140,20 @@ def _use(kind: str | None) -> str:
     return "\n\n".join([own, "Or with transformers:", theirs, *notes.get(kind, "").splitlines()])
 
 
-def _origin(config: dict[str, Any]) -> str:
-    started = config.get("weights") or config["architecture"]["backbone"].get("weights")
-    text = "Trained from random weights."
-    if started not in (None, "none"):
-        text = f"Trained from the weights `{started}`, whose licence holds for these too."
-    if config["architecture"]["backbone"].get("name", "").startswith("mit_"):
+def _origin(config: dict[str, Any], published: str | None) -> str:
+    """Whose licences the weights are under; files of the user's by their names alone."""
+    backbone = config["architecture"]["backbone"]
+    if published is not None:
+        known = f" ({find(published).licence})" if is_row(published) else ""
+        return f"Those of `{_shown(published)}`, whose licence holds{known}."
+    started = config.get("weights") or backbone.get("weights")
+    if started in (None, "none"):
+        return "Trained from random weights."
+    text = f"Trained from the weights `{_shown(started)}`, whose licence holds for these too."
+    if started == "imagenet" and backbone.get("name", "").startswith("mit_"):
         text += " NVIDIA's weights of Mix Transformers are for non-commercial research only."
     return text
+
+
+def _shown(weights: str) -> str:
+    return weights if is_published(weights) else Path(weights).name

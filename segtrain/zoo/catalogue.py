@@ -46,23 +46,15 @@ def every() -> list[Entry]:
 
 
 def is_row(weights: str) -> bool:
-    """Whether `weights` names a zoo, with `<zoo>/` in front, and no file; or a row of the hub's.
-
-    Raises:
-        UserError: it names the hub and no repository.
-    """
+    """Whether `weights` names a zoo, with `<zoo>/` in front, and no file; or a row of the hub's."""
     if is_hub(weights):
-        repository = repository_of(weights)
-        return f"{repository.owner}/{repository.name}" in entries("hf")
+        name = weights.removeprefix("hf:").removeprefix("hf/").partition("@")[0]
+        return name in entries("hf")
     return weights.partition("/")[0] in zoo_names() and not Path(weights).is_file()
 
 
 def is_published(weights: str) -> bool:
-    """Whether `weights` names a row, or any repository of the hub.
-
-    Raises:
-        UserError: as of `is_row`.
-    """
+    """Whether `weights` names a row, or any repository of the hub."""
     return is_row(weights) or is_hub(weights)
 
 

@@ -9,7 +9,7 @@ from segtrain.architecture.imagenet import TORCHVISION
 from segtrain.errors import UserError
 from segtrain.zoo.names import hf
 
-# Settings that have one value in the networks here, by the key of our own sizes beside them.
+# Settings that have one value in the networks here.
 FIXED: dict[str, dict[str, Any]] = {
     "segformer": {
         "num_channels": 3, "num_encoder_blocks": 4, "patch_sizes": [7, 3, 3, 3],
@@ -81,15 +81,15 @@ def network_of(config: Mapping[str, Any], state: Mapping[str, Tensor], origin: s
     ours = hf.renamed(dict(state), {})
     try:
         found = hf.sizes(kind, ours)
-        bias = ours["head.classifier.bias"]
-    except (KeyError, ValueError) as error:
-        raise UserError(f"{origin}: tensors are missing, as {error}") from None
+        count = len(ours["head.classifier.bias"])
+    except hf.MALFORMED as error:
+        raise UserError(f"{origin}: its tensors are not those of {kind} ({error})") from None
     known = {} if not is_segformer else {"num_heads": _heads(body, found, origin)}
     _require(body, {theirs: (found | known)[own] for theirs, own in SIZES[kind].items()}, origin)
     _, overrides = hf.architecture(kind, ours, known)
     if not is_segformer:
         overrides += (f"architecture.bins={_bins(config, origin)}".replace(" ", ""),)
-    return Network(overrides, _classes(config, len(bias), origin))
+    return Network(overrides, _classes(config, count, origin))
 
 
 def _require(config: Mapping[str, Any], wanted: Mapping[str, Any], origin: str) -> None:
@@ -125,9 +125,9 @@ def _classes(config: Mapping[str, Any], count: int, origin: str) -> tuple[str, .
     told = config.get("id2label", {str(index): f"LABEL_{index}" for index in range(count)})
     names = [told.get(str(index)) for index in range(count)] if isinstance(told, Mapping) else []
     names = [name.strip() if isinstance(name, str) else "" for name in names]
-    if len(told) != count or not all(names) or len(set(names)) != count:
-        raise UserError(f"{origin}: id2label has {len(told)} entries, expected a name of its own "
-                        f"for each of the {count} classes of the tensors")  # fmt: skip
+    if not names or len(told) != count or not all(names) or len(set(names)) != count:
+        raise UserError(f"{origin}: id2label is {str(told)[:80]}, expected a name of its own for "
+                        f"each of the {count} classes of the tensors")  # fmt: skip
     return tuple(names)
 
 

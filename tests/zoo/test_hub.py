@@ -224,8 +224,9 @@ HOSTILE = {
     "other depths": ({"depths": [9999, 2, 1, 1]}, "depths is"),
     "heads that do not fit": ({"num_attention_heads": [3, 4, 3, 2]}, "num_attention_heads"),
     "another activation": ({"hidden_act": "relu"}, "hidden_act is relu, expected gelu"),
-    "other classes": ({"id2label": {"0": "a", "1": "b"}}, "id2label has 2 entries"),
+    "other classes": ({"id2label": {"0": "a", "1": "b"}}, "id2label is .*each of the 3 classes"),
     "no names": ({"id2label": {"0": "a", "1": "b", "2": 3}}, "id2label"),
+    "no names at all": ({"id2label": 5}, "id2label is 5"),
     "another network": ({"model_type": "bert"}, "model_type is 'bert'"),
     "another body": ({"model_type": "upernet"}, "upernet"),
 }
@@ -280,6 +281,21 @@ def test_numbers_of_our_own_that_no_memory_holds(server, folder):
     changed(folder, segtrain=own)
     with pytest.raises(UserError, match="depths is .*the file has"):
         load(folder)
+
+
+@pytest.mark.parametrize("value", [torch.zeros(()), torch.zeros(0, 0), torch.zeros(5), None])
+def test_tensors_that_no_such_network_has(folder, value):
+    file = folder / "model.safetensors"
+    whole = load_file(file)
+    for key in (
+        "decode_head.linear_fuse.weight", "segformer.encoder.block.0.0.attention.self.key.weight",
+        "segformer.encoder.block.1.1.layer_norm_1.weight", "decode_head.classifier.bias",
+        "segformer.encoder.block.0.0.mlp.dense1.weight",
+    ):  # fmt: skip
+        state = whole | {key: value}
+        save_file({name: t for name, t in state.items() if t is not None}, file)
+        with pytest.raises(UserError, match="/net"):
+            load(folder)
 
 
 def test_a_training_starts_from_the_hub_for_other_classes(server, folder, caplog):

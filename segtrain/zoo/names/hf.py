@@ -116,24 +116,26 @@ def _alike(names: Mapping[str, str], theirs: str, ours: str) -> Iterator[tuple[s
         yield f"{theirs}.{name}", f"{theirs}.{name}", f"{ours}.{own}"
 
 
+# What reading sizes off tensors raises where they are of another network, or made up.
+MALFORMED = (KeyError, ValueError, IndexError, TypeError, ZeroDivisionError, RuntimeError)
+
+
 class Layout(NamedTuple):
     """How a network lies in a file.
 
     Attributes:
         names: of its modules.
         joint: the projections of queries, keys and values that are one tensor here.
-        sign: a tensor of ours that no other layout has.
     """
 
     names: Names
     joint: str
-    sign: str
 
 
 LAYOUTS = {
-    "segformer": Layout(tuple(_segformer()), "kv", "head.projections.0.weight"),
-    "swin": Layout(tuple(_swin()), "qkv", "backbone.body.layers_0.blocks.0.norm1.weight"),
-    "convnext": Layout(tuple(_convnext()), "", "backbone.body.stages_0.blocks.0.conv_dw.weight"),
+    "segformer": Layout(tuple(_segformer()), "kv"),
+    "swin": Layout(tuple(_swin()), "qkv"),
+    "convnext": Layout(tuple(_convnext()), ""),
 }
 
 # The sizes of the papers, by which timm's models are named; others are told it one by one.
@@ -179,15 +181,20 @@ def recognised(state: dict[str, Tensor]) -> Recognised | None:
     if kind is None:
         return None
     ours = renamed(state, {})
-    if LAYOUTS[kind].sign not in ours or "head.classifier.bias" not in ours:
+    try:
+        body, overrides = architecture(kind, ours, {})
+        count = len(ours["head.classifier.bias"])
+    except MALFORMED:
         return None
-    body, overrides = architecture(kind, ours, {})
     system = "SegFormer" if kind == "segformer" else "UPerNet"
-    return Recognised(f"{system} {body}", overrides, len(ours["head.classifier.bias"]))
+    return Recognised(f"{system} {body}", overrides, count)
 
 
 def renamed(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors under our names, whatever their sizes; `own` is not needed for that."""
+    """The tensors under our names, whatever their sizes; `own` is not needed for that.
+
+    Those of shapes that no such network has stay as they are.
+    """
     kind = kind_of(state)
     if kind is None:
         return state
@@ -195,8 +202,11 @@ def renamed(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tenso
     places = {name: ours for *theirs, ours in layout.names for name in theirs}
     ours = {_place(key, places) or key: value
             for key, value in state.items() if not key.endswith(UNUSED)}  # fmt: skip
-    ours = _joined(ours, layout.joint)
-    return _other_head(ours, to_ours=True) if kind == "segformer" else ours
+    try:
+        ours = _joined(ours, layout.joint)
+        return _other_head(ours, to_ours=True) if kind == "segformer" else ours
+    except MALFORMED:
+        return state
 
 
 def in_their_layout(kind: str, state: dict[str, Tensor]) -> dict[str, Tensor] | None:
@@ -204,7 +214,7 @@ def in_their_layout(kind: str, state: dict[str, Tensor]) -> dict[str, Tensor] | 
     layout = LAYOUTS[kind]
     places = {ours: file for file, _, ours in layout.names}
     if kind == "segformer":
-        if state[layout.sign].ndim != 4:
+        if "head.projections.0.weight" not in state:  # norms behind them, as MMSegmentation has
             return None
         state = _other_head(state, to_ours=False)
     state = _parted(state, layout.joint)
@@ -274,7 +284,7 @@ def architecture(
     if name is None:
         overrides += [f"+architecture.backbone.timm_arguments.{key}={_written(value)}"
                       for key, value in found.items()]  # fmt: skip
-    return name or f"of another size ({kind})", tuple(overrides)
+    return name or f"{kind} of another size", tuple(overrides)
 
 
 def _place(key: str, places: Mapping[str, str]) -> str | None:
