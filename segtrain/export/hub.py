@@ -16,6 +16,7 @@ from segtrain.assembly import shapes
 from segtrain.configuration.composing import compose_config
 from segtrain.zoo.folder import CONFIG, PREPROCESSOR, WEIGHTS
 from segtrain.zoo.names import hf
+from segtrain.zoo.sizes import architecture, sizes
 from segtrain.zoo.transformers import BILINEAR, FIXED, SIZES, STAGES, TO_UNIT
 
 # Settings of timm's that change nothing, or that `config.json` tells.
@@ -58,12 +59,12 @@ def in_transformers(
     if kind is None:
         return None, {}
     own = model.state_dict()
-    sizes = set(SIZES[kind].values()) | KNOWN_ARGUMENTS
+    known = set(SIZES[kind].values()) | KNOWN_ARGUMENTS
     theirs = hf.in_their_layout(kind, own)
-    if theirs is None or not (node["backbone"].get("timm_arguments") or {}).keys() <= sizes:
+    if theirs is None or not (node["backbone"].get("timm_arguments") or {}).keys() <= known:
         return None, {}
     # It has to be what they build of such sizes: another norm or activation has other tensors.
-    _, overrides = hf.architecture(kind, own, _heads(kind, model))
+    _, overrides = architecture(kind, own, _heads(kind, model))
     standard = compose_config([*overrides, "architecture.backbone.weights=none"])["architecture"]
     expected = shapes(standard, len(description["labels"]["names"]))
     same = {key: value.shape for key, value in own.items()} == {
@@ -88,20 +89,20 @@ def _heads(kind: str, model: nn.Module) -> dict[str, list[int]]:
     """Heads of attention of a Mix Transformer, which its tensors do not tell."""
     if kind != "segformer":
         return {}
-    stages = [getattr(model.backbone.body, f"stages_{stage}") for stage in hf.STAGES]
+    stages = [getattr(model.backbone.body, f"stages_{stage}") for stage in range(len(STAGES))]
     return {"num_heads": [stage.blocks[0].attn.num_heads for stage in stages]}
 
 
 def transformers_config(kind: str, model: nn.Module, description: dict) -> dict[str, Any]:
     """What `config.json` says to transformers of a network in one of its layouts."""
     state, node = model.state_dict(), description["architecture"]
-    found = hf.sizes(kind, state) | _heads(kind, model)
-    sizes = FIXED[kind] | {theirs: found[own] for theirs, own in SIZES[kind].items()}
+    found = sizes(kind, state) | _heads(kind, model)
+    body = FIXED[kind] | {theirs: found[own] for theirs, own in SIZES[kind].items()}
     if kind == "segformer":
         return {
             "architectures": ["SegformerForSemanticSegmentation"],
             "model_type": "segformer",
-            **sizes,
+            **body,
             "decoder_hidden_size": node["channels"],
             "classifier_dropout_prob": node["dropout"],
             "drop_path_rate": node["backbone"]["drop_path"],
@@ -114,7 +115,7 @@ def transformers_config(kind: str, model: nn.Module, description: dict) -> dict[
     return {
         "architectures": ["UperNetForSemanticSegmentation"],
         "model_type": "upernet",
-        "backbone_config": {"model_type": kind, **sizes, "out_features": STAGES},
+        "backbone_config": {"model_type": kind, **body, "out_features": STAGES},
         "hidden_size": node["channels"],
         "pool_scales": node["bins"],
         "use_auxiliary_head": has_auxiliary,

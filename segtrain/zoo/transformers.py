@@ -8,6 +8,7 @@ from torch import Tensor
 from segtrain.architecture.imagenet import TORCHVISION
 from segtrain.errors import UserError
 from segtrain.zoo.names import hf
+from segtrain.zoo.sizes import architecture, sizes
 
 # Settings that have one value in the networks here.
 FIXED: dict[str, dict[str, Any]] = {
@@ -80,13 +81,13 @@ def network_of(config: Mapping[str, Any], state: Mapping[str, Tensor], origin: s
     _require(body, FIXED[kind], origin)
     ours = hf.renamed(dict(state), {})
     try:
-        found = hf.sizes(kind, ours)
+        found = sizes(kind, ours)
         count = len(ours["head.classifier.bias"])
     except hf.MALFORMED as error:
         raise UserError(f"{origin}: its tensors are not those of {kind} ({error})") from None
     known = {} if not is_segformer else {"num_heads": _heads(body, found, origin)}
     _require(body, {theirs: (found | known)[own] for theirs, own in SIZES[kind].items()}, origin)
-    _, overrides = hf.architecture(kind, ours, known)
+    _, overrides = architecture(kind, ours, known)
     if not is_segformer:
         overrides += (f"architecture.bins={_bins(config, origin)}".replace(" ", ""),)
     return Network(overrides, _classes(config, count, origin))
