@@ -129,7 +129,7 @@ def by_evaluation(system: str, benchmarks: dict[str, dict]) -> str:
     """
     for benchmark in benchmarks.values():
         found = [
-            (figure, f"{row.zoo}/{row.name}")
+            (figure, row.weights)
             for row in every()
             if row.system == system and row.dataset in benchmark["datasets"] and not row.by_hand
             and (figure := score(row, next(iter(row.protocols)))) is not None

@@ -79,7 +79,7 @@ def line(row: Entry, difference: float | None) -> str:
     known = row.sha256 or (f"sha1 {row.sha1}" if row.sha1 else "no hash is known")
     where = "by hand" if row.by_hand else file_name(row)
     cells = (
-        f"`{row.zoo}/{row.name}`", row.system, f"`{row.dataset}` {row.split}", "<br>".join(figures),
+        f"`{row.weights}`", row.system, f"`{row.dataset}` {row.split}", "<br>".join(figures),
         f"{parameters(row.architecture, row.dataset):,}",
         "" if difference is None else f"{float(difference):.1e}",
         f"[{where}]({row.address})<br>`{known}`",

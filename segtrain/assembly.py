@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import get_class, instantiate
-from torch import nn
+from torch import Tensor, nn
 
 from segtrain.architecture.blocks import batch_norms
-from segtrain.architecture.weights import load_weights
+from segtrain.architecture.weights import load_weights, require_fit
 from segtrain.configuration.messages import where_to_look
 from segtrain.configuration.validation import validate
 from segtrain.contracts import LabelSet
@@ -133,6 +133,12 @@ def build_model(
     return model
 
 
+def shapes(architecture: dict, num_classes: int) -> dict[str, Tensor]:
+    """The tensors of a network, without their values."""
+    with torch.device("meta"):
+        return make(architecture, num_classes=num_classes).state_dict()
+
+
 def rebuild(trained: Trained, inference: dict | None) -> tuple[nn.Module, Any, LabelSet]:
     """Network in evaluation mode, inference and label set of a trained network.
 
@@ -152,11 +158,30 @@ def rebuild(trained: Trained, inference: dict | None) -> tuple[nn.Module, Any, L
         raise UserError(f"{trained.origin} is a network for '{tasks[0]}', the inference protocol "
                         f"is for '{tasks[1]}'; choose another with inference=...")  # fmt: skip
     labels = trained.labels or make(trained.config["dataset"]["labels"])
+    _require_room(architecture, labels.num_classes, trained)
     model = make(architecture, num_classes=labels.num_classes)
     load_weights(model, trained.state, trained.origin)
     model = model.to(memory_format=torch.channels_last).eval().requires_grad_(False)
     dataset = trained.config.get("dataset", {"transform": {}})
     return model, make(with_sizes(inference, dataset)), labels
+
+
+def _require_room(architecture: dict, num_classes: int, trained: Trained) -> None:
+    """Refuses a network that the file only describes, before memory is taken for it.
+
+    Raises:
+        UserError: it has other tensors than the file, or is too large for any memory.
+    """
+    name = architecture["_target_"].rpartition(".")[2]
+    try:
+        own = shapes(architecture, num_classes)
+    except (InstantiationException, RuntimeError) as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, NotImplementedError):  # a class of the user's that needs values
+            return
+        reason = str(cause).partition("\n")[0]
+        raise UserError(f"{trained.origin}: {name} cannot be built: {reason}") from None
+    require_fit(own, trained.state, trained.origin, name)
 
 
 def build_task(config: dict, labels: LabelSet) -> "Segmentation":

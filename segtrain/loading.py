@@ -16,7 +16,8 @@ from segtrain.named_runs import find_run
 from segtrain.predictor import Predictor, Settings
 from segtrain.published.network import read_published
 from segtrain.trained import NotOwnError, Trained, read_trained
-from segtrain.zoo.catalogue import is_row, row_of_file
+from segtrain.zoo.catalogue import is_published, row_of_file
+from segtrain.zoo.folder import folder_of
 from segtrain.zoo.recognition import recognise
 
 
@@ -38,7 +39,8 @@ def load(
     Args:
         source: a run, its folder (its best checkpoint, else the last) or its name (`latest`,
             `leaves`, see `find_run`), a checkpoint, an exported folder, a published network as
-            `<zoo>/<name>`, whose weights are fetched, or a file of another project.
+            `<zoo>/<name>` or `hf:<owner>/<name>`, whose weights are fetched, or a file or folder
+            of another project.
         inference: another protocol of `conf/inference`, such as `multiscale`.
         overrides: values of the protocol, such as `inference.flip=true`; where a protocol is chosen
             also choices inside it, such as `inference/window=sliding`.
@@ -47,14 +49,14 @@ def load(
         min_score: see there.
         max_pixels: see there.
         short_side: see there.
-        weights_file: a zoo's file where it lies on the disk already.
+        weights_file: a zoo's file where it lies on the disk already; of the hub's, the folder.
         trust_code: whether the file may name classes that are not part of this package.
 
     Raises:
         UserError: the source, a name or a key does not exist, a value cannot be, or what the file
             holds does not fit.
     """
-    if weights_file is None and not is_row(os.fspath(source)):
+    if weights_file is None and not is_published(os.fspath(source)):
         source = find_run(os.fspath(source))
     trained = find_trained(os.fspath(source), weights_file, trust_code)
     node = None
@@ -74,11 +76,13 @@ def find_trained(source: str, weights_file: str | Path | None, trust_code: bool)
         UserError: there is nothing of that kind, it cannot be fetched, or it names classes that are
             not part of this package.
     """
-    if is_row(source) or weights_file is not None:
-        return read_published(source, weights_file).trained
+    if is_published(source) or weights_file is not None:
+        return read_published(source, weights_file, trust_code=trust_code).trained
     try:
         return read_trained(Path(source), trust_code)
     except NotOwnError:
+        if folder_of(source) is not None:
+            return read_published(source).trained
         if Path(source).is_dir():  # a run, whose checkpoint is damaged
             raise
         if row_of_file(source) is None and recognise(read_state_dict(source)) is None:

@@ -16,8 +16,8 @@ from segtrain.contracts import LabelSet
 from segtrain.errors import UserError
 from segtrain.foreign import admit
 from segtrain.foreign import read_checkpoint as read_file
-
-EXPORTED = ("config.json", "model.safetensors")
+from segtrain.zoo.described import Described, read_described
+from segtrain.zoo.folder import CONFIG, WEIGHTS, folder_of
 
 
 class NotOwnError(UserError):
@@ -68,13 +68,11 @@ def read_trained(source: Path, trust_code: bool = False) -> Trained:
     Raises:
         UserError: it is none of them, damaged, or names other code.
     """
-    if source.is_file() and source.name in EXPORTED:
-        source = source.parent
-    if source.is_dir() and all((source / name).is_file() for name in EXPORTED):
-        return read_exported(source, trust_code)
+    if (folder := folder_of(source)) is not None:
+        return read_exported(folder, trust_code)
     if source.is_dir() and not (source / "checkpoints").is_dir():
         raise UserError(f"{source}: neither a run folder, which has checkpoints/, nor an exported "
-                        f"one, which has {' and '.join(EXPORTED)}")  # fmt: skip
+                        f"one, which has {CONFIG} and {WEIGHTS[0]}")  # fmt: skip
     key = "run" if source.is_dir() else "checkpoint"
     file = find_checkpoint({"run": None, "checkpoint": None, key: source})
     return read_checkpoint(file, trust_code)
@@ -98,23 +96,26 @@ def read_checkpoint(path: Path, trust_code: bool = False) -> Trained:
 
 
 def read_exported(folder: Path, trust_code: bool = False) -> Trained:
-    """What a folder with `config.json` and `model.safetensors` holds.
+    """What a folder holds that `segtrain export` wrote, with `config.json` and the weights.
 
     Raises:
-        UserError: one of the two is missing or damaged, or names other code.
+        NotOwnError: it is another project's.
+        UserError: a file is missing or damaged, or names other code.
     """
-    config_file, weights = (folder / name for name in EXPORTED)
+    return exported(read_described(folder, trust_code), folder)
+
+
+def exported(found: Described, folder: Path) -> Trained:
+    """As `read_exported`, of a folder that was read."""
+    config_file = folder / CONFIG
+    if found.overrides is not None:
+        raise NotOwnError(f"{config_file}: a network of transformers, which weights={folder} takes")
     try:
-        config = json.loads(config_file.read_text())
-        labels = LabelSet.from_plain(config["labels"])
-        missing = {"architecture", "inference"} - config.keys()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        labels = LabelSet.from_plain(found.content["labels"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{config_file}: not the description of a network ({error!r})") from None
-    if missing:
-        raise UserError(f"{config_file}: has no {' and no '.join(sorted(missing))}")
-    config = admit(config, str(folder), trust_code)
-    config = checked_stored(config, ("architecture", "inference"), str(config_file))
-    return Trained(str(folder), config, labels, read_state_dict(weights))
+    config = checked_stored(found.content, ("architecture", "inference"), str(config_file))
+    return Trained(str(folder), config, labels, found.state)
 
 
 def stored_config(checkpoint: Path, trust_code: bool = False) -> tuple[dict, dict]:

@@ -124,6 +124,7 @@ IN_PLACE = {
     "demo/application.py _picture": MEMORY,
     "demo/application.py _predict_video": TEMPORARY,
     "export/folder.py write_folder": GIVEN,
+    "export/hub.py write_hub_folder": GIVEN,
     "export/onnx.py write_onnx": GIVEN,
     "export/torch_export.py write_program": GIVEN,
     "prepare/archives.py obtain": LOCK,
@@ -151,7 +152,7 @@ IN_PLACE = {
     "cli/sweep_job.py slot": LOCK,
     "sweep/sweeping.py _stop": LOCK,
     "sweep/sweeping.py only_one": LOCK,
-    "zoo/files.py obtain": LOCK,
+    "zoo/cache.py locked": LOCK,
     "writing.py write_picture": MEMORY,
 }
 

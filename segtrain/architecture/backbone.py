@@ -90,7 +90,10 @@ class TimmBackbone(nn.Module):
         self.strides = self.body.feature_info.reduction()
         self.starts = [(stride - 1) / 2 for stride in self.strides]
         self.output_stride = output_stride
-        self.norms = nn.ModuleList(LayerNorm2d(width) for width in self.channels if norm_maps)
+        epsilon = 1e-5 if name.startswith("swin_") else 1e-6  # as their authors have it
+        self.norms = nn.ModuleList(
+            LayerNorm2d(width, epsilon) for width in self.channels if norm_maps
+        )
         if self.strides[-1] != output_stride:
             raise UserError(
                 f"backbone '{name}' ends at stride {self.strides[-1]}, not at the asked "

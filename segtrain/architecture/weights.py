@@ -112,6 +112,30 @@ def load_weights(
     state = {key: value for key, value in state.items() if key in own or not key.startswith(ignore)}
     if new_classes:
         state = without_other_classes(own, state, origin)
+    require_fit(own, state, origin, type(module).__name__)
+    spoilt = [key for key in sorted(state) if not state[key].isfinite().all()]
+    if spoilt:
+        raise UserError(
+            f"{origin} holds values that are not finite (NaN or infinite), which a training that "
+            f"diverged leaves behind:{_listed('not finite', spoilt)}\n  use an earlier checkpoint"
+        )
+    module.load_state_dict(own | state)
+
+
+def require_fit(
+    own: dict[str, Tensor], state: dict[str, Tensor], origin: str, architecture: str
+) -> None:
+    """Refuses tensors that are not those of a network.
+
+    Args:
+        own: the network's, which may be without values.
+        state: by name.
+        origin: what messages call them.
+        architecture: what they call the network.
+
+    Raises:
+        UserError: see `load_weights`.
+    """
     counters = {key for key in own if key.endswith("num_batches_tracked")}  # nothing reads them
     missing = sorted(own.keys() - state.keys() - counters)
     unexpected = sorted(state.keys() - own.keys())
@@ -130,18 +154,11 @@ def load_weights(
             if len(keys) > SHOWN_KEYS:
                 logger.info("weights     %d %s: %s", len(keys), title, shortened(keys, LOGGED_KEYS))
         raise UserError(
-            f"{origin} does not fit this architecture ({type(module).__name__}):"
+            f"{origin} does not fit this architecture ({architecture}):"
             + "".join(_listed(title, keys) for title, keys in found.items())
             + _other_network(state, own)
             + "\n  choose the architecture, backbone and class count that the weights were made for"
         )
-    spoilt = [key for key in sorted(state) if not state[key].isfinite().all()]
-    if spoilt:
-        raise UserError(
-            f"{origin} holds values that are not finite (NaN or infinite), which a training that "
-            f"diverged leaves behind:{_listed('not finite', spoilt)}\n  use an earlier checkpoint"
-        )
-    module.load_state_dict(own | state)
 
 
 def without_other_classes(

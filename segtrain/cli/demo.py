@@ -95,6 +95,8 @@ def examples(config: dict) -> Callable[[], Picture]:
 
     @functools.cache
     def source() -> Source:
+        if "dataset" not in config:
+            raise UserError("nothing says which data set this network is for; give a picture")
         data = build_data(config)
         return data.source(data.splits["val"])
 

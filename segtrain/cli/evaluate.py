@@ -36,7 +36,7 @@ from segtrain.submit.submission import Submission
 from segtrain.task.segmentation import Segmentation
 from segtrain.trained import find_checkpoint, stored_config, white_level, without_pretraining
 from segtrain.trainer import common_trainer_arguments, leave_signals
-from segtrain.zoo.catalogue import is_row
+from segtrain.zoo.catalogue import is_published
 
 logger = logging.getLogger("segtrain")
 
@@ -97,9 +97,13 @@ def find_source(config: dict) -> Source:
     if weights is None:
         return of_checkpoint(find_checkpoint(config), config["trust_code"])
     dataset = config["dataset"]["name"] if "dataset" in config else None
-    return of_published(
-        read_published(weights, config["weights_file"], config["protocol"], dataset)
+    published = read_published(
+        weights, config["weights_file"], config["protocol"], dataset, config["trust_code"]
     )
+    if published.dataset is None:
+        raise UserError(f"weights={weights} has classes of its own, and nothing says where there "
+                        "are labels for them; give dataset=<name>")  # fmt: skip
+    return of_published(published)
 
 
 def of_checkpoint(file: Path, trust_code: bool) -> Source:
@@ -127,7 +131,7 @@ def member(other: str, trust_code: bool) -> Source:
     Raises:
         UserError: there is no such thing.
     """
-    if is_row(other):
+    if is_published(other):
         return of_published(read_published(other))
     key = "run" if Path(other).is_dir() else "checkpoint"
     return of_checkpoint(find_checkpoint({"run": None, "checkpoint": None, key: other}), trust_code)

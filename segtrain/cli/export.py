@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from segtrain.assembly import build_data, rebuild, with_sizes
 from segtrain.errors import RunStopped, UserError
+from segtrain.export.card import model_card, results_of
 from segtrain.export.compare import (
     Comparison,
     compare,
@@ -29,6 +30,7 @@ from segtrain.export.detector import (
 )
 from segtrain.export.files import in_one_step, size_of
 from segtrain.export.folder import describe, unequal_tensors, write_folder
+from segtrain.export.hub import in_transformers, write_hub_folder
 from segtrain.export.onnx import load_onnx, require_packages, write_onnx
 from segtrain.export.torch_export import load_program, trace, write_program
 from segtrain.inference.detect import Detect
@@ -49,9 +51,11 @@ from segtrain.writing import write_json
 logger = logging.getLogger("segtrain")
 
 Network = Callable[[Tensor], Tensor | tuple[Tensor, ...]]
+NO_DATASET: dict = {"transform": {}}  # of what knows none
 AnyComparison = Comparison | DetectionComparison
 
-NAMES = {"onnx": "model.onnx", "torch_export": "model.pt2", "safetensors": "model"}
+NAMES = {"onnx": "model.onnx", "torch_export": "model.pt2", "safetensors": "model", "hub": "hub"}
+FOLDERS = ("safetensors", "hub")  # which segtrain reads again
 
 
 def run(config: dict, run_dir: Path) -> None:
@@ -68,13 +72,21 @@ def run(config: dict, run_dir: Path) -> None:
     description = describe(
         inference.task,
         without_pretraining(trained.config["architecture"]),
-        with_sizes(trained.config["inference"], trained.config["dataset"]),
+        with_sizes(trained.config["inference"], trained.config.get("dataset", NO_DATASET)),
         labels,
         trained.config["experiment"],
         white_level(trained.config),
     )
     with in_one_step(output) as partial:
         started = time.perf_counter()
+        if config["format"] == "hub":
+            kind, _ = in_transformers(model, description)
+            card = model_card(
+                trained, labels, inference.task, kind, licence=config["licence"],
+                results=None if config["weights"] else results_of(Path(trained.origin)),
+                published=config["weights"],
+            )  # fmt: skip
+            write_hub_folder(model, partial, description, card)
         exported = write(config, model, inference, description, partial)
         report = {
             "format": config["format"],
@@ -96,6 +108,8 @@ def use(format_name: str, output: Path) -> str:
         return f"in Python: {session}.run(None, {{'image': pictures}})"
     if format_name == "torch_export":
         return f"in Python: torch.export.load({str(output)!r}).module()(pictures)"
+    if format_name == "hub":
+        return f"hf upload <owner>/<name> {quote(str(output))}, and weights=hf:<owner>/<name>"
     return f"segtrain predict {quote(f'model={output}')} source=<pictures>"
 
 
@@ -107,7 +121,8 @@ def find_trained(config: dict) -> Trained:
     """
     if config["weights"] is None:
         return read_checkpoint(find_checkpoint(config), config["trust_code"])
-    return read_published(config["weights"], config["weights_file"]).trained
+    trust_code = config["trust_code"]
+    return read_published(config["weights"], config["weights_file"], None, None, trust_code).trained
 
 
 def require_format(format_name: str, inference: object) -> None:
@@ -116,7 +131,7 @@ def require_format(format_name: str, inference: object) -> None:
     Raises:
         UserError: the format is not for such networks, or needs packages that are not there.
     """
-    if format_name == "safetensors":
+    if format_name in FOLDERS:
         return
     if isinstance(inference, SemanticInference):
         exported = one_look(inference).protocol
@@ -146,8 +161,9 @@ def write(
     Raises:
         RunStopped: weights are not what they were.
     """
-    if config["format"] == "safetensors":
-        write_folder(model, path, description)
+    if config["format"] in FOLDERS:
+        if config["format"] == "safetensors":
+            write_folder(model, path, description)
         again, _, _ = rebuild(read_exported(path, config["trust_code"]), None)
         unequal = unequal_tensors(model, again)
         if unequal:
@@ -206,6 +222,8 @@ def find_pictures(config: dict, trained: Trained) -> list[np.ndarray]:
     if config["compare_on"] is not None:
         return read_pictures(Path(config["compare_on"]))
     pictures = smooth_pictures()
+    if "dataset" not in trained.config:
+        return pictures
     try:
         data = build_data(trained.config)
         return pictures + sample_pictures(data.source(data.splits["val"]))

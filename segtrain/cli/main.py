@@ -23,7 +23,7 @@ COMMANDS = {
     "evaluate": "evaluate run=<run folder>, checkpoint=<file> or weights=<zoo>/<name> on any split",
     "predict": "label maps, overlays, cut-outs of input=<pictures, video>; run=<run folder>",
     "demo": "a page on this machine to try run=<run folder> in a browser",
-    "export": "run=<run folder> format=onnx|torch_export|safetensors; compares the numbers",
+    "export": "run=<run folder> format=onnx|torch_export|safetensors|hub; compares the numbers",
     "report": "report.html of run=<run folder> anew: scores, curves, confusion, images",
     "prepare": "download, verify dataset=<name>; preview=true; from=<tool's export> to=<folder>",
     "table": "results beside the papers', or layout=runs of any; output=table.md|.csv|.html",

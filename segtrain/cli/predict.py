@@ -108,7 +108,9 @@ def find_network(config: dict) -> Trained:
     """
     given = predict_source(config)
     if config["weights"] is not None:
-        return read_published(config["weights"], config["weights_file"]).trained
+        trust_code = config["trust_code"]
+        return read_published(config["weights"], config["weights_file"], None, None,
+                              trust_code).trained  # fmt: skip
     return find_trained(given, config["weights_file"], config["trust_code"])
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from segtrain.checkpoints import find_checkpoint
 from segtrain.errors import UserError
-from segtrain.zoo.catalogue import is_row
+from segtrain.zoo.catalogue import is_published
 
 
 def require(command: str, config: dict) -> None:
@@ -46,7 +46,7 @@ def _predict(config: dict) -> None:
         if not os.path.lexists(one) and not glob.has_magic(str(one)):
             raise UserError(f"input={one}: no such file or folder")
     source = predict_source(config)
-    if config["weights"] is None and not is_row(source) and not Path(source).exists():
+    if config["weights"] is None and not is_published(source) and not Path(source).exists():
         find_checkpoint({"run": None, "checkpoint": source})
 
 

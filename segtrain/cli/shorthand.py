@@ -217,10 +217,10 @@ def _with_runs(command: str, arguments: Sequence[str]) -> list[str]:
 def _runs(key: str, value: str, is_sweep: bool) -> str:
     """One run, several in brackets, or the several of a sweep."""
     from segtrain.named_runs import OUTPUTS, find_run
-    from segtrain.zoo.catalogue import is_row
+    from segtrain.zoo.catalogue import is_published
 
     def found(given: str) -> str:
-        if not given or "${" in given or CHOICES.fullmatch(given) or is_row(given):
+        if not given or "${" in given or CHOICES.fullmatch(given) or is_published(given):
             return given
         path = given if os.path.lexists(OUTPUTS / given) else plain_path(given)
         try:

@@ -65,7 +65,7 @@ def check(options: dict[str, str], filters: dict[str, str], outputs: Sequence[Pa
     overrides = [f"{key}={value}" for key, value in options.items()]
     rows: list[Entry] = [] if resume else select(several(names or "*"), **filters)
     config = {
-        "experiments": [], "evaluations": [f"{row.zoo}/{row.name}" for row in rows], "seeds": None,
+        "experiments": [], "evaluations": [row.weights for row in rows], "seeds": None,
         "evaluate": True, "resume": resume or None, "overrides": overrides,
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)

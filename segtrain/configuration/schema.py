@@ -190,7 +190,8 @@ class Export(TypedDict):
     checkpoint: Text | None
     weights: Text | None
     weights_file: Text | None
-    format: Literal["onnx", "torch_export", "safetensors"]
+    format: Literal["onnx", "torch_export", "safetensors", "hub"]
+    licence: Text | None
     output: Text | None
     returns: Literal["logits", "labels"]
     size: Size | None

@@ -96,8 +96,8 @@ def evaluations(rows: Sequence[Entry]) -> list[Job]:
     """One evaluation of each published network, on the data set that it was tested on."""
     made = []
     for row in rows:
-        weights = f"{row.zoo}/{row.name}"
-        made.append(Job(weights.replace("/", "_"), weights, None, None, weights=weights))
+        name = f"{row.zoo}/{row.name}".replace("/", "_")
+        made.append(Job(name, row.weights, None, None, weights=row.weights))
     return made
 
 

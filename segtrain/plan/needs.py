@@ -9,8 +9,10 @@ from segtrain.configuration.composing import compose_choices
 from segtrain.dataset.cache import cache_root, is_current
 from segtrain.prepare.archives import is_there
 from segtrain.prepare.once import is_readable, splits_to_verify, state_of
-from segtrain.zoo.catalogue import find, is_row
-from segtrain.zoo.files import cached_file, checkpoints
+from segtrain.zoo.cache import checkpoints
+from segtrain.zoo.catalogue import find, is_published
+from segtrain.zoo.files import is_here
+from segtrain.zoo.hub import is_fetched, is_hub, repository_of
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # of timm's models, as they are looked for
 
@@ -97,10 +99,10 @@ def weight_state(config: dict) -> WeightState | None:
     """State of the weights that a training starts from, before other stages; None for none."""
     given = config["weights"]
     if given is not None:
-        if is_row(given):
-            is_here = cached_file(find(given)).is_file()
-            return WeightState(given, "cached" if is_here else "to fetch")
-        return WeightState(given, "file" if Path(given).is_file() else "missing")
+        if is_published(given):
+            fetched = is_fetched(repository_of(given)) if is_hub(given) else is_here(find(given))
+            return WeightState(given, "cached" if fetched else "to fetch")
+        return WeightState(given, "file" if Path(given).exists() else "missing")
     backbone = config["architecture"]["backbone"]
     weights, name = backbone["weights"], backbone.get("name", "vgg16")
     flavour, source = flavour_of(weights)

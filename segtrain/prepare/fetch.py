@@ -23,12 +23,17 @@ WAITS = (0.5, 1.0, 2.0, 4.0)  # seconds before each further attempt; one that go
 Response = http.client.HTTPResponse | addinfourl
 
 
+class AbsentError(UserError):
+    """The server has no such file."""
+
+
 class _AttemptError(Exception):
     """One attempt at a download failed; `again` says whether another may succeed."""
 
-    def __init__(self, reason: object, again: bool) -> None:
+    def __init__(self, reason: object, again: bool, is_absent: bool = False) -> None:
         super().__init__(str(reason))
         self.again = again
+        self.is_absent = is_absent
 
 
 def download(url: str, path: Path, digest: str | None, by_hand: str | None = None) -> None:
@@ -41,7 +46,8 @@ def download(url: str, path: Path, digest: str | None, by_hand: str | None = Non
         by_hand: what to do with a file that was downloaded elsewhere; None to put it at `path`.
 
     Raises:
-        UserError: not reachable, no such file, no space, or a wrong hash.
+        AbsentError: the server has no such file.
+        UserError: not reachable, no space, or a wrong hash.
         OSError: it cannot be written.
     """
     part = path.with_name(path.name + ".part")
@@ -53,7 +59,8 @@ def download(url: str, path: Path, digest: str | None, by_hand: str | None = Non
         _check_or_remove(part, digest)
         os.replace(part, path)
     except _AttemptError as error:
-        raise UserError(
+        kind = AbsentError if error.is_absent else UserError
+        raise kind(
             f"{url}: cannot be downloaded: {error}. Check the network and run again, or download "
             f"it elsewhere and {by_hand or f'put it at {path}'}"
         ) from None
@@ -134,7 +141,8 @@ def _request(url: str, have: int) -> Response:
         if error.code == 416 and have:
             return error
         error.close()
-        raise _AttemptError(error, error.code in (408, 429) or error.code >= 500) from None
+        again = error.code in (408, 429) or error.code >= 500
+        raise _AttemptError(error, again, is_absent=error.code == 404) from None
     except (OSError, http.client.HTTPException) as error:
         raise _AttemptError(getattr(error, "reason", error), not url.startswith("file:")) from None
 

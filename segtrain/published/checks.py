@@ -15,23 +15,23 @@ from segtrain.table.sheet import Cell, Column, Sheet
 from segtrain.table.writing import as_records, markdown_page, print_sheet
 from segtrain.writing import write_json, write_text
 from segtrain.zoo.entry import Entry
-from segtrain.zoo.files import cached_file
+from segtrain.zoo.files import is_here
 from segtrain.zoo.listing import megabytes, score
 
 logger = logging.getLogger("segtrain")
 
 
 def missing_data(rows: Sequence[Entry]) -> dict[str, str]:
-    """By `<zoo>/<name>`, the command that prepares the data set, where its split is not here."""
-    is_here: dict[tuple, bool] = {}
+    """By rows' `weights`, the command that prepares the data set, where its split is not here."""
+    readable: dict[tuple, bool] = {}
     missing = {}
     for row in rows:
         overrides = next(iter(row.protocols.values())).inference
         chosen = (f"dataset={row.dataset}", *(o for o in overrides if o.startswith("dataset.")))
-        if (chosen, row.split) not in is_here:
-            is_here[chosen, row.split] = is_readable(build_data(compose_config(chosen)), row.split)
-        if not is_here[chosen, row.split]:
-            missing[f"{row.zoo}/{row.name}"] = f"needs segtrain prepare dataset={row.dataset}"
+        if (chosen, row.split) not in readable:
+            readable[chosen, row.split] = is_readable(build_data(compose_config(chosen)), row.split)
+        if not readable[chosen, row.split]:
+            missing[row.weights] = f"needs segtrain prepare dataset={row.dataset}"
     return missing
 
 
@@ -43,7 +43,7 @@ def planned_sheet(rows: Sequence[Entry]) -> Sheet:
     missing = missing_data(rows)
     table = []
     for row in rows:
-        name, to_fetch = f"{row.zoo}/{row.name}", not cached_file(row).is_file()
+        name, to_fetch = row.weights, not is_here(row)
         value = score(row, next(iter(row.protocols)))
         table.append([
             Cell(name), Cell(row.system), Cell(row.dataset),
@@ -56,7 +56,7 @@ def planned_sheet(rows: Sequence[Entry]) -> Sheet:
 
 def planned(rows: Sequence[Entry]) -> str:
     """How many there are, and what is fetched for them."""
-    to_fetch = [row for row in rows if not cached_file(row).is_file()]
+    to_fetch = [row for row in rows if not is_here(row)]
     unknown = sum(row.size is None for row in to_fetch)
     size = wording.gigabytes(sum(row.size or 0 for row in to_fetch))
     more = f", and {unknown} files of unknown size" if unknown else ""
@@ -98,7 +98,7 @@ def checked_sheet(rows: Sequence[Entry], folder: Path) -> Sheet:
         for metric, value in zoo["published"].items():
             measured = 100 * results["metrics"][metric]
             table.append([
-                Cell(f"{row.zoo}/{row.name}"), Cell(results["dataset"]), Cell(results["split"]),
+                Cell(row.weights), Cell(results["dataset"]), Cell(results["split"]),
                 Cell(zoo["protocol"]), Cell(title_of(metric)), Cell(f"{value:.2f}", value),
                 Cell(f"{measured:.2f}", measured),
                 Cell(wording.difference(measured - value), measured - value),

@@ -59,10 +59,10 @@ def published_entries(
         comparable if nothing was done otherwise; None where it is of another split or data set.
     """
     row, trained = published.row, published.trained
-    own = trained.config["dataset"]
     of_file = {"file": published.file.name, "sha256": sha256}
     if row is None:
-        return {"zoo": {"name": str(published.file), **of_file}, "published": None}
+        return {"zoo": {"name": trained.origin, **of_file}, "published": None}
+    own = trained.config["dataset"]
     figures = row.protocols[published.protocol].published
     unlike = [
         text

@@ -4,25 +4,22 @@ import logging
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
 from segtrain.architecture.weights import read_state_dict
-from segtrain.assembly import make
+from segtrain.assembly import shapes
 from segtrain.configuration.composing import compose_config
 from segtrain.errors import UserError
+from segtrain.published.folder import DATASETS, read_network
 from segtrain.trained import Trained
 from segtrain.zoo.catalogue import entries, find, is_row, row_of_file, zoo_names
 from segtrain.zoo.classes import in_order_of, labels_of, names_in_file
 from segtrain.zoo.entry import Entry
 from segtrain.zoo.files import obtain
+from segtrain.zoo.folder import folder_of, weight_files
+from segtrain.zoo.hub import is_hub, obtain_repository, repository_of
 from segtrain.zoo.initial import read_row
 from segtrain.zoo.recognition import recognise_file, renamed
 
 logger = logging.getLogger("segtrain")
-
-# Data sets that a file of so many classes is taken to be for, where nothing says it.
-DATASETS = {19: "cityscapes", 21: "voc", 59: "context59", 60: "context", 80: "coco2017",
-            150: "ade20k", 171: "cocostuff"}  # fmt: skip
 
 
 class Published(NamedTuple):
@@ -33,14 +30,14 @@ class Published(NamedTuple):
         file: that it was read from.
         row: of its zoo; None for a file that is none's.
         protocol: the name of the row's protocol that `config` has; None for a file.
-        dataset: option of `conf/dataset` whose classes it gives.
+        dataset: option of `conf/dataset` whose classes it gives; None where it is not known.
     """
 
     trained: Trained
     file: Path
     row: Entry | None
     protocol: str | None
-    dataset: str
+    dataset: str | None
 
 
 def read_published(
@@ -48,27 +45,36 @@ def read_published(
     given: str | Path | None = None,
     protocol: str | None = None,
     dataset: str | None = None,
+    trust_code: bool = False,
 ) -> Published:
     """The network that `weights` names.
 
     Args:
-        weights: `<zoo>/<name>`, or a file, which is told by its name or by those of its tensors.
-        given: the row's file where it lies on the disk already; None for the cached or fetched one.
+        weights: `<zoo>/<name>`, `hf:<owner>/<name>`, a folder with `config.json`, or a file, which
+            is told by its name or by those of its tensors.
+        given: the row's file where it lies on the disk already, or the folder of one of the hub's;
+            None for the cached or fetched one.
         protocol: one of the row's; None for the first.
-        dataset: option whose classes a file has that is no row's; None tells it by their number.
+        dataset: option whose classes a file has that is no row's; None tells it by their number, or
+            by their names where these are known.
+        trust_code: whether a folder may name classes that are not part of this package.
 
     Raises:
         UserError: there is no such row, protocol or file, it cannot be fetched, or holds no network
             that is known.
     """
+    if is_hub(weights):
+        return _of_hub(weights, given, protocol, dataset, trust_code)
     if not is_row(weights):
         if given is not None:
             raise UserError("weights_file is for <zoo>/<name>, such as torchvision/<name>; "
                             f"{weights} has weights of its own")  # fmt: skip
+        if (folder := folder_of(weights)) is not None:
+            return _of_folder(weights, folder, None, protocol, dataset, trust_code)
         row = row_of_file(weights)
         if row is None:
             return _recognised(Path(weights), protocol, dataset)
-        logger.info("weights     %s is called as the file of %s/%s", weights, row.zoo, row.name)
+        logger.info("weights     %s is called as the file of %s", weights, row.weights)
         return _of_row(row, obtain(row, weights, "weights"), protocol)
     row = find(weights)
     require_protocol(row, protocol)
@@ -82,14 +88,14 @@ def require_protocol(row: Entry, protocol: str | None) -> str:
         UserError: it has none of that name.
     """
     if protocol is not None and protocol not in row.protocols:
-        raise UserError(f"protocol={protocol}: {row.zoo}/{row.name} was tested by "
+        raise UserError(f"protocol={protocol}: {row.weights} was tested by "
                         + ", ".join(row.protocols))  # fmt: skip
     return protocol or next(iter(row.protocols))
 
 
 def _of_row(row: Entry, file: Path, protocol: str | None) -> Published:
     protocol = require_protocol(row, protocol)
-    name, labels = f"{row.zoo}/{row.name}", labels_of(row.dataset)
+    name, labels = row.weights, labels_of(row.dataset)
     overrides = [f"dataset={row.dataset}", *row.architecture, "architecture.backbone.weights=none",
                  *row.protocols[protocol].inference]  # fmt: skip
     config = compose_config(overrides)
@@ -101,6 +107,47 @@ def _of_row(row: Entry, file: Path, protocol: str | None) -> Published:
     state = in_order_of(state, names_in_file(row), labels.names, name)
     config |= {"experiment": name, "published": None}
     return Published(Trained(name, config, labels, state), file, row, protocol, row.dataset)
+
+
+def _of_hub(
+    weights: str,
+    given: str | Path | None,
+    protocol: str | None,
+    dataset: str | None,
+    trust_code: bool,
+) -> Published:
+    """A repository of the hub, which may be a row's."""
+    row = find(weights) if is_row(weights) else None
+    if row is not None:
+        require_protocol(row, protocol)
+    repository = repository_of(weights)
+    folder = obtain_repository(repository) if given is None else folder_of(given)
+    if folder is None:
+        raise UserError(f"weights_file={given}: expected the folder with config.json and the "
+                        f"weights of {repository.page}")  # fmt: skip
+    licence = f"its page, {repository.page}" if row is None else row.licence
+    logger.info("licence     %s: %s", repository.weights, licence)
+    return _of_folder(repository.weights, folder, row, protocol, dataset, trust_code)
+
+
+def _of_folder(
+    name: str,
+    folder: Path,
+    row: Entry | None,
+    protocol: str | None,
+    dataset: str | None,
+    trust_code: bool,
+) -> Published:
+    """A folder with `config.json`; of a row's, the row says the data set and the protocol."""
+    if row is None and protocol is not None:
+        raise UserError(f"protocol={protocol} is for networks that `segtrain zoo` lists, "
+                        f"which {name} is not")  # fmt: skip
+    inference = None
+    if row is not None:
+        protocol = require_protocol(row, protocol)
+        inference, dataset = row.protocols[protocol].inference, row.dataset
+    trained, dataset = read_network(name, folder, dataset, inference, trust_code)
+    return Published(trained, weight_files(folder)[0], row, protocol, dataset)
 
 
 def _recognised(file: Path, protocol: str | None, dataset: str | None) -> Published:
@@ -128,12 +175,6 @@ def _recognised(file: Path, protocol: str | None, dataset: str | None) -> Publis
     state = in_order_of(state, _usual_order(zoo, dataset), labels.names, str(file))
     config |= {"experiment": file.stem, "published": None}
     return Published(Trained(str(file), config, labels, state), file, None, None, dataset)
-
-
-def shapes(architecture: dict, num_classes: int) -> dict[str, torch.Tensor]:
-    """The tensors of a network, without their values."""
-    with torch.device("meta"):
-        return make(architecture, num_classes=num_classes).state_dict()
 
 
 def _usual_order(zoo: str, dataset: str) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from segtrain.configuration.folder import conf_dir
 from segtrain.errors import UserError
 from segtrain.zoo.entry import Entry, Protocol
 from segtrain.zoo.files import cached_file, file_name
+from segtrain.zoo.hub import is_hub, repository_of
 
 SHOWN = 8  # rows in a message
 
@@ -45,16 +46,27 @@ def every() -> list[Entry]:
 
 
 def is_row(weights: str) -> bool:
-    """Whether `weights` names a zoo, with `<zoo>/` in front, and no file."""
+    """Whether `weights` names a zoo, with `<zoo>/` in front, and no file; or a row of the hub's."""
+    if is_hub(weights):
+        name = weights.removeprefix("hf:").removeprefix("hf/").partition("@")[0]
+        return name in entries("hf")
     return weights.partition("/")[0] in zoo_names() and not Path(weights).is_file()
 
 
+def is_published(weights: str) -> bool:
+    """Whether `weights` names a row, or any repository of the hub."""
+    return is_row(weights) or is_hub(weights)
+
+
 def find(weights: str) -> Entry:
-    """The row that `<zoo>/<name>` names.
+    """The row that `<zoo>/<name>` or `hf:<owner>/<name>` names, of whatever revision.
 
     Raises:
         UserError: there is no such zoo, or it has no such row.
     """
+    if is_hub(weights):
+        repository = repository_of(weights)
+        weights = f"hf/{repository.owner}/{repository.name}"
     zoo, _, name = weights.partition("/")
     if zoo not in zoo_names():
         raise UserError(f"there is no zoo '{zoo}'; there are {', '.join(zoo_names())}")
@@ -63,7 +75,7 @@ def find(weights: str) -> Entry:
         near = difflib.get_close_matches(name, known, n=SHOWN, cutoff=0.0)
         rest = f"; `segtrain zoo zoo={zoo}` lists all {len(known)}" if len(known) > SHOWN else ""
         raise UserError(f"{zoo} has no '{name}'; it has: "
-                        + ", ".join(f"{zoo}/{row}" for row in near) + rest)  # fmt: skip
+                        + ", ".join(known[row].weights for row in near) + rest)  # fmt: skip
     return known[name]
 
 
@@ -76,7 +88,7 @@ def select(
     """The rows that patterns name, in the order of the zoos, of those that have what is asked for.
 
     Args:
-        patterns: of `<zoo>/<name>`, or of the name alone.
+        patterns: of what `weights=` takes, or of the name alone.
         zoo: of the rows; also a pattern, as the next two. None for any.
         system: without regard to case.
         dataset: option of `conf/dataset`.
@@ -87,7 +99,7 @@ def select(
     known = every()
     for pattern in patterns:
         if not any(_matches(row, pattern) for row in known):
-            names = [f"{row.zoo}/{row.name}" for row in known]
+            names = [row.weights for row in known]
             near = difflib.get_close_matches(pattern, names, n=SHOWN, cutoff=0.3)
             raise UserError(f"no published network is called '{pattern}'; "
                             + (f"nearest: {', '.join(near)}" if near else "`segtrain zoo` lists "
@@ -104,8 +116,7 @@ def select(
 
 
 def _matches(row: Entry, pattern: str) -> bool:
-    name = f"{row.zoo}/{row.name}" if "/" in pattern else row.name
-    return fnmatch.fnmatchcase(name, pattern)
+    return any(fnmatch.fnmatchcase(name, pattern) for name in (row.weights, row.name))
 
 
 def _fits(value: str, pattern: str) -> bool:

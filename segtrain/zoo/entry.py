@@ -17,7 +17,7 @@ class Entry:
 
     Attributes:
         zoo: the zoo's short name.
-        name: within the zoo; `weights=<zoo>/<name>`.
+        name: within the zoo; of the hub, that of the repository with its owner's.
         system: the row of the results table that it belongs to, such as PSPNet.
         address: of the file.
         sha256: of the file, or its first digits; None where the zoo says none.
@@ -50,6 +50,11 @@ class Entry:
     epsilon: float | None = None
     sha1: str | None = None
     by_hand: bool = False
+
+    @property
+    def weights(self) -> str:
+        """What `weights=` takes for it: `<zoo>/<name>`, or `hf:<owner>/<name>`."""
+        return f"hf:{self.name}" if self.zoo == "hf" else f"{self.zoo}/{self.name}"
 
 
 class Recognised(NamedTuple):

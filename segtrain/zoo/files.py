@@ -1,24 +1,17 @@
 """Files of the zoos on this machine: where they are kept, fetched, and looked at."""
 
-import fcntl
 import hashlib
 import logging
-import os
 import zipfile
 from pathlib import Path
 from urllib.parse import urlparse
 
 from segtrain.errors import UserError
+from segtrain.zoo import hub
+from segtrain.zoo.cache import checkpoints, locked
 from segtrain.zoo.entry import Entry
 
 logger = logging.getLogger("segtrain")
-
-
-def checkpoints() -> Path:
-    """Where PyTorch keeps downloaded weights: what is there already is not fetched again."""
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    home = os.environ.get("TORCH_HOME") or f"{cache}/torch"
-    return Path(home).expanduser() / "hub" / "checkpoints"
 
 
 def file_name(entry: Entry) -> str:
@@ -32,10 +25,19 @@ def cached_file(entry: Entry) -> Path:
     A name that holds its own hash is of no other file, and whoever fetched it may have left it
     there; others are called after their row.
     """
+    if hub.is_hub(entry.weights):
+        return hub.repository_of(entry.weights).folder / file_name(entry)
     name, known = file_name(entry), entry.sha256 or entry.sha1
     if known and known[:6] in name:
         return checkpoints() / name
     return checkpoints() / f"{entry.zoo}_{entry.name}{Path(name).suffix}"
+
+
+def is_here(entry: Entry) -> bool:
+    """Whether a row's file is kept on this machine."""
+    if hub.is_hub(entry.weights):
+        return hub.is_fetched(hub.repository_of(entry.weights))
+    return cached_file(entry).is_file()
 
 
 def obtain(entry: Entry, given: str | Path | None, key: str) -> Path:
@@ -57,23 +59,21 @@ def obtain(entry: Entry, given: str | Path | None, key: str) -> Path:
         if not path.is_file():
             raise UserError(f"{key}={path}: no such file")
         if wrong := difference(entry, path):
-            logger.warning("weights     %s is not the file of %s/%s, it is used all the same: %s",
-                           path, entry.zoo, entry.name, wrong)  # fmt: skip
+            logger.warning("weights     %s is not the file of %s, it is used all the same: %s",
+                           path, entry.weights, wrong)  # fmt: skip
         return path
     path = cached_file(entry)
     if not path.is_file() and entry.by_hand:
         raise UserError(
-            f"{entry.zoo}/{entry.name} has to be fetched by hand: {entry.address} is a page that "
+            f"{entry.weights} has to be fetched by hand: {entry.address} is a page that "
             f"leads to it. Give {key}=<file>, or put it at {path}"
         )
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path.with_name(f"{path.name}.lock"), "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(path):
             if not path.is_file():
                 _fetch(entry, path, key)
     if wrong := difference(entry, path):
-        raise UserError(f"{path} is not the file of {entry.zoo}/{entry.name}: {wrong}. Remove it "
+        raise UserError(f"{path} is not the file of {entry.weights}: {wrong}. Remove it "
                         f"to fetch {entry.address}, or give {key}=<file>")  # fmt: skip
     return path
 

@@ -10,8 +10,11 @@ from segtrain.architecture.weights import load_weights, read_state_dict
 from segtrain.errors import UserError
 from segtrain.zoo.catalogue import find, is_row, row_of_file
 from segtrain.zoo.classes import in_order_of, labels_of, names_in_file
+from segtrain.zoo.described import read_described
 from segtrain.zoo.entry import Entry
 from segtrain.zoo.files import obtain
+from segtrain.zoo.folder import folder_of
+from segtrain.zoo.hub import is_hub, obtain_repository, repository_of
 from segtrain.zoo.recognition import recognise_file, renamed, with_epsilon
 
 logger = logging.getLogger("segtrain")
@@ -31,10 +34,10 @@ def load_initial_weights(
 
     Args:
         model: receives the weights.
-        weights: the file, or `<zoo>/<name>`.
+        weights: the file or folder, `<zoo>/<name>`, or `hf:<owner>/<name>`.
         without: parts of the network that are trained anew, such as `head`.
-        classes: names of the model's, to which those of a zoo's row are put in order; None for
-            those of the row's data set.
+        classes: names of the model's, to which those of a zoo's row or a folder are put in order;
+            None for those of the row's data set, or the folder's own.
 
     Raises:
         UserError: the weights do not fit, a zoo's file cannot be fetched, or the network has no
@@ -61,6 +64,12 @@ def read_initial(
     Raises:
         UserError: see there.
     """
+    folder = obtain_repository(repository_of(weights)) if is_hub(weights) else folder_of(weights)
+    if folder is not None:
+        found = read_described(folder)
+        if classes is None or not set(classes) <= set(found.classes):
+            return found.state
+        return in_order_of(found.state, found.classes, classes, weights)
     given = None if is_row(weights) else weights
     row = find(weights) if given is None else row_of_file(weights)
     if row is not None:

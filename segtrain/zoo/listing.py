@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 from segtrain.table.sheet import Cell, Column, Sheet
 from segtrain.zoo.entry import Entry
-from segtrain.zoo.files import cached_file
+from segtrain.zoo.files import is_here
 
 
 def listing(rows: Sequence[Entry]) -> Sheet:
@@ -21,10 +21,10 @@ def listing(rows: Sequence[Entry]) -> Sheet:
     for row in rows:
         scores = [score(row, name) for name in protocols]
         table.append([
-            Cell(f"{row.zoo}/{row.name}"), Cell(row.system), Cell(row.dataset), Cell(row.split),
+            Cell(row.weights), Cell(row.system), Cell(row.dataset), Cell(row.split),
             *(Cell(f"{value:.2f}" if value is not None else "-", value) for value in scores),
             Cell(megabytes(row.size), row.size), Cell(row.licence),
-            Cell("yes" if cached_file(row).is_file() else "no"),
+            Cell("yes" if is_here(row) else "no"),
         ])  # fmt: skip
     note = ("Scores are the zoos' own, in percent: mIoU of semantic networks, AP of masks of "
             "detectors. segtrain evaluate weights=<name> measures one, segtrain zoo "
@@ -37,8 +37,8 @@ def records(rows: Sequence[Entry]) -> list[dict]:
     found = []
     for row in rows:
         protocols = {name: protocol._asdict() for name, protocol in row.protocols.items()}
-        is_here = cached_file(row).is_file()
-        found.append(asdict(row) | {"protocols": protocols, "cached": is_here})
+        found.append(asdict(row) | {"weights": row.weights, "protocols": protocols,
+                                    "cached": is_here(row)})  # fmt: skip
     return found
 
 

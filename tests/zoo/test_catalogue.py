@@ -18,7 +18,7 @@ from segtrain.zoo.classes import labels_of
 METRICS = {*TITLES, "ap", "ap50", "ap75", "box_ap"}
 FIELDS = {"like", "system", "file", "sha256", "size", "licence", "architecture", "dataset",
           "classes", "split", "protocols", "note", "epsilon", "sha1", "by_hand"}  # fmt: skip
-ROWS = {f"{row.zoo}/{row.name}": row for row in every()}
+ROWS = {row.weights: row for row in every()}
 SYSTEMS = {figure.system for figure in read_published(conf_dir() / "published.yaml")[1]}
 
 
@@ -34,7 +34,7 @@ def test_files_of_zoos_hold_what_is_read(zoo):
 @pytest.mark.parametrize("name", ROWS)
 def test_a_row_says_what_it_has_to(name):
     row = ROWS[name]
-    assert row.system in {*SYSTEMS, "SegFormer"}
+    assert row.system in {*SYSTEMS, "SegFormer", "UPerNet"}
     assert row.dataset in options("dataset")
     assert row.address.startswith("https://")
     assert row.sha256 is None or re.fullmatch("[0-9a-f]{6,64}", row.sha256)
@@ -86,6 +86,12 @@ def test_names_of_rows_and_of_files(tmp_path, monkeypatch):
     row = find("torchvision/maskrcnn_resnet50_fpn")
     assert row_of_file("elsewhere/maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth") == row
     assert row_of_file("best.ckpt") is None
+    name = "nvidia/segformer-b0-finetuned-ade-512-512"
+    for spelling in (f"hf:{name}", f"hf/{name}", f"hf:{name}@v1.0"):
+        assert is_row(spelling)
+        assert find(spelling) == entries("hf")[name]
+    assert find(f"hf:{name}").weights == f"hf:{name}"
+    assert not is_row("hf:me/own")
 
 
 def test_rows_are_selected_by_patterns_and_by_what_they_have():
@@ -93,6 +99,7 @@ def test_rows_are_selected_by_patterns_and_by_what_they_have():
     assert select(["fcn_resnet50"], zoo="torchvision") == [find("torchvision/fcn_resnet50")]
     assert {row.system for row in select(system="deeplabv3*")} >= {"DeepLabv3"}
     assert {row.dataset for row in select(dataset="coco2017")} == {"coco2017"}
+    assert select(["hf:openmmlab/*-swin-*"]) == [find("hf:openmmlab/upernet-swin-tiny")]
     with pytest.raises(UserError, match="called 'fcn_resnet5'.*: .*torchvision/fcn_resnet50"):
         select(["fcn_resnet5"])
     with pytest.raises(UserError, match="system=unet: there are .*FCN"):

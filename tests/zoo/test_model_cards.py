@@ -25,7 +25,7 @@ def test_every_row_is_on_the_page_with_its_figures(zoo):
     page = cards.page()
     assert f"{{ #{zoo} }}" in page
     for row in entries(zoo).values():
-        (line,) = [line for line in page.splitlines() if line.startswith(f"| `{zoo}/{row.name}` ")]
+        (line,) = [line for line in page.splitlines() if line.startswith(f"| `{row.weights}` ")]
         figures = [v for protocol in row.protocols.values() for v in protocol.published.values()]
         for part in (row.system, row.split, row.address, "12,345", row.sha256 or "",
                      *(f" {figure:g}" for figure in figures)):  # fmt: skip

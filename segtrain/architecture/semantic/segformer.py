@@ -13,10 +13,11 @@ from segtrain.architecture.blocks import concatenate, conv_norm_act, init_classi
 from segtrain.architecture.imagenet import fetch_flavour
 from segtrain.architecture.weights import load_weights, read_state_dict
 from segtrain.contracts import Outputs, resize
-from segtrain.values import Count, ProperFraction, Text
+from segtrain.values import Count, Positive, ProperFraction, Text
 
 # A Mix Transformer is timm's PVT v2 whose feed-forward layers are four times as wide in each stage.
 PVT_V2 = {f"mit_b{size}": f"pvt_v2_b{size}" for size in range(6)}
+AUTHORS_EPSILON = 1e-6  # of the layer norms in and behind the stages; others have 1e-5
 MixTransformerName = Literal["mit_b0", "mit_b1", "mit_b2", "mit_b3", "mit_b4", "mit_b5"]
 
 
@@ -28,12 +29,25 @@ class MixTransformer(TimmBackbone):
         weights: `imagenet` (the authors', for non-commercial use, as MMSegmentation converts them),
             `none`, or a file in timm's names or MMSegmentation's.
         drop_path: rate of stochastic depth in the last block; it rises linearly from 0.
+        norm_epsilon: of the layer norms in and behind the stages; 1e-5 in transformers.
+        timm_arguments: more of timm's settings, such as `{embed_dims: [16, 32, 80, 128]}` for a
+            narrower one.
     """
 
-    def __init__(self, name: MixTransformerName, weights: Text, drop_path: ProperFraction) -> None:
+    def __init__(
+        self,
+        name: MixTransformerName,
+        weights: Text,
+        drop_path: ProperFraction,
+        norm_epsilon: Positive = 1e-6,  # older runs say none of these
+        timm_arguments: dict | None = None,
+    ) -> None:
         settings = {"mlp_ratios": [4, 4, 4, 4], "drop_path_rate": drop_path}
-        super().__init__(PVT_V2[name], "none", 32, False, None, settings)
+        super().__init__(PVT_V2[name], "none", 32, False, None, settings | (timm_arguments or {}))
         self.name = name
+        for norm in self.body.modules():
+            if isinstance(norm, nn.LayerNorm) and norm.eps == AUTHORS_EPSILON:
+                norm.eps = norm_epsilon
         if weights != "none":
             state = fetch_flavour(name) if weights == "imagenet" else read_state_dict(weights)
             origin = name if weights == "imagenet" else weights

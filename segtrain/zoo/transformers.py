@@ -1,0 +1,183 @@
+"""What the configuration files of transformers say of a network, and such files for ours."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from segtrain.architecture.imagenet import TORCHVISION
+from segtrain.errors import UserError
+from segtrain.zoo.names import hf
+from segtrain.zoo.sizes import architecture, sizes
+
+# Settings that have one value in the networks here.
+FIXED: dict[str, dict[str, Any]] = {
+    "segformer": {
+        "num_channels": 3, "num_encoder_blocks": 4, "patch_sizes": [7, 3, 3, 3],
+        "strides": [4, 2, 2, 2], "hidden_act": "gelu", "reshape_last_stage": True,
+    },
+    "upernet": {"auxiliary_num_convs": 1, "auxiliary_concat_input": False},
+    "convnext": {"num_channels": 3, "patch_size": 4, "num_stages": 4, "hidden_act": "gelu"},
+    "swin": {
+        "num_channels": 3, "patch_size": 4, "hidden_act": "gelu", "qkv_bias": True,
+        "use_absolute_embeddings": False, "layer_norm_eps": 1e-5,
+    },
+}  # fmt: skip
+STAGES = [f"stage{number}" for number in range(1, 5)]
+# Theirs -> timm's, of the sizes that tensors tell.
+SIZES = {
+    "segformer": {
+        "depths": "depths", "hidden_sizes": "embed_dims", "num_attention_heads": "num_heads",
+        "sr_ratios": "sr_ratios", "mlp_ratios": "mlp_ratios",
+    },
+    "convnext": {"depths": "depths", "hidden_sizes": "dims"},
+    "swin": {
+        "depths": "depths", "embed_dim": "embed_dim", "num_heads": "num_heads",
+        "window_size": "window_size", "mlp_ratio": "mlp_ratio",
+    },
+}  # fmt: skip
+BINS = [1, 2, 3, 6]  # of the pyramid pooling, where nothing says it
+BILINEAR = 2  # of Pillow
+TO_UNIT = 1 / 255
+
+
+class Network(NamedTuple):
+    """What a configuration and its tensors describe.
+
+    Attributes:
+        overrides: that make the network, as in `Entry`.
+        classes: names, in the order of the classifier's rows.
+    """
+
+    overrides: tuple[str, ...]
+    classes: tuple[str, ...]
+
+
+def network_of(config: Mapping[str, Any], state: Mapping[str, Tensor], origin: str) -> Network:
+    """The network that a `config.json` of transformers describes, whose tensors are there.
+
+    Sizes are those of the tensors; what the configuration says otherwise is refused.
+
+    Args:
+        config: the file's content.
+        state: the tensors, by their names.
+        origin: what messages call the file.
+
+    Raises:
+        UserError: it contradicts its tensors, or describes a network that is not known here.
+    """
+    kind = hf.kind_of(state)
+    is_segformer = config["model_type"] == "segformer"
+    body = config if is_segformer else config.get("backbone_config")
+    told = body.get("model_type") if isinstance(body, Mapping) else None
+    if kind is None or told != kind:
+        tensors = "none that is known" if kind is None else kind
+        raise UserError(f"{origin}: describes {config['model_type']} of {str(told)[:80]}, its "
+                        f"tensors are of {tensors}; expected {', '.join(hf.LAYOUTS)}")  # fmt: skip
+    if not is_segformer:
+        _require(config, FIXED["upernet"], origin)
+        body = {"out_features": STAGES} | body
+        _require(body, {"out_features": STAGES}, f"{origin}, backbone_config")
+    _require(body, FIXED[kind], origin)
+    ours = hf.renamed(dict(state), {})
+    try:
+        found = sizes(kind, ours)
+        count = len(ours["head.classifier.bias"])
+    except hf.MALFORMED as error:
+        raise UserError(f"{origin}: its tensors are not those of {kind} ({error})") from None
+    known = {} if not is_segformer else {"num_heads": _heads(body, found, origin)}
+    _require(body, {theirs: (found | known)[own] for theirs, own in SIZES[kind].items()}, origin)
+    _, overrides = architecture(kind, ours, known)
+    if not is_segformer:
+        overrides += (f"architecture.bins={_bins(config, origin)}".replace(" ", ""),)
+    return Network(overrides, _classes(config, count, origin))
+
+
+def _require(config: Mapping[str, Any], wanted: Mapping[str, Any], origin: str) -> None:
+    for key, value in wanted.items():
+        if key in config and config[key] != value:
+            raise UserError(f"{origin}: {key} is {str(config[key])[:80]}, expected {value}")
+
+
+def _heads(config: Mapping[str, Any], found: dict, origin: str) -> list[int]:
+    """Heads of attention in each stage, which no tensor tells."""
+    heads, widths = config.get("num_attention_heads", found["num_heads"]), found["embed_dims"]
+    fits = isinstance(heads, list) and len(heads) == len(widths) and all(
+        type(number) is int and number > 0 and width % number == 0
+        for number, width in zip(heads, widths, strict=True)
+    )  # fmt: skip
+    if not fits:
+        raise UserError(f"{origin}: num_attention_heads is {str(heads)[:80]}, expected one number "
+                        f"a stage that divides its channels {widths}")  # fmt: skip
+    return heads
+
+
+def _bins(config: Mapping[str, Any], origin: str) -> list[int]:
+    bins = config.get("pool_scales", BINS)
+    fits = isinstance(bins, list) and len(bins) == len(BINS)
+    if not fits or not all(type(number) is int and 0 < number <= 64 for number in bins):
+        raise UserError(f"{origin}: pool_scales is {str(bins)[:80]}, expected four numbers such as "
+                        f"{BINS}")  # fmt: skip
+    return bins
+
+
+def _classes(config: Mapping[str, Any], count: int, origin: str) -> tuple[str, ...]:
+    """Names by id; transformers leaves them out where they are its own."""
+    told = config.get("id2label", {str(index): f"LABEL_{index}" for index in range(count)})
+    names = [told.get(str(index)) for index in range(count)] if isinstance(told, Mapping) else []
+    names = [name.strip() if isinstance(name, str) else "" for name in names]
+    if not names or len(told) != count or not all(names) or len(set(names)) != count:
+        raise UserError(f"{origin}: id2label is {str(told)[:80]}, expected a name of its own for "
+                        f"each of the {count} classes of the tensors")  # fmt: skip
+    return tuple(names)
+
+
+def preprocessing(config: Mapping[str, Any], origin: str) -> tuple[list[str], list[str]]:
+    """Overrides for what a `preprocessor_config.json` does with pictures.
+
+    Returns:
+        For the architecture, where mean and deviation are not those of its backbone; and for the
+        inference, where pictures are resized.
+
+    Raises:
+        UserError: numbers are missing or make no sense.
+    """
+    mean, std = config.get("image_mean", [0.0] * 3), config.get("image_std", [1.0] * 3)
+    if not config.get("do_normalize", True):
+        mean, std = [0.0] * 3, [1.0] * 3
+    factor = config.get("rescale_factor", TO_UNIT) if config.get("do_rescale", True) else 1.0
+    numbers = [*_three(mean, "image_mean", origin), *_three(std, "image_std", origin)]
+    if not isinstance(factor, int | float) or factor <= 0 or min(numbers[3:]) <= 0:
+        raise UserError(f"{origin}: rescale_factor and image_std have to be above 0")
+    scaled = [round(number / (255 * factor), 12) for number in numbers]
+    if scaled == [*TORCHVISION.mean, *TORCHVISION.std]:
+        return [], _seen(config, origin)
+    overlay = f"{{mean:{scaled[:3]},std:{scaled[3:]}}}".replace(" ", "")
+    body = [f"+architecture.backbone.timm_arguments.pretrained_cfg_overlay={overlay}"]
+    return body, _seen(config, origin)
+
+
+def _three(values: Any, key: str, origin: str) -> list[float]:
+    is_list = isinstance(values, list) and len(values) == 3
+    if not is_list or not all(isinstance(value, int | float) for value in values):
+        raise UserError(f"{origin}: {key} is {str(values)[:80]}, expected three numbers")
+    return [float(value) for value in values]
+
+
+def _seen(config: Mapping[str, Any], origin: str) -> list[str]:
+    """Overrides of the inference for the size that pictures are resized to."""
+    if not config.get("do_resize", True) or config.get("size") is None:
+        return []
+    size = config["size"]
+    size = {"height": size, "width": size} if isinstance(size, int) else size
+    names = {"height": "height", "width": "width", "shortest_edge": "short", "longest_edge": "long"}
+    fits = isinstance(size, Mapping) and bool(size) and size.keys() <= names.keys() and all(
+        type(side) is int and 0 < side <= 16_384 for side in size.values()
+    )  # fmt: skip
+    if not fits:
+        raise UserError(f"{origin}: size is {str(size)[:80]}, expected height and width, or "
+                        "shortest_edge, in pixels")  # fmt: skip
+    sides = ",".join(f"{names[key]}:{side}" for key, side in size.items())
+    own = ["inference=whole", "inference.pad=false", f"inference.size={{{sides}}}"]
+    is_bilinear = config.get("resample", BILINEAR) == BILINEAR
+    return [*own, "inference.resampling=pillow"] if is_bilinear else own

@@ -1,0 +1,76 @@
+"""Small networks of transformers with random weights, and a server in the hub's layout."""
+
+import json
+from pathlib import Path
+
+import torch
+import transformers
+from torch import Tensor, nn
+
+STAGES = ["stage1", "stage2", "stage3", "stage4"]
+CLASSES = ("circle", "square", "background")
+KINDS = ("segformer", "convnext", "swin")
+
+
+def reference(kind: str, classes: tuple[str, ...] = CLASSES) -> nn.Module:
+    """A network of transformers that is small, with weights that no layer may ignore."""
+    names = dict(enumerate(classes))
+    told = {"id2label": names, "label2id": {name: index for index, name in names.items()}}
+    if kind == "segformer":
+        model = transformers.SegformerForSemanticSegmentation(transformers.SegformerConfig(
+            depths=[1, 2, 1, 1], hidden_sizes=[8, 16, 24, 32], num_attention_heads=[1, 4, 3, 2],
+            decoder_hidden_size=16, **told,
+        ))  # fmt: skip
+    else:
+        body = transformers.ConvNextConfig(
+            hidden_sizes=[8, 16, 24, 32], depths=[1, 2, 1, 1], out_features=STAGES
+        ) if kind == "convnext" else transformers.SwinConfig(
+            embed_dim=8, depths=[1, 2, 1, 1], num_heads=[1, 2, 2, 4], window_size=3,
+            out_features=STAGES,
+        )  # fmt: skip
+        model = transformers.UperNetForSemanticSegmentation(transformers.UperNetConfig(
+            backbone_config=body, hidden_size=16, auxiliary_channels=8,
+            auxiliary_in_channels=24 if kind == "convnext" else 32, **told,
+        ))  # fmt: skip
+    torch.manual_seed(0)
+    for name, parameter in model.named_parameters():
+        if parameter.ndim > 1:
+            nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
+        else:
+            nn.init.normal_(parameter, mean=float("norm" in name and "weight" in name), std=0.1)
+    for name, buffer in model.named_buffers():
+        if name.endswith("running_mean"):
+            buffer.normal_(std=0.1)
+        elif name.endswith("running_var"):
+            buffer.uniform_(0.5, 1.5)
+    return model.eval()
+
+
+def saved(model: nn.Module, folder: Path, **settings) -> Path:
+    """The folder that transformers writes of a network."""
+    transformers.logging.set_verbosity_error()
+    model.save_pretrained(folder, **settings)
+    return folder
+
+
+def changed(folder: Path, name: str = "config.json", **values) -> Path:
+    """The folder with other values in one of its files of JSON; None takes one away."""
+    file = folder / name
+    content = (json.loads(file.read_text()) if file.is_file() else {}) | values
+    file.write_text(json.dumps({key: v for key, v in content.items() if v is not None}))
+    return folder
+
+
+def pushed(server, folder: Path, name: str, revision: str = "main") -> str:
+    """What `weights=` takes for a folder once a server has its files."""
+    for file in folder.iterdir():
+        server.files[f"/{name}/resolve/{revision}/{file.name}"] = file.read_bytes()
+    return f"hf:{name}" + ("" if revision == "main" else f"@{revision}")
+
+
+def logits_of(model: nn.Module, pixels: Tensor) -> Tensor:
+    """Before they are resized to the image; `pixels` are normalised."""
+    with torch.no_grad():
+        if hasattr(model, "segformer"):
+            return model(pixels).logits
+        return model.decode_head(model.backbone(pixels).feature_maps)
