@@ -10,7 +10,9 @@ import transformers
 from conftest import composed
 from torch import nn
 
+from segtrain.architecture.three_branches import ThreeBranches
 from segtrain.assembly import build_model
+from segtrain.errors import UserError
 
 # Of SegFormer's B0 to B5 with 150 classes, and their head's channels.
 SEGFORMER = [(3_752_694, 256), (13_715_798, 256), (27_461_974, 768), (47_337_814, 768),
@@ -252,3 +254,36 @@ def test_unet_of_any_size_and_backbone():
         ours = built("architecture=unet", f"architecture.backbone.name={name}", classes=3)
         for size in ((32, 32), (33, 50)):
             assert ours(torch.rand(1, 3, *size))["logits"].shape == (1, 3, *size)
+
+
+PIDNET = {"s": (128, 7_720_871, 7_625_651), "m": (128, 28_762_983, 28_538_387),
+          "l": (256, 37_314_183, 36_939_443)}  # fmt: skip
+
+
+@pytest.mark.parametrize("size", PIDNET)
+def test_parameters_of_pidnet(size):
+    """With 19 classes, in training and in use; the authors' code has two biases more, before batch
+    norms, which take them off again."""
+    channels, *expected = PIDNET[size]
+    for auxiliary, count in zip(("true", "false"), expected, strict=True):
+        with torch.device("meta"):
+            ours = built("architecture=pidnet", f"architecture.backbone.name=pidnet_{size}",
+                         f"architecture.channels={channels}", f"architecture.auxiliary={auxiliary}",
+                         classes=19)  # fmt: skip
+        assert sum(p.numel() for p in ours.parameters()) == count
+
+
+def test_pidnet_starts_from_weights_without_boundary_branch(tmp_path):
+    """By MMSegmentation's names. What is there is taken; the stem and the I branch have to be."""
+    weights = built("architecture=pidnet").backbone.state_dict()
+    state = {name: value.clone().normal_() for name, value in weights.items()
+             if value.is_floating_point() and not name.startswith(("derivative", "differences"))}
+    theirs = {re.sub(r"^integral", "i_branch_layers", name): value for name, value in state.items()}
+    torch.save(theirs, tmp_path / "pidnet.pth")
+    branches = ThreeBranches("pidnet_s", str(tmp_path / "pidnet.pth"))
+    found = branches.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in state.items())
+    torch.save({k: v for k, v in theirs.items() if "i_branch_layers.2" not in k},
+               tmp_path / "part.pth")  # fmt: skip
+    with pytest.raises(UserError, match="missing in the file: integral.2"):
+        ThreeBranches("pidnet_s", str(tmp_path / "part.pth"))

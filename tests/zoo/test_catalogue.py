@@ -34,7 +34,7 @@ def test_files_of_zoos_hold_what_is_read(zoo):
 @pytest.mark.parametrize("name", ROWS)
 def test_a_row_says_what_it_has_to(name):
     row = ROWS[name]
-    assert row.system in {*SYSTEMS, "SegFormer"}
+    assert row.system in {*SYSTEMS, "SegFormer", "PIDNet"}
     assert row.dataset in options("dataset")
     assert row.address.startswith("https://")
     assert row.sha256 is None or re.fullmatch("[0-9a-f]{6,64}", row.sha256)

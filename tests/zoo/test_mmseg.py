@@ -107,6 +107,8 @@ def own_shapes(own: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
 def model_and_backbone(row: Entry) -> tuple[str, str]:
     if row.name.startswith("segformer"):
         return tuple(row.name.split("_")[:2])
+    if row.name.startswith("pidnet"):
+        return tuple(row.name.split("_")[0].split("-"))
     model, depth, b = re.match(r"([a-z0-9]+?)_(?:d6_)?(r\d+)(b?)-d", row.name).groups()
     return model, depth + ("b" if b or "rsb" in row.name else "")
 
@@ -135,8 +137,8 @@ def test_networks_without_auxiliary_head_leave_it_out(model):
 
 def comparisons() -> list:
     names = sorted({key.rsplit(" ", 1)[0] for key in LOGITS.files})
-    slow = pytest.mark.slow
-    return [pytest.param(n, marks=slow if re.search("r101|b2", n) else ()) for n in names]
+    large = [n for n in names if re.search("r101|b2|pidnet-[ml]", n)]
+    return [pytest.param(n, marks=pytest.mark.slow if n in large else ()) for n in names]
 
 
 @pytest.fixture
@@ -167,13 +169,15 @@ def test_logits_are_mmsegs(name, without_initial_weights):
         assert torch.equal(logits.argmax(0), expected.argmax(0))
     assert len(differences) == 3
     assert max(differences) <= 1e-4
-    assert outputs["align_corners"] == ("769x769" in name)
+    assert outputs["align_corners"] == ("769x769" in name or "pidnet" in name)
 
 
 @pytest.mark.parametrize(("model", "backbone"), SHAPES)
 def test_files_are_recognised_by_their_names(model, backbone):
     found = recognised(empty(model, backbone))
-    start = f"{model}_{backbone}_" if model == "segformer" else f"{model}_{backbone}-d8_"
+    start = {"segformer": f"{model}_{backbone}_", "pidnet": f"{model}-{backbone}_"}.get(
+        model, f"{model}_{backbone}-d8_"
+    )
     rows = [row for name, row in ROWS.items() if name.startswith(start)]
     if not rows:  # an EncNet of which the zoo has none
         assert model == "encnet"
@@ -181,7 +185,8 @@ def test_files_are_recognised_by_their_names(model, backbone):
         return
     assert found.num_classes == CLASSES
     body = RESNETS.get(backbone.rstrip("b"), backbone.replace("mit-b", "MiT-B"))
-    assert found.system == f"{rows[0].system} {body}"
+    title = f"PIDNet-{backbone.upper()}" if model == "pidnet" else f"{rows[0].system} {body}"
+    assert found.system == title
     assert found.architecture == rows[0].architecture
     own = empty_network(found.architecture).state_dict()
     assert own_shapes(renamed(empty(model, backbone), own)) == own_shapes(own)

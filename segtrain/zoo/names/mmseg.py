@@ -1,4 +1,4 @@
-"""MMSegmentation's FCN, PSPNet, DeepLabv3, DeepLabv3+ and EncNet on ResNets, and SegFormer.
+"""MMSegmentation's FCN, PSPNet, DeepLabv3, DeepLabv3+ and EncNet on ResNets, SegFormer and PIDNet.
 
 Their `ResNetV1c` has a stem of three 3x3 convolutions, their `ResNet` torchvision's. Convolutions
 with batch norm and ReLU are `<name>.conv` and `<name>.bn`. The pooled features come first among
@@ -10,6 +10,7 @@ import re
 from torch import Tensor
 
 from segtrain.architecture.semantic.segformer import mix_transformer_state
+from segtrain.architecture.three_branches import SIZES, three_branches_state
 from segtrain.architecture.weights import resnet_name
 from segtrain.zoo.catalogue import entries
 from segtrain.zoo.entry import Recognised
@@ -26,6 +27,7 @@ MODELS = {
                "conv_seg"}): "deeplabv3plus",
     frozenset({"bottleneck", "enc_module", "se_layer", "conv_seg"}): "encnet",
     frozenset({"convs", "fusion_conv", "conv_seg"}): "segformer",
+    frozenset({"i_head", "p_head", "d_head", "p_cls_seg", "d_cls_seg", "conv_seg"}): "pidnet",
 }  # fmt: skip
 
 
@@ -50,6 +52,15 @@ def aspp(ours: str) -> Rules:
                                                     f"{ours}.branches.{n}")),
         *normed("decode_head.bottleneck", f"{ours}.project"),
     )  # fmt: skip
+
+
+def pid_head(theirs: str, ours: str) -> Rules:
+    """Names of batch norm, convolution and batch norm."""
+    return (
+        (f"{theirs}.conv.bn.", f"{ours}.0."),
+        (f"{theirs}.conv.conv.", f"{ours}.2."),
+        (f"{theirs}.norm.", f"{ours}.3."),
+    )
 
 
 SHARED_NAMES: Rules = (
@@ -97,6 +108,14 @@ HEAD_NAMES: dict[str, Rules] = {
         *normed("decode_head.fusion_conv", "head.fusion"),
         ("decode_head.conv_seg.", "head.classifier."),
     ),
+    "pidnet": (
+        *pid_head("decode_head.i_head", "head.conv"),
+        *pid_head("decode_head.p_head", "auxiliary.semantic.conv"),
+        *pid_head("decode_head.d_head", "auxiliary.boundary"),
+        ("decode_head.conv_seg.", "head.classifier."),
+        ("decode_head.p_cls_seg.", "auxiliary.semantic.classifier."),
+        ("decode_head.d_cls_seg.", "auxiliary.boundary.5."),
+    ),
 }  # fmt: skip
 # Blocks in the stages of a Mix Transformer, and its first channels.
 MIX_TRANSFORMERS = {
@@ -112,8 +131,8 @@ def recognised(state: dict[str, Tensor]) -> Recognised | None:
     Other output strides have the same names and shapes. None for other models and backbones.
     """
     model = model_of(state)
-    if model == "segformer":
-        return _segformer(state)
+    if model in BODIES:
+        return _with_own_body(model, state)
     resnet = resnet_name(state)
     if model is None or resnet is None or "backbone.layer1.0.conv2.weight" not in state:
         return None
@@ -129,18 +148,42 @@ def recognised(state: dict[str, Tensor]) -> Recognised | None:
     return Recognised(f"{row.system} {resnet}", architecture, num_classes)
 
 
-def _segformer(state: dict[str, Tensor]) -> Recognised | None:
+def _with_own_body(model: str, state: dict[str, Tensor]) -> Recognised | None:
+    """Of a model that has no ResNet below it."""
+    body = BODIES[model](state)
+    if body is None:
+        return None
+    start, title = body
+    row = next(row for name, row in entries("mmseg").items() if name.startswith(f"{start}_"))
+    num_classes = len(state["decode_head.conv_seg.weight"])
+    return Recognised(f"{row.system}{title}", row.architecture, num_classes)
+
+
+def _mix_transformer(state: dict[str, Tensor]) -> tuple[str, str] | None:
+    """How its rows begin, and what follows the system in its title."""
     blocks = {tuple(key.split(".")[2:5:2]) for key in state
               if re.match(r"backbone\.layers\.\d\.1\.\d+\.norm1\.weight", key)}  # fmt: skip
     depths = tuple(sum(stage == str(n) for stage, _ in blocks) for n in range(4))
-    first = state.get("backbone.layers.0.0.projection.weight")
-    size = MIX_TRANSFORMERS.get((depths, 0 if first is None else len(first)))
-    if size is None:
-        return None
-    start = f"segformer_mit-{size}_"
-    row = next(row for name, row in entries("mmseg").items() if name.startswith(start))
-    num_classes = len(state["decode_head.conv_seg.weight"])
-    return Recognised(f"{row.system} MiT-{size.upper()}", row.architecture, num_classes)
+    size = MIX_TRANSFORMERS.get((depths, _width(state, "backbone.layers.0.0.projection.weight")))
+    return None if size is None else (f"segformer_mit-{size}", f" MiT-{size.upper()}")
+
+
+def _three_branches(state: dict[str, Tensor]) -> tuple[str, str] | None:
+    channels = _width(state, "backbone.stem.0.conv.weight")
+    blocks = sum(re.match(r"backbone\.stem\.2\.\d\.conv1\.conv\.weight", key) is not None
+                 for key in state)  # fmt: skip
+    for name, size in SIZES.items():
+        if (size.channels, size.stem_blocks) == (channels, blocks):
+            return name.replace("_", "-"), f"-{name[-1].upper()}"
+    return None
+
+
+def _width(state: dict[str, Tensor], weight: str) -> int:
+    """Output channels of a convolution; 0 where it is not there."""
+    return len(state.get(weight, ()))
+
+
+BODIES = {"segformer": _mix_transformer, "pidnet": _three_branches}
 
 
 def renamed(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -153,12 +196,15 @@ def renamed(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tenso
         own: those of the network that is to have them.
     """
     model = model_of(state)
+    body = {k.removeprefix("backbone."): v for k, v in state.items() if k[:9] == "backbone."}
+    head = {k: v for k, v in state.items() if k[:9] != "backbone."}
+    shared = SHARED_NAMES
     if model == "segformer":
-        body = {k.removeprefix("backbone."): v for k, v in state.items() if k[:9] == "backbone."}
-        head = {k: v for k, v in state.items() if k[:9] != "backbone."}
-        body = {f"backbone.{name}": v for name, v in mix_transformer_state(body).items()}
-        state = body | head
-    names = SHARED_NAMES + (HEAD_NAMES[model] if model is not None else ())
+        state = head | {f"backbone.{k}": v for k, v in mix_transformer_state(body).items()}
+    elif model == "pidnet":
+        state = head | {f"backbone.{k}": v for k, v in three_branches_state(body).items()}
+        shared = ()  # nothing of theirs is in a `body`
+    names = shared + (HEAD_NAMES[model] if model is not None else ())
     ours = {
         key: value
         for key, value in rename(state, names).items()
