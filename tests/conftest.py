@@ -159,6 +159,8 @@ def small_network(*selection: str) -> list[str]:
         values |= {"name": "test_resnet", "multi_grid": "null"}
     elif target == "MixTransformer":
         values |= {"name": "mit_b0", "drop_path": "0.0"}
+    elif target == "HRNet":
+        values |= {"name": "hrnet_w18_small"}
     elif target == "ThreeBranches":
         values |= {"name": "pidnet_s"}
     elif target == "Xception":
