@@ -145,6 +145,7 @@ class Outputs(TypedDict):
     aux: NotRequired[Tensor]  # (N, K, h', w'), of an auxiliary head; this and the rest in training
     scales: NotRequired[list[Tensor]]  # (N, K, h', w') each, of every scale of the image
     presence: NotRequired[Tensor]  # (N, K), whether the image shows a class
+    boundary: NotRequired[Tensor]  # (N, 1, h', w'), whether classes meet nearby
 
 
 def resize(x: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:

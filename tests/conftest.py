@@ -163,6 +163,10 @@ def small_network(*selection: str) -> list[str]:
         values |= {"name": "test_vit"}
         if isinstance(architecture["backbone"].get("layers"), list):
             values |= {"layers": "[0,1,2,3]"}
+    elif target == "HRNet":
+        values |= {"name": "hrnet_w18_small"}
+    elif target == "ThreeBranches":
+        values |= {"name": "pidnet_s"}
     elif target == "Xception":
         values |= {"name": "xception41"}
     else:

@@ -7,13 +7,19 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def conv_norm_act(
-    in_channels: int, out_channels: int, kernel_size: int, dilation: int = 1
+    in_channels: int, out_channels: int, kernel_size: int, dilation: int = 1, stride: int = 1
 ) -> nn.Sequential:
-    """Convolution of unchanged size, batch norm, ReLU: (N, in, h, w) -> (N, out, h, w)."""
+    """Padded convolution, batch norm, ReLU: (N, in, h, w) -> (N, out, h / stride, w / stride)."""
     padding = dilation * (kernel_size // 2)
     return nn.Sequential(
         nn.Conv2d(
-            in_channels, out_channels, kernel_size, padding=padding, dilation=dilation, bias=False
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            bias=False,
         ),
         BatchNorm(out_channels),
         nn.ReLU(inplace=True),

@@ -26,10 +26,11 @@ class Flavour(NamedTuple):
     url: str = ""
 
 
-# SegFormer's Mix Transformers, under NVIDIA's licence for non-commercial use, as MMSegmentation has
-# them: folder, and the ends of the names of the files of B0 to B5.
-MMSEG = "https://download.openmmlab.com/mmsegmentation/v0.5/pretrain/segformer/"
+# What MMSegmentation has of the authors', by the ends of the files' names: SegFormer's Mix
+# Transformers B0 to B5, under NVIDIA's licence for non-commercial use, and PIDNet S, M, L.
+MMSEG = "https://download.openmmlab.com/mmsegmentation/v0.5/pretrain/"
 MIX_TRANSFORMERS = ("7e0fe6dd", "02e5a6a1", "66e8bf70", "13b1141c", "d588d980", "658746d9")
+PIDNETS = {"s": "715e6273", "m": "39893c52", "l": "67889109"}
 TORCHVISION = Flavour((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 FLAVOURS = {
     # VGG_ILSVRC_16_layers.caffemodel, mean as in the nets of FCN's release, as J. Johnson's
@@ -42,8 +43,16 @@ FLAVOURS = {
         url="https://web.eecs.umich.edu/~justincj/models/vgg16-00b39a1b.pth",
     ),
     **{
-        f"mit_b{size}": TORCHVISION._replace(url=f"{MMSEG}mit_b{size}_20220624-{digest}.pth")
+        f"mit_b{size}": TORCHVISION._replace(
+            url=f"{MMSEG}segformer/mit_b{size}_20220624-{digest}.pth"
+        )
         for size, digest in enumerate(MIX_TRANSFORMERS)
+    },
+    **{
+        f"pidnet_{size}": TORCHVISION._replace(
+            url=f"{MMSEG}pidnet/pidnet-{size}_imagenet1k_20230306-{digest}.pth"
+        )
+        for size, digest in PIDNETS.items()
     },
 }
 

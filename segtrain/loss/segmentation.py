@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from segtrain.contracts import Outputs, resize
 from segtrain.errors import UserError
+from segtrain.loss.boundary import boundary_loss, labels_at_boundaries
+from segtrain.loss.pixel import CrossEntropy
 from segtrain.loss.strips import SumOverStrips, pixel_losses
 from segtrain.values import Given, NonNegative
 
@@ -42,6 +44,10 @@ class SegmentationLoss(nn.Module):
         form: of pixel terms: `whole`; `strips`, one after the other, which takes little memory;
             `fused`, two kernels on a GPU, which takes less; None: strips where a term's scores
             would take more than LARGE bytes at full resolution, else whole.
+        aux_mining: whether hard pixels are mined for the auxiliary head too; if not, its term is
+            the cross-entropy of all, with the same class weights.
+        boundary_weight: factor of the loss of boundaries, where a network finds them (PIDNet). The
+            main scores have one more pixel term then, of the pixels found there.
 
     Raises:
         UserError: the form is not for this pixel loss, or not for this machine.
@@ -58,19 +64,24 @@ class SegmentationLoss(nn.Module):
         normalize: bool,
         ignore_index: int,
         form: Literal["whole", "strips", "fused"] | None = None,
+        aux_mining: bool = True,  # older runs say neither
+        boundary_weight: NonNegative = 20.0,
     ) -> None:
         super().__init__()
+        self.ignore_index = ignore_index
         self.pixel = pixel(ignore_index=ignore_index)
+        self.aux_pixel = self.pixel if aux_mining else self._without_mining()
         if form is not None:
-            self._check(form)
+            for loss in (self.pixel, self.aux_pixel):
+                self._check(form, loss)
         self.region = None if region is None else region(ignore_index=ignore_index)
         self.aux_weight = aux_weight
         self.region_weight = region_weight
         self.presence_weight = presence_weight
+        self.boundary_weight = boundary_weight
         self.resize = resize
         self.normalize = normalize
         self.form = form
-        self.ignore_index = ignore_index
 
     def forward(
         self, outputs: Outputs, target: Tensor, weights: dict[str, Tensor] | None = None
@@ -87,28 +98,42 @@ class SegmentationLoss(nn.Module):
         with torch.autocast(target.device.type, enabled=False):
             terms = {}
             for name, scores in pixel_scores(outputs).items():
-                total, weight = self._pixel_sums(scores, target, align_corners)
-                if not self.normalize:
-                    terms[name] = total / len(scores)
-                    continue
-                divisor = mean_over_processes(weight) if weights is None else (
-                    weights[name if name in weights else ALL]
-                )  # fmt: skip
-                terms[name] = total / divisor.clamp(min=1e-6)
+                total, weight = self._pixel_sums(name, scores, target, align_corners)
+                given = None if weights is None else weights.get(name, weights.get(ALL))
+                terms[name] = self._mean(total, weight, given, len(scores))
             if "aux" in terms:
                 terms["aux"] = self.aux_weight * terms["aux"]
             if "presence" in outputs:
                 presence = presence_loss(outputs["presence"].float(), target, self.ignore_index)
                 terms["presence"] = self.presence_weight * presence
+            if "boundary" in outputs:
+                found = resize(outputs["boundary"].float(), target.shape[1:], align_corners)
+                boundary = boundary_loss(found, target, self.ignore_index)
+                terms["boundary"] = self.boundary_weight * boundary
+                labels = labels_at_boundaries(found, target, self.ignore_index)
+                scores = outputs["logits"]
+                total, weight = self._pixel_sums("main", scores, labels, align_corners)
+                given = None if weights is None else weight.detach().float()
+                terms["at_boundary"] = self._mean(total, weight, given, len(scores))
             if self.region is not None:
                 scores, labels = self._fit(outputs["logits"], target, align_corners)
                 terms["region"] = self.region_weight * self.region(scores, labels)
         return terms
 
+    def _mean(self, total: Tensor, weight: Tensor, given: Tensor | None, images: int) -> Tensor:
+        """Of a pixel term: over the pixels of all processes, or what is given in their place."""
+        if not self.normalize:
+            return total / images
+        divisor = mean_over_processes(weight) if given is None else given
+        return total / divisor.clamp(min=1e-6)
+
     @property
     def weighs_by_labels(self) -> bool:
         """Whether the labels alone tell what `weights` are."""
-        return not self.normalize or (self.resize == "logits" and hasattr(self.pixel, "weight"))
+        if not self.normalize:
+            return True
+        is_one = self.aux_pixel is self.pixel  # else each term has a weight of its own
+        return self.resize == "logits" and is_one and hasattr(self.pixel, "weight")
 
     def weights(self, outputs: Outputs | None, target: Tensor) -> dict[str, Tensor]:
         """What the pixel terms are divided by, by their names; `all` where it is one for all.
@@ -123,7 +148,7 @@ class SegmentationLoss(nn.Module):
             if outputs is None:
                 return {ALL: self.pixel.weight(target).float()}
             return {
-                name: self._pixel_sums(scores, target, outputs["align_corners"])[1].float()
+                name: self._pixel_sums(name, scores, target, outputs["align_corners"])[1].float()
                 for name, scores in pixel_scores(outputs).items()
             }
 
@@ -134,45 +159,50 @@ class SegmentationLoss(nn.Module):
             return logits, nearest_labels(target, logits.shape[2:], align_corners)
         return resize(logits, target.shape[1:], align_corners), target
 
-    def _check(self, form: str) -> None:
-        if not hasattr(self.pixel, FORMS[form]):
+    def _without_mining(self) -> CrossEntropy:
+        weights = getattr(self.pixel, "class_weights", None)
+        return CrossEntropy(None if weights is None else weights.tolist(), 0.0, self.ignore_index)
+
+    def _check(self, form: str, pixel: nn.Module) -> None:
+        if not hasattr(pixel, FORMS[form]):
             raise UserError(
-                f"loss.form={form}: {type(self.pixel).__name__} has no method '{FORMS[form]}', "
+                f"loss.form={form}: {type(pixel).__name__} has no method '{FORMS[form]}', "
                 "which it takes; use loss.form=null"
             )
-        if form == "fused" and getattr(self.pixel, "label_smoothing", 0):
+        if form == "fused" and getattr(pixel, "label_smoothing", 0):
             raise UserError(
-                f"loss.form=fused: loss.pixel.label_smoothing={self.pixel.label_smoothing} needs "
+                f"loss.form=fused: loss.pixel.label_smoothing={pixel.label_smoothing} needs "
                 "the scores of all classes; use loss.form=strips"
             )
         if form == "fused" and find_spec("triton") is None:
             raise UserError("loss.form=fused: Triton is not installed; use loss.form=null")
 
     def _pixel_sums(
-        self, logits: Tensor, target: Tensor, align_corners: bool
+        self, name: str, logits: Tensor, target: Tensor, align_corners: bool
     ) -> tuple[Tensor, Tensor]:
-        """Sum of the pixels' losses, and of their weights."""
-        form = self._form_of(logits, target)
+        """Sum of the pixels' losses in a term, and of their weights."""
+        pixel = self.aux_pixel if name == "aux" else self.pixel
+        form = self._form_of(pixel, logits, target)
         if form == "fused":
             from segtrain.loss.fused import cross_entropy  # Triton is not there on every system
 
             losses = cross_entropy(logits, target, align_corners, self.ignore_index)
-            return self.pixel.of_losses(losses, target)
+            return pixel.of_losses(losses, target)
         if form == "strips":
             chosen = None
-            if not self.pixel.separable:
-                losses = pixel_losses(logits.detach(), target, align_corners, self.pixel.losses)
-                chosen = self.pixel.select(losses, target)
-            return SumOverStrips.apply(logits, target, chosen, align_corners, self.pixel.weighted)
-        return self.pixel(*self._fit(logits, target, align_corners))
+            if not pixel.separable:
+                losses = pixel_losses(logits.detach(), target, align_corners, pixel.losses)
+                chosen = pixel.select(losses, target)
+            return SumOverStrips.apply(logits, target, chosen, align_corners, pixel.weighted)
+        return pixel(*self._fit(logits, target, align_corners))
 
-    def _form_of(self, logits: Tensor, target: Tensor) -> str:
+    def _form_of(self, pixel: nn.Module, logits: Tensor, target: Tensor) -> str:
         """How a term is worked out."""
         if self.resize == "labels":
             return "whole"  # full-resolution scores do not come about
         if self.form == "fused":
             return "fused"
-        if not logits.requires_grad or not hasattr(self.pixel, "weighted"):
+        if not logits.requires_grad or not hasattr(pixel, "weighted"):
             return "whole"
         is_large = 4 * logits.shape[1] * target.numel() > LARGE
         return self.form or ("strips" if is_large else "whole")

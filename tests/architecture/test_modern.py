@@ -10,7 +10,9 @@ import transformers
 from conftest import composed
 from torch import nn
 
+from segtrain.architecture.three_branches import ThreeBranches
 from segtrain.assembly import build_model
+from segtrain.errors import UserError
 
 # Of SegFormer's B0 to B5 with 150 classes, and their head's channels.
 SEGFORMER = [(3_752_694, 256), (13_715_798, 256), (27_461_974, 768), (47_337_814, 768),
@@ -231,24 +233,87 @@ def test_auxiliary_head_of_upernet():
         assert ours(image)["aux"].shape == (1, 150, 4, 4)
 
 
+def nested(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """U-Net++'s tensors in our order: their node d_l is ours l - d of level l."""
+    names = {name: re.search(r"x_(\d)_(\d)", name) for name in state}
+    found = {name: tuple(map(int, match.groups())) for name, match in names.items() if match}
+    first = min(list(state).index(name) for name in found)
+    order = sorted(found, key=lambda name: (found[name][1], -found[name][0]))
+    others = [name for name in state if name not in found]
+    return {name: state[name] for name in (*others[:first], *order, *others[first:])}
+
+
 @pytest.mark.parametrize("encoder", ["resnet34", "tu-mobilenetv3_large_100"])
-def test_unet_has_the_logits_of_segmentation_models_pytorch(encoder):
-    reference = randomise(smp.Unet(encoder, encoder_weights=None, classes=21))
-    ours = built("architecture=unet", f"architecture.backbone.name={encoder.removeprefix('tu-')}",
-                 classes=21)  # fmt: skip
+@pytest.mark.parametrize("network", ["Unet", "UnetPlusPlus"])
+def test_unets_have_the_logits_of_segmentation_models_pytorch(network, encoder):
+    reference = randomise(getattr(smp, network)(encoder, encoder_weights=None, classes=21))
+    backbone = f"architecture.backbone.name={encoder.removeprefix('tu-')}"
+    ours = built(f"architecture={network.lower()}", backbone, classes=21)
     state = {
         name: tensor
         for name, tensor in reference.state_dict().items()
         if not name.startswith("encoder.model.") or name.removeprefix("encoder.model.")
         in ours.backbone.body.state_dict()
     }  # fmt: skip
-    ours.load_state_dict(in_order(ours, state))
+    ours.load_state_dict(in_order(ours, nested(state) if network == "UnetPlusPlus" else state))
     assert_same_logits(ours, reference, 1e-5, (64, 96), (32, 32))
 
 
-def test_unet_of_any_size_and_backbone():
+@pytest.mark.parametrize("network", ["unet", "unetplusplus"])
+def test_unets_of_any_size_and_backbone(network):
     """Without a map of stride 2, the fourth level has nothing to join."""
     for name in ("test_resnet", "convnext_atto"):
-        ours = built("architecture=unet", f"architecture.backbone.name={name}", classes=3)
+        ours = built(f"architecture={network}", f"architecture.backbone.name={name}", classes=3)
         for size in ((32, 32), (33, 50)):
             assert ours(torch.rand(1, 3, *size))["logits"].shape == (1, 3, *size)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "backbone", "expected"),
+    [
+        # MMSegmentation's networks.
+        ("semantic_fpn", "resnet50c", 28_497_907),
+        ("ocrnet", "hrnet_w18_small_v2", 6_378_496),
+        ("ocrnet", "hrnet_w18", 12_080_036),
+        ("ocrnet", "hrnet_w48", 70_371_446),
+        ("unetplusplus", "resnet34", 26_081_219),  # segmentation_models_pytorch's
+    ],
+)
+def test_parameters_with_19_classes(architecture, backbone, expected):
+    with torch.device("meta"):
+        ours = built(f"architecture={architecture}", f"architecture.backbone.name={backbone}",
+                     classes=19)  # fmt: skip
+    assert sum(p.numel() for p in ours.parameters()) == expected
+
+
+PIDNET = {"s": (128, 7_720_871, 7_625_651), "m": (128, 28_762_983, 28_538_387),
+          "l": (256, 37_314_183, 36_939_443)}  # fmt: skip
+
+
+@pytest.mark.parametrize("size", PIDNET)
+def test_parameters_of_pidnet(size):
+    """With 19 classes, in training and in use; the authors' code has two biases more, before batch
+    norms, which take them off again."""
+    channels, *expected = PIDNET[size]
+    for auxiliary, count in zip(("true", "false"), expected, strict=True):
+        with torch.device("meta"):
+            ours = built("architecture=pidnet", f"architecture.backbone.name=pidnet_{size}",
+                         f"architecture.channels={channels}", f"architecture.auxiliary={auxiliary}",
+                         classes=19)  # fmt: skip
+        assert sum(p.numel() for p in ours.parameters()) == count
+
+
+def test_pidnet_starts_from_weights_without_boundary_branch(tmp_path):
+    """By MMSegmentation's names. What is there is taken; the stem and the I branch have to be."""
+    weights = built("architecture=pidnet").backbone.state_dict()
+    state = {name: value.clone().normal_() for name, value in weights.items()
+             if value.is_floating_point() and not name.startswith(("derivative", "differences"))}
+    theirs = {re.sub(r"^integral", "i_branch_layers", name): value for name, value in state.items()}
+    torch.save(theirs, tmp_path / "pidnet.pth")
+    branches = ThreeBranches("pidnet_s", str(tmp_path / "pidnet.pth"))
+    found = branches.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in state.items())
+    torch.save({k: v for k, v in theirs.items() if "i_branch_layers.2" not in k},
+               tmp_path / "part.pth")  # fmt: skip
+    with pytest.raises(UserError, match="missing in the file: integral.2"):
+        ThreeBranches("pidnet_s", str(tmp_path / "part.pth"))

@@ -32,6 +32,21 @@ class Expansion(nn.Module):
         return self.convs(enlarged if skip is None else concatenate([enlarged, skip]))
 
 
+def require_levels(backbone: TimmBackbone, channels: list[int], title: str) -> None:
+    """Refuses backbones that do not halve the image five times, and other numbers of channels.
+
+    Raises:
+        UserError: for these two.
+    """
+    if len(channels) != 5:
+        raise UserError(f"architecture.channels={channels}: expected five, one a level")
+    if backbone.strides not in ([2, 4, 8, 16, 32], [4, 8, 16, 32]):
+        raise UserError(
+            f"backbone '{backbone.name}' gives maps at strides {backbone.strides}; {title} needs "
+            "4, 8, 16 and 32: set architecture.backbone.output_stride=32, or choose another"
+        )
+
+
 class UNet(nn.Module):
     """Backbone, and an expanding path that doubles the size five times.
 
@@ -47,13 +62,7 @@ class UNet(nn.Module):
 
     def __init__(self, backbone: TimmBackbone, channels: Counts, num_classes: int) -> None:
         super().__init__()
-        if len(channels) != 5:
-            raise UserError(f"architecture.channels={channels}: expected five, one a level")
-        if backbone.strides not in ([2, 4, 8, 16, 32], [4, 8, 16, 32]):
-            raise UserError(
-                f"backbone '{backbone.name}' gives maps at strides {backbone.strides}; U-Net needs "
-                "4, 8, 16 and 32: set architecture.backbone.output_stride=32, or choose another"
-            )
+        require_levels(backbone, channels, "U-Net")
         self.backbone = backbone
         self.align_corners = False
         *skips, inner = backbone.channels

@@ -20,11 +20,17 @@ class UPerHead(nn.Module):
     """Pyramid pooling on the last map, a feature pyramid below it, all levels joined (figure 4)."""
 
     def __init__(
-        self, in_channels: list[int], channels: int, bins: list[int], num_classes: int
+        self,
+        in_channels: list[int],
+        channels: int,
+        bins: list[int],
+        align_corners: bool,
+        num_classes: int,
     ) -> None:
         super().__init__()
+        self.align_corners = align_corners
         *lower, last = in_channels
-        self.pyramid = PyramidPooling(last, bins, False, channels)
+        self.pyramid = PyramidPooling(last, bins, align_corners, channels)
         self.bottleneck = conv_norm_act(self.pyramid.out_channels, channels, kernel_size=3)
         self.laterals = nn.ModuleList(conv_norm_act(c, channels, kernel_size=1) for c in lower)
         self.smooth = nn.ModuleList(conv_norm_act(channels, channels, kernel_size=3) for _ in lower)
@@ -40,11 +46,11 @@ class UPerHead(nn.Module):
         for x, lateral, smooth in zip(
             maps[-2::-1], reversed(self.laterals), reversed(self.smooth), strict=True
         ):
-            merged = lateral(x) + resize(merged, x.shape[2:], False)
+            merged = lateral(x) + resize(merged, x.shape[2:], self.align_corners)
             levels.insert(0, smooth(merged))
         size = maps[0].shape[2:]
-        joined = self.fusion(concatenate([resize(level, size, False) for level in levels]))
-        return self.classifier(self.dropout(joined))
+        joined = concatenate([resize(level, size, self.align_corners) for level in levels])
+        return self.classifier(self.dropout(self.fusion(joined)))
 
 
 class UPerNet(nn.Module):
@@ -58,6 +64,7 @@ class UPerNet(nn.Module):
         auxiliary: adds the auxiliary head, which runs in training only.
         auxiliary_channels: of that head's convolution.
         num_classes: K.
+        align_corners: how maps and logits are resized.
     """
 
     def __init__(
@@ -68,11 +75,12 @@ class UPerNet(nn.Module):
         auxiliary: bool,
         auxiliary_channels: Count,
         num_classes: int,
+        align_corners: bool = False,  # older runs do not say
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.align_corners = False
-        self.head = UPerHead(backbone.channels, channels, bins, num_classes)
+        self.align_corners = align_corners
+        self.head = UPerHead(backbone.channels, channels, bins, align_corners, num_classes)
         self.auxiliary = (
             FCNHead(backbone.channels[-2], num_classes, 0.1, channels=auxiliary_channels)
             if auxiliary

@@ -1,22 +1,23 @@
-"""MMSegmentation's FCN, PSPNet, DeepLabv3, DeepLabv3+ and EncNet on ResNets, and SegFormer.
+"""MMSegmentation's semantic networks; their backbones are in `segtrain.zoo.mmseg_bodies`.
 
-Their `ResNetV1c` has a stem of three 3x3 convolutions, their `ResNet` torchvision's. Convolutions
-with batch norm and ReLU are `<name>.conv` and `<name>.bn`. The pooled features come first among
-what the ASPP joins; ours come last.
+Convolutions with batch norm and ReLU are `<name>.conv` and `<name>.bn`. The pooled features come
+first among what the ASPP joins; ours come last.
 """
 
 import re
 
 from torch import Tensor
 
-from segtrain.architecture.semantic.segformer import mix_transformer_state
-from segtrain.architecture.weights import resnet_name
 from segtrain.zoo.catalogue import entries
 from segtrain.zoo.entry import Recognised
+from segtrain.zoo.mmseg_bodies import body_of, renamed_body
 from segtrain.zoo.names import rename
 
 Rules = tuple[tuple[str, str], ...]
 
+# How rows of a model begin, by the name of the backbone; others have the output stride too.
+STARTS = {"segformer": "segformer_{}_", "pidnet": "pidnet-{}_", "sem_fpn": "fpn_{}_",
+          "ocrnet": "ocrnet_{}_", "upernet": "upernet_{}_"}  # fmt: skip
 # The parts of a decoding head -> the model that has just these.
 MODELS = {
     frozenset({"convs", "conv_cat", "conv_seg"}): "fcn",
@@ -26,6 +27,11 @@ MODELS = {
                "conv_seg"}): "deeplabv3plus",
     frozenset({"bottleneck", "enc_module", "se_layer", "conv_seg"}): "encnet",
     frozenset({"convs", "fusion_conv", "conv_seg"}): "segformer",
+    frozenset({"i_head", "p_head", "d_head", "p_cls_seg", "d_cls_seg", "conv_seg"}): "pidnet",
+    frozenset({"scale_heads", "conv_seg"}): "sem_fpn",
+    frozenset({"convs", "bottleneck", "object_context_block", "conv_seg"}): "ocrnet",
+    frozenset({"psp_modules", "bottleneck", "lateral_convs", "fpn_convs", "fpn_bottleneck",
+               "conv_seg"}): "upernet",
 }  # fmt: skip
 
 
@@ -52,10 +58,16 @@ def aspp(ours: str) -> Rules:
     )  # fmt: skip
 
 
-SHARED_NAMES: Rules = (
-    *((f"backbone.stem.{n}.", f"backbone.body.conv1.{n}.") for n in (0, 1, 3, 4, 6)),
-    ("backbone.stem.7.", "backbone.body.bn1."),
-    ("backbone.", "backbone.body."),
+def pid_head(theirs: str, ours: str) -> Rules:
+    """Names of batch norm, convolution and batch norm."""
+    return (
+        (f"{theirs}.conv.bn.", f"{ours}.0."),
+        (f"{theirs}.conv.conv.", f"{ours}.2."),
+        (f"{theirs}.norm.", f"{ours}.3."),
+    )
+
+
+AUXILIARY_NAMES: Rules = (
     *normed("auxiliary_head.convs.0", "auxiliary.conv"),
     ("auxiliary_head.conv_seg.", "auxiliary.classifier."),
 )
@@ -97,50 +109,69 @@ HEAD_NAMES: dict[str, Rules] = {
         *normed("decode_head.fusion_conv", "head.fusion"),
         ("decode_head.conv_seg.", "head.classifier."),
     ),
+    "pidnet": (
+        *pid_head("decode_head.i_head", "head.conv"),
+        *pid_head("decode_head.p_head", "auxiliary.semantic.conv"),
+        *pid_head("decode_head.d_head", "auxiliary.boundary"),
+        ("decode_head.conv_seg.", "head.classifier."),
+        ("decode_head.p_cls_seg.", "auxiliary.semantic.classifier."),
+        ("decode_head.d_cls_seg.", "auxiliary.boundary.5."),
+    ),
+    "sem_fpn": (
+        *((f"neck.lateral_convs.{n}.conv.", f"pyramid.laterals.{n}.") for n in range(4)),
+        *((f"neck.fpn_convs.{n}.conv.", f"pyramid.outputs.{n}.") for n in range(4)),
+        *(rule for n in range(4) for k in (0, 2, 4)
+          for rule in normed(f"decode_head.scale_heads.{n}.{k}", f"scale_heads.{n}.{k}")),
+        ("decode_head.conv_seg.", "classifier."),
+    ),
+    "ocrnet": (
+        *normed("decode_head.0.convs.0", "regions.conv"),
+        ("decode_head.0.conv_seg.", "regions.classifier."),
+        *normed("decode_head.1.bottleneck", "conv"),
+        *(rule for part in ("query", "key") for n in (0, 1)
+          for rule in normed(f"decode_head.1.object_context_block.{part}_project.{n}",
+                             f"attention.{part}.{n}")),
+        *(rule for part in ("value", "out")
+          for rule in normed(f"decode_head.1.object_context_block.{part}_project",
+                             f"attention.{part}.0")),
+        *normed("decode_head.1.object_context_block.bottleneck", "attention.fusion"),
+        ("decode_head.1.conv_seg.", "classifier."),
+    ),
+    "upernet": (
+        *(rule for n in range(4) for rule in normed(f"decode_head.psp_modules.{n}.1",
+                                                    f"head.pyramid.reductions.{n}")),
+        *normed("decode_head.bottleneck", "head.bottleneck"),
+        *(rule for n in range(3) for rule in normed(f"decode_head.lateral_convs.{n}",
+                                                    f"head.laterals.{n}")),
+        *(rule for n in range(3) for rule in normed(f"decode_head.fpn_convs.{n}",
+                                                    f"head.smooth.{n}")),
+        *normed("decode_head.fpn_bottleneck", "head.fusion"),
+        ("decode_head.conv_seg.", "head.classifier."),
+    ),
 }  # fmt: skip
-# Blocks in the stages of a Mix Transformer, and its first channels.
-MIX_TRANSFORMERS = {
-    ((2, 2, 2, 2), 32): "b0", ((2, 2, 2, 2), 64): "b1", ((3, 4, 6, 3), 64): "b2",
-    ((3, 4, 18, 3), 64): "b3", ((3, 8, 27, 3), 64): "b4", ((3, 6, 40, 3), 64): "b5",
-}  # fmt: skip
+WITHOUT_AUXILIARY = ("segformer", "pidnet", "sem_fpn", "ocrnet")  # as MMSegmentation calls it
 POOLED_FIRST = ("head.aspp.project.0.weight", "aspp.project.0.weight")
 
 
 def recognised(state: dict[str, Tensor]) -> Recognised | None:
-    """What the names tell: the model and its ResNet, at output stride 8, as the catalogue has them.
+    """What the names tell: the model and its backbone, as the catalogue's first such row has them.
 
-    Other output strides have the same names and shapes. None for other models and backbones.
+    ResNets have output stride 8 then where rows differ in it: others have the same names and
+    shapes. None for other models and backbones.
     """
-    model = model_of(state)
-    if model == "segformer":
-        return _segformer(state)
-    resnet = resnet_name(state)
-    if model is None or resnet is None or "backbone.layer1.0.conv2.weight" not in state:
+    model, body = model_of(state), body_of(state)
+    if model is None or body is None:
         return None
-    stem = "" if "backbone.stem.0.weight" in state else "b"
-    start = f"{model}_r{resnet.removeprefix('ResNet-')}{stem}-d8_"
+    start = STARTS.get(model, f"{model}_{{}}-d8_").format(body.row)
     row = next((row for name, row in entries("mmseg").items() if name.startswith(start)), None)
     if row is None:
         return None
     architecture = row.architecture
-    if not any(key.startswith("auxiliary_head.") for key in state):  # a file may be without
+    has_auxiliary = any(key.startswith("auxiliary_head.") for key in state)
+    if model not in WITHOUT_AUXILIARY and not has_auxiliary:  # a file may be without
         architecture += ("architecture.auxiliary=false",)
-    num_classes = len(state["decode_head.conv_seg.weight"])
-    return Recognised(f"{row.system} {resnet}", architecture, num_classes)
-
-
-def _segformer(state: dict[str, Tensor]) -> Recognised | None:
-    blocks = {tuple(key.split(".")[2:5:2]) for key in state
-              if re.match(r"backbone\.layers\.\d\.1\.\d+\.norm1\.weight", key)}  # fmt: skip
-    depths = tuple(sum(stage == str(n) for stage, _ in blocks) for n in range(4))
-    first = state.get("backbone.layers.0.0.projection.weight")
-    size = MIX_TRANSFORMERS.get((depths, 0 if first is None else len(first)))
-    if size is None:
-        return None
-    start = f"segformer_mit-{size}_"
-    row = next(row for name, row in entries("mmseg").items() if name.startswith(start))
-    num_classes = len(state["decode_head.conv_seg.weight"])
-    return Recognised(f"{row.system} MiT-{size.upper()}", row.architecture, num_classes)
+    classifier = next(key for key in state if key.endswith("conv_seg.weight"))
+    return Recognised(f"{row.system} {body.title}", architecture, len(state[classifier]))
 
 
 def renamed(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -153,15 +184,11 @@ def renamed(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tenso
         own: those of the network that is to have them.
     """
     model = model_of(state)
-    if model == "segformer":
-        body = {k.removeprefix("backbone."): v for k, v in state.items() if k[:9] == "backbone."}
-        head = {k: v for k, v in state.items() if k[:9] != "backbone."}
-        body = {f"backbone.{name}": v for name, v in mix_transformer_state(body).items()}
-        state = body | head
-    names = SHARED_NAMES + (HEAD_NAMES[model] if model is not None else ())
+    head = {key: value for key, value in state.items() if not key.startswith("backbone.")}
+    names = AUXILIARY_NAMES + (HEAD_NAMES[model] if model is not None else ())
     ours = {
         key: value
-        for key, value in rename(state, names).items()
+        for key, value in (renamed_body(state) | rename(head, names)).items()
         if not key.endswith("num_batches_tracked")
         and (key in own or not key.startswith("auxiliary."))
     }
@@ -173,5 +200,9 @@ def renamed(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tenso
 
 def model_of(state: dict[str, Tensor]) -> str | None:
     """Which of the models has a decoding head of these parts; None for none of them."""
-    parts = {key.split(".")[1] for key in state if key.startswith("decode_head.")}
+    parts = {
+        re.sub(r"^decode_head\.(\d\.)?", "", key).split(".")[0]  # numbered where there are two
+        for key in state
+        if key.startswith("decode_head.")
+    }
     return MODELS.get(frozenset(parts))
