@@ -23,7 +23,7 @@ from segtrain.dataset.folder import folder_white_level
 from segtrain.dataset.shard_index import ShardReading, describe_shards
 from segtrain.errors import UserError
 from segtrain.trained import Trained, without_pretraining
-from segtrain.values import Node
+from segtrain.values import ExtraMetric, Node
 from segtrain.zoo.initial import load_initial_weights
 
 if TYPE_CHECKING:
@@ -203,7 +203,12 @@ def build_task(config: dict, labels: LabelSet) -> "Segmentation":
         model=build_model(config, labels.num_classes, labels.names),
         loss=make(config["loss"], **known),
         inference=inference,
-        evaluation=build_evaluation(inference.task, labels),
+        evaluation=build_evaluation(
+            inference.task,
+            labels,
+            config.get("extra_metrics", []),  # not in the configuration of older runs
+            getattr(inference, "gives_probabilities", False),
+        ),
         optimizer=make(config["optimizer"]),
         labels=labels,
         config=config,
@@ -215,12 +220,29 @@ def build_task(config: dict, labels: LabelSet) -> "Segmentation":
     )
 
 
-def build_evaluation(task: str, labels: LabelSet) -> "Evaluation":
-    """How networks for a task (semantic, instance or proposal) are trained and measured."""
+def build_evaluation(
+    task: str,
+    labels: LabelSet,
+    extra_metrics: Sequence[ExtraMetric] = (),
+    probabilities: bool = False,
+) -> "Evaluation":
+    """How networks for a task (semantic, instance or proposal) are trained and measured.
+
+    Args:
+        task: of the network.
+        labels: the classes.
+        extra_metrics, probabilities: of semantic networks, see `SemanticEvaluation`.
+
+    Raises:
+        UserError: there are no such metrics for the task.
+    """
     if task == "semantic":
         from segtrain.task.semantic import SemanticEvaluation
 
-        return SemanticEvaluation(labels)
+        return SemanticEvaluation(labels, extra_metrics, probabilities)
+    if extra_metrics:
+        raise UserError(f"extra_metrics={list(extra_metrics)}: they are of semantic networks, this "
+                        f"one is for '{task}'; use extra_metrics=[]")  # fmt: skip
     from segtrain.task.instance import InstanceEvaluation
 
     return InstanceEvaluation(labels, task)

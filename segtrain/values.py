@@ -55,6 +55,7 @@ Size = tuple[Count, Count]  # height and width, in pixels
 CountRange = Annotated[tuple[Count, Count], ASCENDING]
 PositiveRange = Annotated[tuple[Positive, Positive], ASCENDING]
 
+ExtraMetric = Literal["dice", "boundary_iou", "per_image", "calibration"]
 OutputStride = Literal[8, 16, 32]
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 

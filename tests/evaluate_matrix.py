@@ -1,5 +1,6 @@
-"""Run by torchrun: evaluates a checkpoint and saves the confusion matrix of all processes."""
+"""Run by torchrun: evaluates a checkpoint and saves the matrix and metrics of all processes."""
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ config["trainer"]["devices"] = int(os.environ["LOCAL_WORLD_SIZE"])
 data = build_data(config)
 task = build_task(config, data.labels)
 evaluate_checkpoint(config, data, task, checkpoint, Path.cwd())
+Path(f"metrics.{os.environ['RANK']}").write_text(json.dumps(task.metrics))
 matrix = task.evaluation.matrix.compute()
 if os.environ["RANK"] == "0":
     torch.save(matrix, output)

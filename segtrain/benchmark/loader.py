@@ -97,7 +97,7 @@ def contestants(
     """
 
     def ours(read_from: Source) -> DataLoader:
-        stream = TrainStream(read_from, data.transform, config["seed"])
+        stream = TrainStream(read_from, data.transform, config["seed"], data.mix)
         return DataLoader(
             stream, batch_size, sampler=range(samples), num_workers=workers,
             collate_fn=data.transform.collate_train, worker_init_fn=one_thread,

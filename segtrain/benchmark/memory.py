@@ -42,7 +42,7 @@ def loader_memory(
     data = build_data(config)
     source = lengthened(data.source(data.splits["train"]), listed)
     loader = DataLoader(
-        TrainStream(source, data.transform, config["seed"]),
+        TrainStream(source, data.transform, config["seed"], data.mix),
         batch_size,
         sampler=[position * max(1, len(source) // samples) for position in range(samples)],
         num_workers=num_workers,

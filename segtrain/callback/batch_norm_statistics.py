@@ -46,7 +46,7 @@ class BatchNormStatistics(Callback):
             first_batch=0,
         )
         loader = DataLoader(
-            TrainStream(data.train_source, data.transform, data.seed),
+            TrainStream(data.train_source, data.transform, data.seed, data.mix),
             batch_sampler=sampler,
             num_workers=data.num_workers,
             collate_fn=data.transform.collate_train,

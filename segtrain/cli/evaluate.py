@@ -152,6 +152,8 @@ def rebuild_task(
     images, white = merged["dataset"]["source"], white_level(source.config)
     if images.get("white_level") == "auto" and white is not None:
         images["white_level"] = white  # as the network has learned to see
+    if config.get("extra_metrics") is not None:  # evaluations of before have none
+        merged["extra_metrics"] = config["extra_metrics"]
     merged["trainer"] |= config["trainer"]
     merged["weights"] = None
     merged["architecture"] = without_pretraining(merged["architecture"])
@@ -196,6 +198,7 @@ def join_ensemble(task: Segmentation, others: list[str], trust_code: bool) -> No
         inferences.append(inference)
     crf, inferences[0].crf = inferences[0].crf, None
     task.model, task.inference = Ensemble(models), EnsembleInference(inferences, crf)
+    task.evaluation.probabilities = task.inference.gives_probabilities
 
 
 def finish(task: Segmentation, results: dict, checkpoint: Path, run_dir: Path) -> None:

@@ -35,11 +35,11 @@ COMMANDS = {
 }
 SHORT = {"val": "evaluate"}
 GROUPS = (
-    "dataset", "architecture", "loss", "optimizer",
+    "dataset", "dataset/mix", "architecture", "loss", "optimizer",
     "inference", "inference/window", "inference/crf", "trainer", "callback", "logger", "sweep",
     "measure",
 )  # fmt: skip
-IN_HELP_OF_COMMANDS = ("inference/window", "inference/crf", "measure")
+IN_HELP_OF_COMMANDS = ("dataset/mix", "inference/window", "inference/crf", "measure")
 
 
 def main(arguments: list[str] | None = None) -> int:

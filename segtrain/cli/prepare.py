@@ -127,7 +127,7 @@ def preview(data: SegmentationData, num_samples: int, run_dir: Path) -> None:
     """Draws the first samples of the training stream."""
     split = data.splits["train"]
     source = data.source(split)
-    stream = TrainStream(source, data.transform, data.seed)
+    stream = TrainStream(source, data.transform, data.seed, data.mix)
     samples = [
         Sample(name, image, label)
         for image, label, name in (stream[position] for position in range(num_samples))

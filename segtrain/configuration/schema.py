@@ -11,6 +11,7 @@ from segtrain.configuration.validation import validate
 from segtrain.errors import UserError
 from segtrain.values import (
     Count,
+    ExtraMetric,
     Fraction,
     Given,
     Natural,
@@ -107,6 +108,7 @@ class Recipe(TypedDict):
     weights_without: NotRequired[list[Text]]
     resume: Text | None
     published: PublishedValue | None
+    extra_metrics: NotRequired[list[ExtraMetric]]
     automatic: NotRequired[bool | list[Text]]
     chosen: NotRequired[dict[str, Text]]
     report: NotRequired[Report | None]
@@ -131,6 +133,7 @@ class Evaluate(TypedDict):
     protocol: Text | None
     output_stride: Literal[8, 16, 32] | None
     ensemble: list[Text]
+    extra_metrics: list[ExtraMetric] | None
     split: Text | None
     report: Report | None
     trust_code: bool

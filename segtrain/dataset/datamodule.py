@@ -10,7 +10,9 @@ from torch.utils.data import DataLoader
 
 from segtrain.contracts import LabelSet, Source
 from segtrain.dataset.colours import recolour
+from segtrain.dataset.instance_mixing import CopyPaste, Mosaic
 from segtrain.dataset.joined import Joined
+from segtrain.dataset.mixing import ClassMix, CutMix, PasteClasses
 from segtrain.dataset.pixels import cached_pixels
 from segtrain.dataset.preflight import check_labels, report_left_out, report_turned
 from segtrain.dataset.preparation import Preparation
@@ -51,6 +53,10 @@ class SegmentationData(pl.LightningDataModule):
         shards: folder or address of shards that are read instead of the files.
         shard_window, shard_cache, shard_cache_gb: see `ShardReading`.
         timeout: seconds that a batch of the loader's workers is waited for; 0: any time.
+        mix: makes training samples out of several; None where each is one image.
+
+    Raises:
+        UserError: `mix` is for labels of the other kind.
     """
 
     def __init__(
@@ -73,6 +79,7 @@ class SegmentationData(pl.LightningDataModule):
         shard_cache: Text | None = None,
         shard_cache_gb: Positive | None = None,
         timeout: Natural = 600,
+        mix: CutMix | ClassMix | PasteClasses | CopyPaste | Mosaic | None = None,
     ) -> None:
         super().__init__()
         self.name = name
@@ -80,6 +87,12 @@ class SegmentationData(pl.LightningDataModule):
         self.make_source = source
         self.splits = splits
         self.transform = transform
+        self.mix = mix
+        kinds = {True: "masks of classes", False: "instances"}
+        semantic = isinstance(transform, SemanticPreset)
+        if mix is not None and mix.semantic != semantic:
+            raise UserError(f"dataset.mix={type(mix).__name__} is for {kinds[mix.semantic]}; "
+                            f"dataset={name} has {kinds[semantic]}")  # fmt: skip
         self.preparation = preparation
         self.cache = cache
         self.num_workers = default_workers() if num_workers == "auto" else int(num_workers)
@@ -178,10 +191,12 @@ class SegmentationData(pl.LightningDataModule):
             first_batch=trainer.global_step,
         )
         transform = self.transform
-        if isinstance(transform, SemanticPreset) and trainer.strategy.root_device.type == "cuda":
+        on_cuda = trainer.strategy.root_device.type == "cuda"
+        # What is mixed has the colours of several samples, which no one matrix changes.
+        if isinstance(transform, SemanticPreset) and on_cuda and self.mix is None:
             transform = transform.leaving_colours()
         return DataLoader(
-            TrainStream(self.train_source, transform, self.seed),
+            TrainStream(self.train_source, transform, self.seed, self.mix),
             batch_sampler=sampler,
             num_workers=self.num_workers,
             prefetch_factor=4 if self.num_workers else None,

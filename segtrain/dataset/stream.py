@@ -1,9 +1,10 @@
 """The endless training stream, whose every sample is a function of its position alone.
 
 Position p of a run holds image `permutation(seed, p // n)[p % n]`, augmented by a generator seeded
-with (seed, p). So resuming needs one number, the next position; nothing is re-read; and the order
-and the augmentation are the same for any number of workers and processes. Shards may have an order
-of their own, which is such a function as well.
+with (seed, p); a mix adds images of positions a little ahead, drawn alike. So resuming needs one
+number, the next position; nothing is re-read; and the order and the augmentation are the same for
+any number of workers and processes. Shards may have an order of their own, which is such a function
+as well.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,10 +13,9 @@ import numpy as np
 from torch.utils.data import Dataset, Sampler
 
 from segtrain.contracts import InstanceTarget, Source, TrainInstances
+from segtrain.dataset.mixing import Mix, Sample
 from segtrain.dataset.order import permutation
 from segtrain.dataset.shards import ShardSource
-
-Sample = tuple[np.ndarray, np.ndarray | TrainInstances]
 
 
 class TrainStream(Dataset):
@@ -25,21 +25,34 @@ class TrainStream(Dataset):
         source: the training split.
         transform: (image, label, seed) -> augmented image and label.
         seed: of order and augmentation.
+        mix: makes samples out of several; None where each is one image.
     """
 
-    def __init__(self, source: Source, transform: Callable[..., Sample], seed: int) -> None:
+    def __init__(
+        self, source: Source, transform: Callable[..., Sample], seed: int, mix: Mix | None = None
+    ) -> None:
         self.source = source
         self.transform = transform
         self.seed = seed
+        self.mix = mix
 
     def __getitem__(self, position: int) -> tuple[np.ndarray, np.ndarray | TrainInstances, str]:
+        def read(ahead: int) -> tuple[np.ndarray, np.ndarray | InstanceTarget]:
+            return self.source.read(self._index(position + ahead))
+
+        seed = (self.seed, position)
+        if self.mix is None:
+            sample = self.transform(*read(0), seed)
+        else:
+            sample = self.mix(read, self.transform, seed)
+        return *sample, self.source.name(self._index(position))
+
+    def _index(self, position: int) -> int:
+        """The image at a position."""
         epoch, offset = divmod(position, len(self.source))
         if isinstance(self.source, ShardSource):
-            index = self.source.index_at(self.seed, epoch, offset)
-        else:
-            index = int(permutation(len(self.source), self.seed, epoch)[offset])
-        sample = self.transform(*self.source.read(index), (self.seed, position))
-        return *sample, self.source.name(index)
+            return self.source.index_at(self.seed, epoch, offset)
+        return int(permutation(len(self.source), self.seed, epoch)[offset])
 
 
 class StepSampler(Sampler[list[int]]):

@@ -1,5 +1,6 @@
 """mIoU and its relatives from one confusion matrix over a whole split."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -61,6 +62,25 @@ def scores(matrix: Tensor) -> Scores:
         fwiou=_number((iou * truth).nansum() / truth.sum()),
         per_class_iou=[_number(value) for value in iou],
     )
+
+
+def dice(matrix: Tensor) -> list[float | None]:
+    """Dice coefficient of each class, which is its F1: 2 TP / (2 TP + FP + FN).
+
+    Args:
+        matrix: (K, K) counts, rows truth, columns prediction.
+
+    Returns:
+        K fractions in 0..1; None where a class occurs neither in the truth nor in the prediction.
+    """
+    counts = matrix.double().cpu()
+    return [_number(value) for value in 2 * counts.diagonal() / (counts.sum(0) + counts.sum(1))]
+
+
+def mean_of_known(values: Sequence[float | None]) -> float | None:
+    """The mean over what is a number; None where nothing is."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _number(value: Tensor) -> float | None:

@@ -10,10 +10,10 @@ import numpy as np
 
 from segtrain.report.charts import Series, line_chart, number, percent
 from segtrain.report.page import columns
-from segtrain.report.results import TITLES
+from segtrain.report.results import EXTRA, TITLES
 
 POINTS = 300  # of a curve that is shown
-VALIDATED = ("miou", "mean_accuracy", "pixel_accuracy", "ap", "ap50", "ap75",
+VALIDATED = ("miou", "mean_accuracy", "pixel_accuracy", *EXTRA, "ap", "ap50", "ap75",
              "ar1000", "ar100", "ar10")  # fmt: skip
 
 

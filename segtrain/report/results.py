@@ -29,6 +29,12 @@ TITLES = {  # of the table printed at the end; others as `results.json` has them
     "pixel_accuracy": "pixel accuracy",
     "mean_accuracy": "mean accuracy",
     "fwiou": "frequency-weighted IoU",
+    "dice": "Dice",
+    "boundary_iou": "boundary IoU",
+    "miou_i": "mIoU by image",
+    "miou_c": "mIoU by class and image",
+    "miou_i_worst": "mIoU of the worst tenth of images",
+    "calibration_error": "calibration error",
     "ap_small": "AP small",
     "ap_medium": "AP medium",
     "ap_large": "AP large",
@@ -36,6 +42,8 @@ TITLES = {  # of the table printed at the end; others as `results.json` has them
     "ar_medium": "AR medium",
     "ar_large": "AR large",
 }
+# Figures of `extra_metrics` in the order in which they are shown.
+EXTRA = ("dice", "boundary_iou", "miou_i", "miou_c", "miou_i_worst", "calibration_error")
 
 
 def environment() -> dict:
@@ -67,7 +75,8 @@ def seconds_to(results: dict, score: float) -> float | None:
 
 def config_sha256(config: dict) -> str:
     """Hash of what decides the numbers in a resolved configuration, in any order of its keys."""
-    lasting = {key: value for key, value in config.items() if key not in ("resume", "report")}
+    idle = ("resume", "report", "extra_metrics")
+    lasting = {key: value for key, value in config.items() if key not in idle}
     return hashlib.sha256(yaml.safe_dump(lasting, sort_keys=True).encode()).hexdigest()
 
 
@@ -91,9 +100,13 @@ def title_of(metric: str) -> str:
 
 def print_scores(metrics: dict, title: str) -> None:
     """Every class's scores and the summary, in percent, from the `metrics` of `results.json`."""
-    per_class = [values for values in metrics.values() if isinstance(values, dict)]
+    named = {name: values for name, values in metrics.items() if isinstance(values, dict)}
+    per_class = list(named.values())
     classes = list(per_class[0]) if per_class else []
-    columns = ["masks", "boxes"] if any(name.startswith("box_") for name in metrics) else ["IoU"]
+    has_boxes = any(name.startswith("box_") for name in metrics)
+    columns = [title_of(name.removeprefix("per_class_")) for name in named] or ["IoU"]
+    if has_boxes:
+        columns = ["masks", "boxes"]
     table = Table(title=title, title_justify="left")
     table.add_column("class" if classes else "")
     for column in columns:
@@ -104,7 +117,7 @@ def print_scores(metrics: dict, title: str) -> None:
     for name, value in metrics.items():
         if isinstance(value, dict) or name.startswith("box_"):
             continue
-        values = [value, metrics[f"box_{name}"]] if len(columns) > 1 else [value]
+        values = [value, metrics[f"box_{name}"]] if has_boxes else [value]
         shares = [_percent(value, "-") for value in values]
         table.add_row(title_of(name), *shares, style="bold")
     console().print(table)

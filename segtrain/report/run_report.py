@@ -27,7 +27,7 @@ from segtrain.report.page import (
     tiles,
 )
 from segtrain.report.protocol import protocol_facts
-from segtrain.report.results import seconds_to, title_of
+from segtrain.report.results import EXTRA, seconds_to, title_of
 from segtrain.writing import write_text
 
 HEADLINES = {"semantic": "miou", "instance": "ap", "proposal": "ar1000"}
@@ -97,7 +97,8 @@ def _summary(report: RunReport) -> str:
     figures = [Tile(title_of(headline), share(metrics[headline]), note)]
     if published is not None:
         figures.append(_published(published, metrics))
-    others = ("pixel_accuracy", "mean_accuracy", "fwiou", "ap50", "ap75", "box_ap", "ar100", "ar10")
+    others = ("pixel_accuracy", "mean_accuracy", "fwiou", *EXTRA,
+              "ap50", "ap75", "box_ap", "ar100", "ar10")  # fmt: skip
     figures += [Tile(title_of(n), share(metrics[n])) for n in others if n in metrics]
     parts = [tiles(figures)]
     if published is not None:
@@ -157,7 +158,7 @@ def _classes(report: RunReport) -> str:
 
 
 def _bars(metric: str, values: dict[str, float | None], pixels: dict[str, float]) -> str:
-    title = {"iou": "IoU", "ap": "AP of masks", "box_ap": "AP of boxes"}.get(metric, metric)
+    title = {"ap": "AP of masks", "box_ap": "AP of boxes"}.get(metric, title_of(metric))
     present = {name: value for name, value in values.items() if value is not None}
     bars = []
     for name, value in sorted(present.items(), key=lambda item: -item[1]):

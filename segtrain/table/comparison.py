@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from segtrain.configuration.messages import nearest
 from segtrain.errors import UserError
-from segtrain.report.results import seconds_to
+from segtrain.report.results import EXTRA, seconds_to, title_of
 from segtrain.table import wording
 from segtrain.table.groups import Group
 from segtrain.table.sheet import Cell, Column, Sheet
@@ -82,6 +82,9 @@ MEASURES = (
     _worded("batch_size", "batch", wording.large, "total_batch_size"),
     _worded("devices", "devices", wording.large, "devices"),
 )
+EXTRA_MEASURES = tuple(
+    _worded(name, f"{title_of(name)} %", wording.percent, "metrics", name) for name in EXTRA
+)
 TOLD = ("experiment", "dataset", "split", "protocol", "metric", "batch_size", "devices")
 SECONDS_TO = re.compile(r"seconds_to_(\d+(?:\.\d+)?)")  # per cent of the validation's score
 DEFAULT_ORDER = ("dataset", "split", "metric", "-score", "experiment")
@@ -101,7 +104,9 @@ def compare(groups: Sequence[Group], sort: str | None) -> Sheet:
     """
     asked = SECONDS_TO.fullmatch((sort or "").removeprefix("-"))
     times = [_time_to(asked[0], float(asked[1]))] if asked else []
-    measures = [MEASURES[0], *telling_measures(groups), *MEASURES[1:], *times]
+    measured = {name for group in groups for name in group.results["metrics"]}
+    extra = [measure for measure in EXTRA_MEASURES if measure.column.key in measured]
+    measures = [MEASURES[0], *telling_measures(groups), *MEASURES[1:], *extra, *times]
     ordered = sorted_by(groups, sort, measures)
     rows = [[_cell(measure, group) for measure in measures] for group in ordered]
     columns = tuple(measure.column for measure in measures)

@@ -10,7 +10,7 @@ from typing import Any
 
 from segtrain.table.runs import EVALUATION, Run, read_config
 
-NO_PART_OF_THE_RECIPE = ("seed", "resume", "published")
+NO_PART_OF_THE_RECIPE = ("seed", "resume", "published", "extra_metrics")
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,24 @@
 """Training and evaluation of semantic networks."""
 
+from collections.abc import Collection
+
 import numpy as np
 from torch import Tensor, nn
 
 from segtrain.contracts import EvalBatch, LabelSet, TrainBatch
-from segtrain.metric.confusion import ConfusionMatrix, confusion_matrix, scores
+from segtrain.metric.boundary import boundary_iou, boundary_matrix
+from segtrain.metric.calibration import CalibrationError, calibration_counts, confidence
+from segtrain.metric.confusion import (
+    ConfusionMatrix,
+    confusion_matrix,
+    dice,
+    mean_of_known,
+    scores,
+)
 from segtrain.metric.image_scores import ImageScores, image_miou
+from segtrain.metric.per_image import PerImage
 from segtrain.metric.processes import in_split_order
+from segtrain.values import ExtraMetric
 
 
 class SemanticEvaluation(nn.Module):
@@ -14,17 +26,28 @@ class SemanticEvaluation(nn.Module):
 
     Args:
         labels: the classes.
+        extra: what is measured beside mIoU: `dice`; `boundary_iou`, see `metric.boundary`;
+            `per_image`, see `metric.per_image`; `calibration`, see `metric.calibration`.
+        probabilities: whether the scores that inference gives are probabilities; else they are
+            logits. Calibration alone asks.
     """
 
     task = "semantic"
     headline = "miou"
     image_score = "miou"
 
-    def __init__(self, labels: LabelSet) -> None:
+    def __init__(
+        self, labels: LabelSet, extra: Collection[ExtraMetric] = (), probabilities: bool = False
+    ) -> None:
         super().__init__()
         self.labels = labels
         self.matrix = ConfusionMatrix(labels.num_classes)
         self._image_scores = ImageScores()
+        self.probabilities = probabilities
+        self.has_dice = "dice" in extra
+        self.boundary = ConfusionMatrix(labels.num_classes + 1) if "boundary_iou" in extra else None
+        self.per_image = PerImage(labels.num_classes) if "per_image" in extra else None
+        self.calibration = CalibrationError() if "calibration" in extra else None
 
     def terms(
         self,
@@ -46,18 +69,27 @@ class SemanticEvaluation(nn.Module):
 
     def reset(self) -> None:
         """Before a split."""
-        self.matrix.reset()
+        for metric in (self.matrix, self.boundary, self.per_image, self.calibration):
+            if metric is not None:
+                metric.reset()
         self._image_scores.reset()
 
     def update(self, found: list[Tensor], batch: EvalBatch) -> None:
         """Adds the scores (K, H, W) of a batch's images."""
-        mious = []
+        mious, classes = [], (self.labels.num_classes, self.labels.ignore_index)
         for score, mask in zip(found, batch["mask"], strict=True):
-            counts = confusion_matrix(
-                score.argmax(0), mask, self.labels.num_classes, self.labels.ignore_index
-            )
+            prediction = score.argmax(0)
+            counts = confusion_matrix(prediction, mask, *classes)
             self.matrix.update(counts)
             mious.append(image_miou(counts))
+            if self.per_image is not None:
+                self.per_image.update(counts)
+            if self.boundary is not None:
+                self.boundary.update(boundary_matrix(prediction, mask, *classes))
+            if self.calibration is not None:
+                sure = confidence(score, self.probabilities)
+                void = self.labels.ignore_index
+                self.calibration.update(calibration_counts(sure, prediction, mask, void))
         self._image_scores.add(mious)
 
     def image_scores(self) -> np.ndarray:
@@ -70,11 +102,29 @@ class SemanticEvaluation(nn.Module):
 
     def compute(self) -> dict:
         """The `metrics` entry of `results.json`."""
-        result = scores(self.matrix.compute())
+        matrix = self.matrix.compute()
+        result = scores(matrix)
+        per_class = {"iou": result.per_class_iou}
+        extra: dict[str, float | None] = {}
+        if self.has_dice:
+            per_class["dice"] = dice(matrix)
+            extra["dice"] = mean_of_known(per_class["dice"])
+        if self.boundary is not None:
+            per_class["boundary_iou"] = boundary_iou(self.boundary.compute())
+            extra["boundary_iou"] = mean_of_known(per_class["boundary_iou"])
+        if self.per_image is not None:
+            extra |= self.per_image.compute()
+        if self.calibration is not None:
+            extra["calibration_error"] = self.calibration.compute()
+        named = {
+            f"per_class_{name}": dict(zip(self.labels.names, values, strict=True))
+            for name, values in per_class.items()
+        }
         return {
             "miou": result.miou,
             "pixel_accuracy": result.pixel_accuracy,
             "mean_accuracy": result.mean_accuracy,
             "fwiou": result.fwiou,
-            "per_class_iou": dict(zip(self.labels.names, result.per_class_iou, strict=True)),
+            **extra,
+            **named,
         }

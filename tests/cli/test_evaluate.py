@@ -5,8 +5,10 @@ import torch
 from conftest import TINY, only_run, results_of
 
 from segtrain.architecture.weights import load_weights, read_state_dict
-from segtrain.assembly import build_data, build_task
+from segtrain.assembly import build_data, build_evaluation, build_task
 from segtrain.cli.evaluate import find_checkpoint, stored_config
+from segtrain.dataset.labels import SHAPES_INSTANCES
+from segtrain.errors import UserError
 from segtrain.inference.ensemble import Ensemble, EnsembleInference
 
 
@@ -95,3 +97,41 @@ def test_a_crf_after_all(segtrain, run):
     found = evaluated(segtrain, "inference=whole", "inference/crf=deeplabv2")["protocol"]
     assert found["crf"] is True
     assert found["crf_bilateral_sigma"] == 67
+
+
+EXTRA = {"dice", "boundary_iou", "miou_i", "miou_c", "miou_i_worst", "calibration_error"}
+
+
+def test_extra_metrics_are_stored_printed_and_shown(segtrain, run):
+    code, out, err = segtrain(
+        "evaluate", "run=outputs/run", "trainer.accelerator=cpu", "hydra.run.dir=outputs/again",
+        "extra_metrics=[dice,boundary_iou,per_image,calibration]", "report.examples=0",
+    )  # fmt: skip
+    assert code == 0, err
+    results = results_of(only_run("outputs/again"))
+    found, own = results["metrics"], results_of(run)["metrics"]
+    assert {name: found[name] for name in own} == own
+    assert found.keys() - own.keys() == EXTRA | {"per_class_dice", "per_class_boundary_iou"}
+    assert all(0 <= found[name] < 1 for name in EXTRA)
+    assert found["dice"] > found["miou"] > 0
+    assert results["config_sha256"] == results_of(run)["config_sha256"]  # nothing else differs
+    for title in ("Dice %", "boundary IoU %", "calibration error", "mIoU by image"):
+        assert title in out
+    page = (only_run("outputs/again") / "report.html").read_text()
+    for title in ("Dice by class", "boundary IoU by class", "calibration error"):
+        assert title in page
+    code, out, err = segtrain("table", "runs=outputs/again", "layout=runs", "sort=-dice")
+    assert code == 0, err
+    assert f"{100 * found['dice']:.2f}" in out
+
+
+def test_calibration_is_of_probabilities_whatever_inference_gives(segtrain, run):
+    """Logits of one look, probabilities of several networks that are the same."""
+    once = evaluated(segtrain, "extra_metrics=[calibration]")["metrics"]
+    twice = evaluated(segtrain, "extra_metrics=[calibration]", "ensemble=[outputs/run]")["metrics"]
+    assert twice["calibration_error"] == pytest.approx(once["calibration_error"], abs=1e-5)
+
+
+def test_extra_metrics_are_of_semantic_networks():
+    with pytest.raises(UserError, match=r"extra_metrics=\['dice'\]"):
+        build_evaluation("instance", SHAPES_INSTANCES, ["dice"])

@@ -379,7 +379,8 @@ def test_torchrun_with_a_config_of_rank_zero():
 @pytest.mark.parametrize("count", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_matrices_are_identical_on_several_processes(segtrain, count):
     """Seven images, which neither two nor three divide, in batches of several."""
-    assert segtrain(*TINY, "hydra.run.dir=outputs/run")[0] == 0
+    extra = "extra_metrics=[dice,boundary_iou,per_image,calibration]"
+    assert segtrain(*TINY, extra, "hydra.run.dir=outputs/run")[0] == 0
     run = Path("outputs/run")
     done = process(
         str(run / "checkpoints/best.ckpt"), "matrix.pt",
@@ -394,6 +395,8 @@ def test_matrices_are_identical_on_several_processes(segtrain, count):
     scores = (run / "image_scores.csv").read_text()
     assert len(scores.splitlines()) == 8
     assert Path("image_scores.csv").read_text() == scores
+    for rank in range(count):
+        assert json.loads(Path(f"metrics.{rank}").read_text()) == results_of(run)["metrics"]
 
 
 @pytest.mark.slow

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 import torch
-from torchmetrics.classification import MulticlassJaccardIndex
+from torchmetrics.classification import MulticlassF1Score, MulticlassJaccardIndex
 
-from segtrain.metric.confusion import ConfusionMatrix, confusion_matrix, scores
+from segtrain.metric.confusion import ConfusionMatrix, confusion_matrix, dice, scores
 
 
 def slow_matrix(prediction, target, num_classes):
@@ -71,3 +71,17 @@ def test_update_order_does_not_matter_and_inputs_stay():
         parts.update(confusion_matrix(prediction[index], target[index], 3, 255))
     assert torch.equal(whole.compute(), parts.compute())
     assert torch.equal(target, kept)
+
+
+def test_dice_equals_f1_and_slow_numpy():
+    rng = np.random.default_rng(0)
+    prediction, target = rng.integers(0, 5, (2, 40, 40))
+    target[0, :9] = 255
+    valid = target != 255
+    pairs = [((prediction == k) & valid, target == k) for k in range(6)]
+    slow = [2 * (a & b).sum() / (a.sum() + b.sum()) for a, b in pairs[:5]]
+    given = torch.from_numpy(prediction), torch.from_numpy(target)
+    found = dice(confusion_matrix(*given, 6, 255))
+    assert found == pytest.approx([*slow, None], abs=1e-12)
+    peer = MulticlassF1Score(6, ignore_index=255, average="none")(*given)
+    assert found[:5] == pytest.approx(peer[:5].tolist(), abs=1e-6)
