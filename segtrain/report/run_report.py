@@ -30,7 +30,7 @@ from segtrain.report.protocol import protocol_facts
 from segtrain.report.results import title_of
 from segtrain.writing import write_text
 
-HEADLINES = {"semantic": "miou", "instance": "ap", "proposal": "ar1000"}
+HEADLINES = {"semantic": "miou", "multilabel": "miou", "instance": "ap", "proposal": "ar1000"}
 SIBLINGS = ("results.json", "config.yaml", "run.log", "confusion.csv", "image_scores.csv",
             "checkpoints", "tensorboard", "csv")  # fmt: skip
 BESIDE = 24  # classes, up to which charts leave room for a table beside them
