@@ -157,8 +157,8 @@ def rebuild(trained: Trained, inference: dict | None) -> tuple[nn.Module, Any, L
     architecture = without_pretraining(trained.config["architecture"])
     inference = validate(Node, inference or trained.config["inference"], "inference")
     tasks = [getattr(get_class(node["_target_"]), "task", "semantic")
-             for node in (architecture, inference)]  # fmt: skip
-    if tasks[0] != tasks[1] and not set(tasks) <= set(DENSE):
+             for node in (trained.config["inference"], inference)]  # fmt: skip
+    if tasks[0] != tasks[1]:
         raise UserError(f"{trained.origin} is a network for '{tasks[0]}', the inference protocol "
                         f"is for '{tasks[1]}'; choose another with inference=...")  # fmt: skip
     labels = trained.labels or make(trained.config["dataset"]["labels"])
@@ -166,6 +166,9 @@ def rebuild(trained: Trained, inference: dict | None) -> tuple[nn.Module, Any, L
     load_weights(model, trained.state, trained.origin)
     model = model.to(memory_format=torch.channels_last).eval().requires_grad_(False)
     dataset = trained.config.get("dataset", {"transform": {}})
+    if "thresholds" in inference and inference["thresholds"] is None:
+        chosen = trained.config["inference"].get("thresholds")
+        inference = {**inference, "thresholds": chosen}
     return model, make(with_sizes(inference, dataset)), labels
 
 

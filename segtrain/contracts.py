@@ -307,7 +307,8 @@ class LabelSet:
     def describe(self) -> str:
         """The map on one line, as printed in messages: `0->background 1->aeroplane 255->void`.
 
-        Of classes that may overlap, their names. Where several raw values mean the same, they stand as ranges: `0-6,9,10->void`.
+        Of classes that may overlap, their names. Where several raw values mean the same, they stand
+        as ranges: `0-6,9,10->void`.
         """
         if self.overlapping:
             return " ".join(self.names)

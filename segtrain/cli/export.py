@@ -20,7 +20,7 @@ from segtrain.export.compare import (
     sample_pictures,
     smooth_pictures,
 )
-from segtrain.export.deployed import Deployed, one_look
+from segtrain.export.deployed import Deployed, labels_of, one_look
 from segtrain.export.detector import (
     DeployedDetector,
     DetectionComparison,
@@ -168,7 +168,7 @@ def deployed(
 ) -> Deployed | DeployedDetector | None:
     """The network with what is around it, as a function of pictures; None for proposals."""
     if isinstance(inference, SemanticInference):
-        return Deployed(model, one_look(inference), config["returns"])
+        return Deployed(model, inference, config["returns"])
     return DeployedDetector(model, inference) if isinstance(inference, Detect) else None
 
 
@@ -194,11 +194,14 @@ def compare_all(
         return [compare_detections(exported, detector, pictures, size) for size in sizes]
     whole = one_look(inference)
 
+    def decide(logits: Tensor) -> Tensor:
+        return labels_of(logits, inference)
+
     def original(image: Tensor) -> Tensor:
         logits = torch.stack(whole(model, list(image)))
-        return logits if config["returns"] == "logits" else logits.argmax(1).to(torch.uint8)
+        return logits if config["returns"] == "logits" else decide(logits)
 
-    return [compare(exported, original, pictures, size) for size in sizes]
+    return [compare(exported, original, pictures, size, decide) for size in sizes]
 
 
 def find_pictures(config: dict, trained: Trained) -> list[np.ndarray]:

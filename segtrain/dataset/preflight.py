@@ -44,8 +44,8 @@ def require_classes(
 ) -> None:
     """Refuses labels that show too few classes: mostly a wrong map, as of masks of 0 and 255.
 
-    Two have to be there; of instances, of classes that may overlap, or where a split is only evaluated and nothing in it is
-    void, one.
+    Two have to be there; of instances, of classes that may overlap, or where a split is only
+    evaluated and nothing in it is void, one.
 
     Args:
         counts: (K + 1,) pixels (instances) per class; last, void pixels (crowds).

@@ -13,7 +13,7 @@ from segtrain.values import NonNegative
 
 
 class MultilabelLoss(nn.Module):
-    """A pixel loss on every head's scores, each a mean over classes and all processes' valid pixels.
+    """A pixel loss on every head's scores, a mean over classes and all processes' valid pixels.
 
     Scores are resized bilinearly to the labels, in float32.
 

@@ -26,6 +26,12 @@ PACKAGES = (
 TITLES = {  # of the table printed at the end; others as `results.json` has them
     "miou": "mIoU",
     "iou": "IoU",
+    "dice": "Dice",
+    "precision": "precision",
+    "recall": "recall",
+    "map": "mAP",
+    "average_precision": "AP",
+    "threshold": "threshold",
     "pixel_accuracy": "pixel accuracy",
     "mean_accuracy": "mean accuracy",
     "fwiou": "frequency-weighted IoU",
@@ -80,9 +86,12 @@ def title_of(metric: str) -> str:
 
 def print_scores(metrics: dict, title: str) -> None:
     """Every class's scores and the summary, in percent, from the `metrics` of `results.json`."""
-    per_class = [values for values in metrics.values() if isinstance(values, dict)]
+    named = {name: values for name, values in metrics.items() if isinstance(values, dict)}
+    per_class = list(named.values())
     classes = list(per_class[0]) if per_class else []
-    columns = ["masks", "boxes"] if any(name.startswith("box_") for name in metrics) else ["IoU"]
+    columns = ["masks", "boxes"]
+    if not any(name.startswith("box_") for name in metrics):
+        columns = [title_of(name.removeprefix("per_class_")) for name in named] or ["IoU"]
     table = Table(title=title, title_justify="left")
     table.add_column("class" if classes else "")
     for column in columns:
@@ -93,11 +102,11 @@ def print_scores(metrics: dict, title: str) -> None:
     for name, value in metrics.items():
         if isinstance(value, dict) or name.startswith("box_"):
             continue
-        values = [value, metrics[f"box_{name}"]] if len(columns) > 1 else [value]
+        values = [value, metrics[f"box_{name}"]] if f"box_{name}" in metrics else [value]
         shares = [_percent(value, "-") for value in values]
         table.add_row(title_of(name), *shares, style="bold")
     console().print(table)
-    absent = [n for n in classes if all(values[n] is None for values in per_class)]
+    absent = [n for n in classes if per_class[0][n] is None]
     if absent:
         console().print(f"absent, left out of the means: {', '.join(absent)}")
 

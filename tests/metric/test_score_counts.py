@@ -70,7 +70,8 @@ def test_places_are_in_the_order_of_the_scores():
 def test_void_pixels_count_nowhere():
     counts = ScoreCounts(1)
     scores = torch.tensor([[[0.9, 0.8, 0.1]]])
-    counts.update(scores, torch.tensor([[[True, False, True]]]), torch.tensor([[True, False, True]]))
+    valid = torch.tensor([[True, False, True]])
+    counts.update(scores, valid[None], valid)
     assert average_precision(counts.compute()[0]) == 1.0
 
 
