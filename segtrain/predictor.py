@@ -1,5 +1,6 @@
 """A trained network that says what pictures show."""
 
+import copy
 import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -224,6 +225,9 @@ class Predictor:
             return SemanticInference(self.window, False, [1.0], False, None, None)
         scales = own.scales if len(own.scales) == 1 else [1.0]
         window, scores = (self.window, None) if own.window is None else (own.window, own.scores)
+        if self.task == "multilabel" and own.window is None:
+            window = copy.copy(window)
+            window.average = "logits"  # others are of classes of which a pixel has one
         terms = own.logit_adjustment
         return SemanticInference(window, own.pad, scales, False, terms, None, scores=scores)
 

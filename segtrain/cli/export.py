@@ -126,7 +126,8 @@ def require_format(format_name: str, inference: object) -> None:
         raise UserError(f"format={format_name} is not for segment proposals; use "
                         "format=safetensors and segtrain.load")  # fmt: skip
     own = inference.protocol
-    left_out = [key for key in own if own[key] != exported.get(key)]
+    around = own.keys() - {"thresholds"}  # which the metadata have
+    left_out = [key for key in own if key in around and own[key] != exported.get(key)]
     if left_out:
         logger.info("inference   one look at whole pictures, without the run's %s",
                     ", ".join(left_out))  # fmt: skip
