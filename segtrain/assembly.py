@@ -17,7 +17,7 @@ from segtrain.architecture.blocks import batch_norms
 from segtrain.architecture.weights import load_weights, require_fit
 from segtrain.configuration.messages import where_to_look
 from segtrain.configuration.validation import validate
-from segtrain.contracts import LabelSet
+from segtrain.contracts import DENSE, LabelSet
 from segtrain.dataset.counts import class_frequency, median_frequency_weights
 from segtrain.dataset.folder import folder_white_level
 from segtrain.dataset.shard_index import ShardReading, describe_shards
@@ -85,12 +85,22 @@ def require_labels(data: "SegmentationData", config: dict) -> None:
         key: getattr(get_class(config[key]["_target_"]), "task", "semantic")
         for key in ("architecture", "loss", "inference")
     }
+    if tasks["architecture"] == "semantic" and tasks["inference"] in DENSE:
+        tasks["architecture"] = tasks["inference"]  # the same network does either
     if len(set(tasks.values())) > 1:
         found = ", ".join(f"{key} is for '{task}'" for key, task in tasks.items())
         raise UserError(f"{found}: these three belong together; an architecture chooses its own "
                         "loss and inference unless others are named")  # fmt: skip
     has_masks = isinstance(data.transform, SemanticPreset)
-    if has_masks == (tasks["inference"] == "semantic"):
+    is_multilabel = tasks["inference"] == "multilabel"
+    if has_masks and data.labels.overlapping != is_multilabel:
+        has, needs = ("overlap", "do not") if data.labels.overlapping else ("do not", "may overlap")
+        raise UserError(
+            f"dataset={data.name} has classes that {has}, loss and inference are for classes that "
+            f"{needs}; choose loss=multilabel inference=multilabel with classes that overlap, and "
+            "only with them"
+        )
+    if has_masks == (tasks["inference"] in DENSE):
         return
     if has_masks:
         raise UserError(
@@ -153,7 +163,7 @@ def rebuild(trained: Trained, inference: dict | None) -> tuple[nn.Module, Any, L
     architecture = without_pretraining(trained.config["architecture"])
     inference = validate(Node, inference or trained.config["inference"], "inference")
     tasks = [getattr(get_class(node["_target_"]), "task", "semantic")
-             for node in (architecture, inference)]  # fmt: skip
+             for node in (trained.config["inference"], inference)]  # fmt: skip
     if tasks[0] != tasks[1]:
         raise UserError(f"{trained.origin} is a network for '{tasks[0]}', the inference protocol "
                         f"is for '{tasks[1]}'; choose another with inference=...")  # fmt: skip
@@ -163,6 +173,9 @@ def rebuild(trained: Trained, inference: dict | None) -> tuple[nn.Module, Any, L
     load_weights(model, trained.state, trained.origin)
     model = model.to(memory_format=torch.channels_last).eval().requires_grad_(False)
     dataset = trained.config.get("dataset", {"transform": {}})
+    if "thresholds" in inference and inference["thresholds"] is None:
+        chosen = trained.config["inference"].get("thresholds")
+        inference = {**inference, "thresholds": chosen}
     return model, make(with_sizes(inference, dataset)), labels
 
 
@@ -199,6 +212,9 @@ def build_task(config: dict, labels: LabelSet) -> "Segmentation":
         check_per_class("loss.pixel.class_weights", config["loss"].get("pixel", {}), labels)
         check_per_class("inference.logit_adjustment", config["inference"], labels)
         known = {"ignore_index": labels.ignore_index}
+    if inference.task == "multilabel":
+        check_per_class("loss.pixel.positive_weights", config["loss"].get("pixel", {}), labels)
+        check_per_class("inference.thresholds", config["inference"], labels)
     return Segmentation(
         model=build_model(config, labels.num_classes, labels.names),
         loss=make(config["loss"], **known),
@@ -207,7 +223,7 @@ def build_task(config: dict, labels: LabelSet) -> "Segmentation":
             inference.task,
             labels,
             config.get("extra_metrics", []),  # not in the configuration of older runs
-            getattr(inference, "gives_probabilities", False),
+            inference,
         ),
         optimizer=make(config["optimizer"]),
         labels=labels,
@@ -224,14 +240,16 @@ def build_evaluation(
     task: str,
     labels: LabelSet,
     extra_metrics: Sequence[ExtraMetric] = (),
-    probabilities: bool = False,
+    inference: Any = None,
 ) -> "Evaluation":
-    """How networks for a task (semantic, instance or proposal) are trained and measured.
+    """How networks for a task are trained and measured.
 
     Args:
-        task: of the network.
+        task: semantic, multilabel, instance or proposal.
         labels: the classes.
-        extra_metrics, probabilities: of semantic networks, see `SemanticEvaluation`.
+        extra_metrics: of semantic networks, see `SemanticEvaluation`.
+        inference: which a semantic network's calibration depends on, and whose thresholds a
+            multilabel one uses and chooses.
 
     Raises:
         UserError: there are no such metrics for the task.
@@ -239,10 +257,15 @@ def build_evaluation(
     if task == "semantic":
         from segtrain.task.semantic import SemanticEvaluation
 
+        probabilities = getattr(inference, "gives_probabilities", False)
         return SemanticEvaluation(labels, extra_metrics, probabilities)
     if extra_metrics:
         raise UserError(f"extra_metrics={list(extra_metrics)}: they are of semantic networks, this "
                         f"one is for '{task}'; use extra_metrics=[]")  # fmt: skip
+    if task == "multilabel":
+        from segtrain.task.multilabel import MultilabelEvaluation
+
+        return MultilabelEvaluation(labels, inference)
     from segtrain.task.instance import InstanceEvaluation
 
     return InstanceEvaluation(labels, task)

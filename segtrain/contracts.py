@@ -19,6 +19,7 @@ from segtrain.errors import UserError
 from segtrain.text import visible
 
 VOID = 255  # the train id of pixels that count neither in loss nor in metric
+DENSE = ("semantic", "multilabel")  # tasks whose networks score every class at every pixel
 UNKNOWN = 254  # marks raw values without an entry in a label map; no data set has 255 classes
 TABLE_SIZE = 2**24  # raw values of a label map that are looked up in a table: all 8-bit colours
 
@@ -27,7 +28,7 @@ class TrainBatch(TypedDict):
     """One step's samples, all of the crop size."""
 
     image: Tensor  # (N, 3, H, W) uint8 RGB, channels_last
-    mask: Tensor  # (N, H, W) uint8 train ids, ignore_index where void
+    mask: Tensor  # (N, H, W) uint8 train ids, ignore_index where void; or (N, H, W, B) planes
     name: list[str]
     colours: NotRequired[Tensor]  # (N, 3, 4) float32, left to the device: see `recolour`
 
@@ -36,7 +37,7 @@ class EvalBatch(TypedDict):
     """Whole images, each with its own size."""
 
     image: list[Tensor]  # (3, H, W) uint8 RGB
-    mask: list[Tensor]  # (H, W) uint8 train ids
+    mask: list[Tensor]  # (H, W) uint8 train ids; or (H, W, B) planes, see `segtrain.planes`
     name: list[str]
 
 
@@ -185,7 +186,10 @@ class Source(Protocol):
         """What an error message or a picture calls this sample."""
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray | InstanceTarget]:
-        """Image (H, W, 3) uint8 RGB, and mask (H, W) uint8 train ids or instances."""
+        """Image (H, W, 3) uint8 RGB, and mask (H, W) uint8 train ids or instances.
+
+        Where classes may overlap, the mask is (H, W, B) uint8, see `segtrain.planes`.
+        """
 
     def image_file(self, index: int) -> str | None:
         """The image's file as it was published; None where there is none, as of drawn images."""
@@ -207,12 +211,15 @@ class LabelSet:
         raw_to_train: every value that may stand in a mask file, or category id of an instance ->
             train id, or None for void.
         colours: whether masks show classes by colour; raw values are 0xRRGGBB then.
+        overlapping: whether a pixel may be of several classes, or of none; a class's raw value is
+            then only the number that it is told by.
     """
 
     names: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
     raw_to_train: Mapping[int, int | None]
     colours: bool = False
+    overlapping: bool = False
     ignore_index: ClassVar[int] = VOID
 
     def __post_init__(self) -> None:
@@ -284,6 +291,7 @@ class LabelSet:
             "palette": [list(colour) for colour in self.palette],
             "raw_to_train": {str(raw): train for raw, train in self.raw_to_train.items()},
             **({"colours": True} if self.colours else {}),
+            **({"overlapping": True} if self.overlapping else {}),
         }
 
     @classmethod
@@ -294,13 +302,17 @@ class LabelSet:
             tuple(tuple(colour) for colour in plain["palette"]),
             {int(raw): train for raw, train in plain["raw_to_train"].items()},
             plain.get("colours", False),
+            plain.get("overlapping", False),
         )
 
     def describe(self) -> str:
         """The map on one line, as printed in messages: `0->background 1->aeroplane 255->void`.
 
-        Where several raw values mean the same, they stand as ranges: `0-6,9,10->void`.
+        Of classes that may overlap, their names. Where several raw values mean the same, they stand
+        as ranges: `0-6,9,10->void`.
         """
+        if self.overlapping:
+            return " ".join(self.names)
         entries = []
         for train in (*range(self.num_classes), None):
             raw = [

@@ -1,5 +1,6 @@
 """A trained network that says what pictures show."""
 
+import copy
 import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -11,15 +12,21 @@ import torch.nn.functional as F
 from torch import nn
 
 from segtrain import notebook
-from segtrain.contracts import Detections, LabelSet
+from segtrain.contracts import DENSE, Detections, LabelSet
 from segtrain.errors import UserError
 from segtrain.hardware import resolve_precision
+from segtrain.inference.multilabel import masks_of
 from segtrain.inference.semantic import SemanticInference
-from segtrain.inference.strips import enlarged_labels, label_map
+from segtrain.inference.strips import Decide, enlarged_labels, label_map, largest
 from segtrain.inference.window import SlidingWindow
 from segtrain.masks import frames_of, paste
 from segtrain.picture import AnyImage, Picture, read_picture
-from segtrain.prediction import InstancePrediction, Prediction, SemanticPrediction
+from segtrain.prediction import (
+    InstancePrediction,
+    MultilabelPrediction,
+    Prediction,
+    SemanticPrediction,
+)
 from segtrain.trained import white_level
 
 logger = logging.getLogger("segtrain")
@@ -62,7 +69,7 @@ class Predictor:
 
     Attributes:
         device: that the network is on.
-        task: semantic, instance or proposal.
+        task: semantic, multilabel, instance or proposal.
         white: the white level of images of more than 8 bits a channel, see `read_picture`.
 
     Raises:
@@ -104,21 +111,21 @@ class Predictor:
             UserError: one cannot be read; nothing is predicted then.
         """
         pictures = [read_picture(image, self.white) for image in images]
-        if self.task == "semantic":
-            return self._semantic(pictures)
+        if self.task in DENSE:
+            return self._dense(pictures)
         seen = [fit_pixels(picture.pixels, self.settings.max_pixels) for picture in pictures]
         found = self._look(seen)
         return [self._instances(*each) for each in zip(pictures, seen, found, strict=True)]
 
     def probabilities(self, image: AnyImage) -> np.ndarray:
-        """(K, H, W) float32 of a picture; they sum to 1.
+        """(K, H, W) float32 of a picture; they sum to 1, unless classes may overlap.
 
         Raises:
-            UserError: the network is not semantic, or the picture has more than `max_pixels`.
+            UserError: the network finds instances, or the picture has more than `max_pixels`.
         """
         picture = read_picture(image, self.white)
         seen = self._resized(picture.pixels)
-        if self.task != "semantic" or self._is_large(picture.pixels) or self._is_large(seen):
+        if self.task not in DENSE or self._is_large(picture.pixels) or self._is_large(seen):
             raise UserError(
                 f"no probabilities of {self.task} networks, nor of pictures with more than "
                 f"max_pixels={self.settings.max_pixels}, whose scores are never in memory at once"
@@ -162,7 +169,8 @@ class Predictor:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None)
 
-    def _semantic(self, pictures: list[Picture]) -> list[SemanticPrediction]:
+    def _dense(self, pictures: list[Picture]) -> list[SemanticPrediction | MultilabelPrediction]:
+        kind = SemanticPrediction if self.task == "semantic" else MultilabelPrediction
         seen = [self._resized(picture.pixels) for picture in pictures]
         small = [number for number, image in enumerate(seen) if not self._is_large(image)]
         scores = dict(zip(small, self._look([seen[n] for n in small]), strict=True))
@@ -170,16 +178,16 @@ class Predictor:
         for number, picture in enumerate(pictures):
             size, protocol = picture.pixels.shape[:2], self.inference.protocol
             if number in scores:
-                labels = enlarged_labels(scores.pop(number), size)
+                labels = enlarged_labels(scores.pop(number), size, self._decide())
             else:
                 labels, protocol = self._large(seen[number], size)
             protocol = {**protocol, "short_side": self.settings.short_side}
-            result = SemanticPrediction(picture, labels, self.labels, protocol, self.probabilities)
+            result = kind(picture, labels, self.labels, protocol, self.probabilities)
             results.append(result)
         return results
 
     def _large(self, image: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, dict]:
-        """(H, W) labels of a picture that is too large to be looked at at once, and how."""
+        """Labels (H, W) or masks (K, H, W) of a picture too large for one look, and how."""
         one_look = self._one_look()
         left_out = [key for key in ("scales", "flip", "crf")
                     if self.inference.protocol[key] != one_look.protocol[key]]  # fmt: skip
@@ -191,10 +199,24 @@ class Predictor:
         picture = self._tensor(resized_by(image, one_look.scales[0]))
         with torch.inference_mode(), self._autocast():
             classes = self.labels.num_classes
-            labels = label_map(one_look.window, self.model, picture, terms, classes)
-        if labels.shape != size:
-            labels = cv2.resize(labels, size[::-1], interpolation=cv2.INTER_NEAREST)
-        return labels, one_look.protocol
+            decide = self._decide(of_logits=True)
+            labels = label_map(one_look.window, self.model, picture, terms, classes, decide)
+        if labels.shape[-2:] != size:
+            layers = labels.reshape(-1, *labels.shape[-2:]).view(np.uint8)
+            resized = [cv2.resize(layer, size[::-1], interpolation=cv2.INTER_NEAREST)
+                       for layer in layers]  # fmt: skip
+            labels = np.stack(resized).view(labels.dtype).reshape(*labels.shape[:-2], *size)
+        kept = {key: value for key, value in self.inference.protocol.items() if key == "thresholds"}
+        return labels, {**one_look.protocol, **kept}
+
+    def _decide(self, of_logits: bool = False) -> Decide:
+        """Of scores what a picture shows: labels, or masks of classes that may overlap."""
+        if self.task == "semantic":
+            return largest
+        thresholds = self.inference.thresholds
+        return lambda scores: masks_of(
+            scores.float().sigmoid() if of_logits else scores, thresholds
+        )
 
     def _one_look(self) -> SemanticInference:
         """The network's own protocol, as far as it can be had window by window."""
@@ -203,6 +225,9 @@ class Predictor:
             return SemanticInference(self.window, False, [1.0], False, None, None)
         scales = own.scales if len(own.scales) == 1 else [1.0]
         window, scores = (self.window, None) if own.window is None else (own.window, own.scores)
+        if self.task == "multilabel" and own.window is None:
+            window = copy.copy(window)
+            window.average = "logits"  # others are of classes of which a pixel has one
         terms = own.logit_adjustment
         return SemanticInference(window, own.pad, scales, False, terms, None, scores=scores)
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from segtrain.architecture.blocks import batch_norms
+from segtrain.contracts import DENSE
 from segtrain.dataset.stream import StepSampler, TrainStream
 from segtrain.dataset.workers import one_thread
 from segtrain.errors import UserError
@@ -31,7 +32,7 @@ class BatchNormStatistics(Callback):
         self.num_images = num_images
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if pl_module.evaluation.task != "semantic":
+        if pl_module.evaluation.task not in DENSE:
             raise UserError("callback=batch_norm_statistics is for semantic networks only")
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

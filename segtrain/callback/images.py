@@ -7,9 +7,11 @@ import torch
 from pytorch_lightning.callbacks import Callback
 
 from segtrain.contracts import Detections, InstanceTarget, LabelSet
+from segtrain.inference.multilabel import masks_of
 from segtrain.loggers import Rows, write_picture, write_table
 from segtrain.metric.image_scores import SURE_SCORE
-from segtrain.report.drawing import fit
+from segtrain.planes import unpack
+from segtrain.report.drawing import fit, paint_masks
 from segtrain.report.panels import SHOWN_PROPOSALS, draw_found, draw_truth
 from segtrain.values import Count, Natural
 
@@ -67,6 +69,14 @@ class ValidationImages(Callback):
         found: torch.Tensor | Detections,
     ) -> np.ndarray:
         labels = pl_module.labels
+        if pl_module.evaluation.task == "multilabel":
+            return planes_strip(
+                image,
+                unpack(torch.from_numpy(truth), labels.num_classes)[0].numpy(),
+                masks_of(found, pl_module.inference.thresholds).cpu().numpy(),
+                labels,
+                self.max_side,
+            )
         if pl_module.evaluation.task == "semantic":
             prediction = found.argmax(0).cpu().numpy()
             return overlay_strip(image, truth, prediction, labels, self.max_side)
@@ -113,6 +123,20 @@ def overlay_strip(
         cv2.addWeighted(labels.colorize(ids), OVERLAY_STRENGTH, image, 1 - OVERLAY_STRENGTH, 0)
         for ids in (truth, prediction)
     ]
+    return _reduced(panels, max_side)
+
+
+def planes_strip(
+    image: np.ndarray, truth: np.ndarray, prediction: np.ndarray, labels: LabelSet, max_side: int
+) -> np.ndarray:
+    """As `overlay_strip`, of masks (K, H, W) bool, which may overlap."""
+    panels = [image, *(paint_masks(image, masks, labels) for masks in (truth, prediction))]
+    return _reduced(panels, max_side)
+
+
+def _reduced(panels: list[np.ndarray], max_side: int) -> np.ndarray:
+    """Side by side, the longer side of each at most so long."""
+    image = panels[0]
     scale = min(1.0, max_side / max(image.shape[:2]))
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
     panels = [cv2.resize(panel, size, interpolation=cv2.INTER_AREA) for panel in panels]

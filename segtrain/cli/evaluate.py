@@ -149,6 +149,9 @@ def rebuild_task(
     for key in ("dataset", "inference"):
         if key in config:  # chosen on the command line
             merged[key] = config[key]
+    inference, own = merged["inference"], source.config["inference"]
+    if "thresholds" in inference and inference["thresholds"] is None:
+        inference["thresholds"] = own.get("thresholds")
     images, white = merged["dataset"]["source"], white_level(source.config)
     if images.get("white_level") == "auto" and white is not None:
         images["white_level"] = white  # as the network has learned to see
@@ -234,6 +237,8 @@ def evaluate_checkpoint(
         The content of `results.json`, without what only the training knows.
     """
     load_weights(task.model, read_state_dict(checkpoint), str(checkpoint))
+    if task.inference.task == "multilabel":  # those of the step that the weights are of
+        task.inference.thresholds = stored_config(checkpoint)[0]["inference"]["thresholds"]
     return evaluate_task(config, data, task, checkpoint, run_dir)
 
 

@@ -21,7 +21,7 @@ from segtrain.export.compare import (
     sample_pictures,
     smooth_pictures,
 )
-from segtrain.export.deployed import Deployed, one_look
+from segtrain.export.deployed import Deployed, labels_of, one_look
 from segtrain.export.detector import (
     DeployedDetector,
     DetectionComparison,
@@ -141,7 +141,8 @@ def require_format(format_name: str, inference: object) -> None:
         raise UserError(f"format={format_name} is not for segment proposals; use "
                         "format=safetensors and segtrain.load")  # fmt: skip
     own = inference.protocol
-    left_out = [key for key in own if own[key] != exported.get(key)]
+    around = own.keys() - {"thresholds"}  # which the metadata have
+    left_out = [key for key in own if key in around and own[key] != exported.get(key)]
     if left_out:
         logger.info("inference   one look at whole pictures, without the run's %s",
                     ", ".join(left_out))  # fmt: skip
@@ -184,7 +185,7 @@ def deployed(
 ) -> Deployed | DeployedDetector | None:
     """The network with what is around it, as a function of pictures; None for proposals."""
     if isinstance(inference, SemanticInference):
-        return Deployed(model, one_look(inference), config["returns"])
+        return Deployed(model, inference, config["returns"])
     return DeployedDetector(model, inference) if isinstance(inference, Detect) else None
 
 
@@ -210,11 +211,14 @@ def compare_all(
         return [compare_detections(exported, detector, pictures, size) for size in sizes]
     whole = one_look(inference)
 
+    def decide(logits: Tensor) -> Tensor:
+        return labels_of(logits, inference)
+
     def original(image: Tensor) -> Tensor:
         logits = torch.stack(whole(model, list(image)))
-        return logits if config["returns"] == "logits" else logits.argmax(1).to(torch.uint8)
+        return logits if config["returns"] == "logits" else decide(logits)
 
-    return [compare(exported, original, pictures, size) for size in sizes]
+    return [compare(exported, original, pictures, size, decide) for size in sizes]
 
 
 def find_pictures(config: dict, trained: Trained) -> list[np.ndarray]:

@@ -16,6 +16,7 @@ from segtrain.cli.inputs import Input, find_inputs
 from segtrain.cli.manifest import SHOWN, Manifest, Outcome
 from segtrain.cli.required import predict_source
 from segtrain.cli.stopping import Stop
+from segtrain.contracts import DENSE
 from segtrain.errors import RunStopped, UserError
 from segtrain.loading import find_trained, make_predictor
 from segtrain.prediction import Prediction
@@ -139,7 +140,7 @@ def find_predictor(config: dict) -> tuple[Predictor, dict]:
         "max_pixels": settings.max_pixels,
         "precision": str(predictor.dtype or torch.float32).removeprefix("torch."),
     }
-    if predictor.task == "semantic":
+    if predictor.task in DENSE:
         return predictor, result | {"short_side": settings.short_side}
     return predictor, result | {"min_score": settings.min_score}
 

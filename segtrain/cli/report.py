@@ -13,13 +13,22 @@ from torch import Tensor
 from segtrain.errors import UserError
 from segtrain.foreign import read_record
 from segtrain.hardware import uses_gpu
+from segtrain.inference.multilabel import masks_of
 from segtrain.metric.image_scores import FIRST_PROPOSALS
+from segtrain.planes import unpack
 from segtrain.predictor import find_dtype
 from segtrain.report.curves import read_curves
-from segtrain.report.examples import Example, choose, label_layers, semantic_keys
+from segtrain.report.examples import (
+    Example,
+    choose,
+    label_layers,
+    multilabel_keys,
+    semantic_keys,
+)
 from segtrain.report.panels import (
     ERROR_KEYS,
     instance_panels,
+    multilabel_panels,
     proposal_panels,
     semantic_panels,
 )
@@ -168,6 +177,13 @@ def example(
         return Example(name, f"{score}, {100 * right:.1f} % of pixels right", panels,
                        semantic_keys(truth, prediction, labels),
                        label_layers(truth, prediction, panels["image"].shape[:2]))  # fmt: skip
+    if task.evaluation.task == "multilabel":
+        masks, valid = (part.numpy() for part in unpack(torch.from_numpy(truth),
+                                                        labels.num_classes))  # fmt: skip
+        prediction = masks_of(found, task.inference.thresholds).cpu().numpy()
+        panels = multilabel_panels(image, masks, valid, prediction, labels, max_side)
+        keys = multilabel_keys(masks, prediction, valid, labels)
+        return Example(name, score, panels, keys, None)
     found = {
         key: value.float().cpu().numpy() if isinstance(value, Tensor) else value
         for key, value in found.items()

@@ -62,7 +62,10 @@ def expand(command: str, arguments: Sequence[str]) -> list[str]:
         return arguments
     made: dict[Short, list[str]] = {}
     # What is chosen comes first, since the rest depends on it.
-    for short in sorted(shorts, key=lambda short: (short.alias != "model", short.alias != "data")):
+    order = ("model", "multilabel", "data")
+    for short in sorted(
+        shorts, key=lambda short: order.index(short.alias) if short.alias in order else len(order)
+    ):
         made[short] = [f"{short.stage}{o}" for o in _overrides(short, chosen)]
         chosen = chosen.with_more(made[short])
     _refuse_contradictions(arguments, made)
@@ -86,7 +89,7 @@ def _short(command: str, argument: str) -> Short | None:
 def _overrides(short: Short, chosen: Chosen) -> list[str]:
     """What a short form stands for."""
     special: dict[str, Callable[[Short, Chosen], list[str]]] = {
-        "data": _data, "name": _name, "size": _size
+        "data": _data, "multilabel": _multilabel, "name": _name, "size": _size
     }  # fmt: skip
     if chosen.resumed and short.alias in ("data", "model", "backbone", "name"):
         raise UserError(f"{short.typed}: a run that is resumed keeps its data, network and folder; "
@@ -115,7 +118,8 @@ def _data(short: Short, chosen: Chosen) -> list[str]:
     instances = chosen.is_detector(short.stage, short.typed)
     values = parted(short.value) if chosen.is_sweep else [short.value]
     with to_console(sys.stderr if SHOWING & set(chosen.arguments) else sys.stdout):
-        found = [recognise(plain_path(value), instances) for value in values]
+        multilabel = chosen.settings.get(f"{short.stage}inference") == "multilabel"
+        found = [recognise(plain_path(value), instances, multilabel) for value in values]
     for told in dict.fromkeys(one.told for one in found):
         _say(f"{'data':<12}{told}", chosen.arguments)
     settings = [dict(o.split("=", 1) for o in one.overrides) for one in found]
@@ -127,6 +131,15 @@ def _data(short: Short, chosen: Chosen) -> list[str]:
     for key in settings[0]:
         overrides.append(f"{key}={','.join(dict.fromkeys(one[key] for one in settings))}")
     return overrides
+
+
+def _multilabel(short: Short, chosen: Chosen) -> list[str]:
+    """Loss and inference of classes that may overlap."""
+    if short.value not in ("true", "false"):
+        raise UserError(f"{short.typed}: expected true or false")
+    if short.value == "false":
+        return []
+    return [f"{short.stage}{group}=multilabel" for group in ("inference", "loss")]
 
 
 def _name(short: Short, chosen: Chosen) -> list[str]:

@@ -8,6 +8,7 @@ ALIASES: dict[str, dict[str, str]] = {
     "data": dict.fromkeys((*NETWORK, "evaluate", "prepare"), "dataset"),
     "model": dict.fromkeys(NETWORK, "architecture"),
     "backbone": dict.fromkeys(NETWORK, "architecture.backbone.name"),
+    "multilabel": dict.fromkeys(NETWORK, "inference"),
     "epochs": dict.fromkeys(TRAINING, "trainer.max_epochs"),
     "steps": dict.fromkeys(TRAINING, "trainer.max_steps"),
     "size": {**dict.fromkeys((*TRAINING, "prepare"), "dataset.transform.crop_size"),
@@ -23,6 +24,7 @@ ALIASES: dict[str, dict[str, str]] = {
 }  # fmt: skip
 MEANINGS = {
     "data": "a data set's name, or annotated pictures of your own",
+    "multilabel": "true: classes may overlap; of data=<folder> a mask a class is read",
     "epochs": "and no trainer.max_steps",
     "steps": "and no trainer.max_epochs",
     "size": "in pixels; of crops also height,width",

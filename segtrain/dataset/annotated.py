@@ -10,6 +10,7 @@ from segtrain.dataset.counts import count_labels
 from segtrain.dataset.files import read_image
 from segtrain.dataset.orientation import explain_turn
 from segtrain.errors import UserError
+from segtrain.planes import pack
 
 VOID_ID, UNKNOWN_ID = -1, -2  # in place of train ids
 
@@ -154,7 +155,7 @@ class PaintedObjects(AnnotatedImages):
         folder: Path,
         chosen: np.ndarray,
         labels: LabelSet,
-        train_ids: dict[int, int],
+        train_ids: dict[int, int | None],
     ) -> None:
         super().__init__(annotations, folder, chosen, labels)
         self.train_ids = train_ids
@@ -181,6 +182,34 @@ class PaintedObjects(AnnotatedImages):
             train = self.labels.ignore_index if crowds[place] else self.train_ids[categories[place]]
             np.copyto(painted, train, where=masks[place].view(bool))
         return painted
+
+
+class OverlappingObjects(PaintedObjects):
+    """Images whose objects are drawn class by class: those of different classes may overlap.
+
+    Pixels of a crowd that no object claims are void, as is what objects of void categories cover.
+
+    Args:
+        annotations, folder, chosen, labels: see `AnnotatedImages`.
+        train_ids: train id of each category, `ignore_index`, or None for the background.
+    """
+
+    def _mask(self, number: int) -> np.ndarray:
+        part = self.annotations.instances(number)
+        size = self.annotations.sizes[number]
+        drawn = np.zeros((self.labels.num_classes, *size), bool)
+        crowd, void = np.zeros(size, bool), np.zeros(size, bool)
+        objects = zip(self.annotations.categories[part].tolist(), self.annotations.crowds[part],
+                      self.annotations.masks(number), strict=True)  # fmt: skip
+        for category, is_crowd, mask in objects:
+            train = self.train_ids[category]
+            if train == self.labels.ignore_index:
+                void |= mask.view(bool)
+            elif is_crowd:
+                crowd |= mask.view(bool)
+            elif train is not None:
+                drawn[train] |= mask.view(bool)
+        return pack(drawn, void | (crowd & ~drawn.any(0)))
 
 
 def _category_lookup(labels: LabelSet) -> np.ndarray:

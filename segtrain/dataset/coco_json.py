@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from segtrain.contracts import VOID, LabelSet
-from segtrain.dataset.annotated import AnnotatedInstances, PaintedObjects
+from segtrain.dataset.annotated import AnnotatedInstances, OverlappingObjects, PaintedObjects
 from segtrain.dataset.coco_annotations import SHOWN, CocoAnnotations
 from segtrain.dataset.files import require_folder
-from segtrain.dataset.labels import contiguous, voc_colour_map
+from segtrain.dataset.labels import contiguous, overlapping, voc_colour_map
 from segtrain.dataset.shard_index import labels_of_shards
 from segtrain.errors import UserError
 from segtrain.values import Natural, ProperFraction, Text
@@ -71,6 +71,20 @@ def painted_labels(
                         f"{MOST_CLASSES} beside the background; dataset=coco_json_instances reads "
                         "any number")  # fmt: skip
     return LabelSet(names, voc_colour_map(len(names)), contiguous(names, void=VOID))
+
+
+def multilabel_labels(
+    root: Text, images: Text | None, annotations: Text | dict[str, Text] | None
+) -> LabelSet:
+    """Label set of the masks drawn class by class: each category but background and void.
+
+    Args:
+        root, images, annotations: see `instance_labels`.
+
+    Raises:
+        UserError: as there.
+    """
+    return overlapping(_class_names(_open_file(root, images, annotations, None)[0]))
 
 
 def coco_json_instances(
@@ -135,16 +149,49 @@ def coco_json(
         UserError: as there.
     """
     file, folder, shared = _open_file(root, images, annotations, split)
-    train_ids = {}
+    train_ids = _train_ids(file, labels, background=0)
+    chosen = _choose_images(file, split, val_share, seed) if shared else _every_image(file)
+    return PaintedObjects(file, folder, chosen, labels, train_ids)
+
+
+def coco_json_multilabel(
+    root: Text,
+    split: str,
+    labels: LabelSet,
+    images: Text | None,
+    annotations: Text | dict[str, Text] | None,
+    val_share: ProperFraction,
+    seed: Natural,
+) -> OverlappingObjects:
+    """One split with masks drawn class by class (see `OverlappingObjects`).
+
+    Args:
+        root, split, images, annotations, val_share, seed: see `coco_json_instances`.
+        labels: of `multilabel_labels`.
+
+    Raises:
+        UserError: as there.
+    """
+    file, folder, shared = _open_file(root, images, annotations, split)
+    train_ids = _train_ids(file, labels, background=None)
+    chosen = _choose_images(file, split, val_share, seed) if shared else _every_image(file)
+    return OverlappingObjects(file, folder, chosen, labels, train_ids)
+
+
+def _train_ids(
+    file: CocoAnnotations, labels: LabelSet, background: int | None
+) -> dict[int, int | None]:
+    """Of each category; `background` of those of that name."""
+    train_ids: dict[int, int | None] = {}
     for number, name in file.names.items():
         if not is_class(name):
-            train_ids[number] = labels.ignore_index if name.lower() in VOID_NAMES else 0
+            is_void = name.lower() in VOID_NAMES
+            train_ids[number] = labels.ignore_index if is_void else background
         elif name in labels.names:
             train_ids[number] = labels.names.index(name)
         else:
             _refuse_category(file, number, name, labels)
-    chosen = _choose_images(file, split, val_share, seed) if shared else _every_image(file)
-    return PaintedObjects(file, folder, chosen, labels, train_ids)
+    return train_ids
 
 
 def is_class(name: str) -> bool:

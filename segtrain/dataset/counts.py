@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 from segtrain.contracts import InstanceTarget, LabelSet, Source
 from segtrain.dataset.cache import cached_folder, fingerprint
 from segtrain.dataset.workers import one_thread
+from segtrain.planes import count_planes
 from segtrain.terminal import track
 
 logger = logging.getLogger("segtrain")
@@ -19,6 +20,8 @@ def count_labels(label: np.ndarray | InstanceTarget, labels: LabelSet) -> np.nda
     if not isinstance(label, np.ndarray):
         single = np.bincount(label["labels"][~label["crowd"]], minlength=labels.num_classes)
         return np.append(single, label["crowd"].sum())
+    if labels.overlapping:
+        return count_planes(label, labels.num_classes)
     counts = np.bincount(label.ravel(), minlength=256)
     return np.append(counts[: labels.num_classes], counts[labels.ignore_index])
 

@@ -72,9 +72,9 @@ def folder(
             is listed twice, or to train on and to measure by; or the split is empty.
     """
     base = require_folder(Path(root), LAYOUT)
-    images = _by_name(require_folder(base / "images", LAYOUT), IMAGE_ENDINGS)
-    masks = _by_name(require_folder(base / "masks", LAYOUT), MASK_ENDINGS)
-    names = _split_names(base, split, sorted(images))
+    images = by_name(require_folder(base / "images", LAYOUT), IMAGE_ENDINGS)
+    masks = by_name(require_folder(base / "masks", LAYOUT), MASK_ENDINGS)
+    names = split_names(base, split, sorted(images))
     if not names:
         raise UserError(f"{base}: split '{split}' is empty ({len(images)} images in images/); list "
                         f"names in train.txt and val.txt, or choose another split with "
@@ -92,11 +92,11 @@ def folder(
 
 def folder_white_level(root: str) -> float | None:
     """What `white_level=auto` stands for; UserError as `folder`."""
-    images = _by_name(require_folder(Path(root) / "images", LAYOUT), IMAGE_ENDINGS)
+    images = by_name(require_folder(Path(root) / "images", LAYOUT), IMAGE_ENDINGS)
     return common_white(sorted(images.values()))
 
 
-def _by_name(directory: Path, endings: tuple[str, ...]) -> dict[str, str]:
+def by_name(directory: Path, endings: tuple[str, ...]) -> dict[str, str]:
     """Name, with the sub-folders and without the ending -> path."""
     files: dict[str, str] = {}
     for path, relative in _walk(str(directory), ""):
@@ -132,7 +132,7 @@ def _missing_mask(directory: Path, name: str, image: str) -> str:
     return f"{directory}: no mask {name}.png for image {image}"
 
 
-def _split_names(base: Path, split: str, names: list[str]) -> list[str]:
+def split_names(base: Path, split: str, names: list[str]) -> list[str]:
     lists = base / "splits" if (base / "splits").is_dir() else base
     if any((lists / f"{known}.txt").exists() for known in ("train", "val", "test", split)):
         return _listed(lists, split)

@@ -116,6 +116,12 @@ def contiguous(names: tuple[str, ...], void: int) -> dict[int, int | None]:
     return {**{index: index for index in range(len(names))}, void: None}
 
 
+def overlapping(names: tuple[str, ...]) -> LabelSet:
+    """The set of classes that may overlap; masks show them as planes, see `segtrain.planes`."""
+    numbers = {index + 1: index for index in range(len(names))}
+    return LabelSet(names, voc_colour_map(len(names) + 1)[1:], numbers, overlapping=True)
+
+
 VOC = LabelSet(VOC_CLASSES, voc_colour_map(21), contiguous(VOC_CLASSES, void=255))
 CAMVID = LabelSet(CAMVID_CLASSES, CAMVID_PALETTE, contiguous(CAMVID_CLASSES, void=11))
 SHAPES = LabelSet(
@@ -124,6 +130,8 @@ SHAPES = LabelSet(
 SHAPES_INSTANCES = LabelSet(
     SHAPES_CLASSES[1:], SHAPES.palette[1:], {raw: raw - 1 for raw in range(1, len(SHAPES_CLASSES))}
 )
+SHAPES_MULTILABEL = overlapping(("object", "shadow"))
+SHAPES_BINARY = overlapping(("object",))
 
 CITYSCAPES = LabelSet(
     tuple(CITYSCAPES_CLASSES.values()),

@@ -31,7 +31,7 @@ def check_labels(
     counts, semantic = np.zeros(labels.num_classes + 1, np.int64), True
     for looked_at, index in enumerate((*sample, *rest), 1):
         label = source.read(index)[1]
-        semantic = isinstance(label, np.ndarray)
+        semantic = isinstance(label, np.ndarray) and not labels.overlapping
         counts += count_labels(label, labels)
         if looked_at >= len(sample) and _shows_enough(counts, semantic, trained_on):
             break
@@ -44,15 +44,15 @@ def require_classes(
 ) -> None:
     """Refuses labels that show too few classes: mostly a wrong map, as of masks of 0 and 255.
 
-    Two have to be there; of instances, or where a split is only evaluated and nothing in it is
-    void, one.
+    Two have to be there; of instances, of classes that may overlap, or where a split is only
+    evaluated and nothing in it is void, one.
 
     Args:
         counts: (K + 1,) pixels (instances) per class; last, void pixels (crowds).
         images: in which they were counted.
         split: its name.
         labels: the classes.
-        semantic: whether labels are masks, not instances.
+        semantic: whether labels are masks of one class a pixel.
         trained_on: whether the split is to train on.
 
     Raises:

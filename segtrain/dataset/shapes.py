@@ -32,7 +32,7 @@ CLASSES: tuple[str, ...] = (
 )  # fmt: skip
 VOID = 255
 
-_SPLITS = ("train", "val", "test")  # the position is the split's number in the random seed
+SPLITS = ("train", "val", "test")  # the position is the split's number in the random seed
 _MIN_SIZE = 32
 Side = Annotated[int, Rule(f"of at least {_MIN_SIZE}", lambda side: side >= _MIN_SIZE)]
 _MIN_VISIBLE_PIXELS = 20
@@ -66,8 +66,8 @@ class Shapes:
         in pixels, `seed` is an integer >= 0. Raises ValueError for an unknown split or a side
         below 32 pixels.
         """
-        if split not in _SPLITS:
-            raise ValueError(f"unknown split {split!r}, expected one of {', '.join(_SPLITS)}")
+        if split not in SPLITS:
+            raise ValueError(f"unknown split {split!r}, expected one of {', '.join(SPLITS)}")
         if min(size) < _MIN_SIZE:
             raise ValueError(f"size {size} is too small, expected (height, width) >= {_MIN_SIZE}")
         self._split, self._num_images = split, num_images
@@ -108,7 +108,7 @@ class Shapes:
         """The image with its instances, drawn anew; IndexError outside the split."""
         if not 0 <= index < self._num_images:
             raise IndexError(f"index {index}, expected 0 to {self._num_images - 1}")
-        rng = np.random.default_rng([self._seed, _SPLITS.index(self._split), index])
+        rng = np.random.default_rng([self._seed, SPLITS.index(self._split), index])
         return render_scene(rng, *self._size)
 
 
@@ -168,7 +168,7 @@ def _place_figures(rng: Generator, shape: tuple[int, int]) -> list[_Figure]:
     placed = []
     for label in rng.permutation(np.concatenate([labels, distractors])):
         for _ in range(_PLACEMENT_ATTEMPTS):
-            coverage = _draw_figure(rng, int(label), shape)
+            coverage = draw_figure(rng, int(label), shape)
             own = coverage >= 128
             visible = own & free
             needed = max(_MIN_VISIBLE_PIXELS, _MIN_VISIBLE_FRACTION * np.count_nonzero(own))
@@ -179,7 +179,7 @@ def _place_figures(rng: Generator, shape: tuple[int, int]) -> list[_Figure]:
     return placed
 
 
-def _draw_figure(rng: Generator, label: int, shape: tuple[int, int]) -> np.ndarray:
+def draw_figure(rng: Generator, label: int, shape: tuple[int, int]) -> np.ndarray:
     """Antialiased coverage (H, W) uint8, 0..255, of one figure at a random place."""
     side = min(shape)
     kind = CLASSES[label] if label else _DISTRACTORS[rng.integers(len(_DISTRACTORS))]
@@ -258,9 +258,9 @@ def _paint(rng: Generator, figures: list[_Figure], shape: tuple[int, int]) -> np
         left, top, width, height = cv2.boundingRect(coverage)
         box = np.s_[top : top + height, left : left + width]
         behind = cv2.mean(image[box], coverage[box])[:3]
-        colour = _object_colour(rng, label)
+        colour = object_colour(rng, label)
         while math.dist(colour, behind) < _MIN_COLOUR_DISTANCE:
-            colour = _object_colour(rng, label)
+            colour = object_colour(rng, label)
         alpha = coverage[box] * np.float32(1 / 255)
         surface = texture(rng, (height, width), side, colour)
         image[box] = cv2.blendLinear(surface, image[box], alpha, 1 - alpha)
@@ -273,7 +273,7 @@ def _paint(rng: Generator, figures: list[_Figure], shape: tuple[int, int]) -> np
     return cv2.add(image, cv2.merge([noise] * 3), dtype=cv2.CV_8U)
 
 
-def _object_colour(rng: Generator, label: int) -> np.ndarray:
+def object_colour(rng: Generator, label: int) -> np.ndarray:
     """RGB (3,) in 0..255, vivid; a distractor (label 0) has any hue."""
     hue = rng.uniform(0, 360) if label == 0 else rng.normal(label * 360 / 7, _HUE_SPREAD)
     saturation, value = rng.uniform(0.6, 1.0), rng.uniform(0.55, 1.0)

@@ -101,7 +101,12 @@ class RandomScaleCrop(A.DualTransform):
     ) -> np.ndarray:
         # NEAREST_EXACT samples at pixel centres as INTER_LINEAR does; plain NEAREST is off by half.
         resized = cv2.resize(mask[window], target[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-        return self._place(resized, offset, turn, cv2.INTER_NEAREST, self.ignore_index)
+        value = (self.ignore_index,) * 4
+        if resized.ndim == 2 or resized.shape[2] <= len(value):
+            return self._place(resized, offset, turn, cv2.INTER_NEAREST, value)
+        parts = np.split(resized, range(len(value), resized.shape[2], len(value)), 2)
+        placed = [self._place(part, offset, turn, cv2.INTER_NEAREST, value) for part in parts]
+        return np.dstack(placed)  # OpenCV pads and turns no more than four channels
 
     def _place(
         self,
@@ -178,7 +183,10 @@ class SemanticPreset:
     def __call__(
         self, image: np.ndarray, mask: np.ndarray, seed: tuple[int, ...]
     ) -> tuple[np.ndarray, ...]:
-        """Image (H, W, 3) and mask (H, W) -> both of the crop size; equal seeds, equal results."""
+        """Image (H, W, 3) and mask (H, W), or planes (H, W, B) -> both of the crop size.
+
+        Equal seeds, equal results.
+        """
         rng = random.Random("/".join(map(str, seed)))
         self.compose.set_random_state(np.random.default_rng(seed), rng)
         sample = self.compose(image=image, mask=mask)

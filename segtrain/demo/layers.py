@@ -10,7 +10,12 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from segtrain.prediction import InstancePrediction, Prediction, SemanticPrediction
+from segtrain.prediction import (
+    InstancePrediction,
+    MultilabelPrediction,
+    Prediction,
+    SemanticPrediction,
+)
 from segtrain.prediction.files import OVERLAY_SIDES
 from segtrain.prediction.instance import SHOWN_PROPOSALS
 from segtrain.report.drawing import fit, typeface
@@ -41,7 +46,7 @@ def described(prediction: Prediction) -> dict:
 
 def confident(prediction: Prediction, min_score: float) -> Prediction:
     """The prediction without instances that score less; proposals and pixels are all kept."""
-    if isinstance(prediction, SemanticPrediction) or prediction.task == "proposal":
+    if not isinstance(prediction, InstancePrediction) or prediction.task == "proposal":
         return prediction
     count = int(np.count_nonzero(prediction.scores >= min_score))  # the best come first
     boxes, scores, labels = (
@@ -55,6 +60,8 @@ def chosen_mask(prediction: Prediction, classes: Collection[int], min_score: flo
     """(H, W) bool: all pixels of chosen classes, or of their instances that score enough."""
     if isinstance(prediction, SemanticPrediction):
         return np.isin(prediction.labels, list(classes))
+    if isinstance(prediction, MultilabelPrediction):
+        return prediction.masks[list(classes)].any(0)
     union = np.zeros(prediction.image.shape[:2], bool)
     for number in _chosen(prediction, classes, min_score):
         union |= prediction.mask(number)
@@ -75,6 +82,12 @@ def layer(prediction: Prediction, classes: Collection[int], min_score: float) ->
     if isinstance(prediction, SemanticPrediction):
         labels = cv2.resize(prediction.labels, size, interpolation=cv2.INTER_NEAREST)
         owner = np.where(np.isin(labels, list(classes)), labels + 1, 0)  # 0, or 1 + the region
+        colours = palette
+    elif isinstance(prediction, MultilabelPrediction):
+        owner = np.zeros(size[::-1], int)
+        for number in sorted(classes, key=lambda k: -np.count_nonzero(prediction.masks[k])):
+            mask = prediction.masks[number].view(np.uint8)
+            owner[cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST) > 0] = number + 1
         colours = palette
     else:
         numbers = _chosen(prediction, classes, min_score)

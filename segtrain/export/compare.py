@@ -52,14 +52,16 @@ def compare(
     original: Callable[[Tensor], Tensor],
     pictures: list[np.ndarray],
     size: tuple[int, int],
+    decide: Callable[[Tensor], Tensor] = lambda logits: logits.argmax(1),
 ) -> Comparison:
     """Runs both on the first picture alone, and on all others together.
 
     Args:
-        exported: images (N, 3, H, W) uint8 RGB -> logits (N, K, H, W), or labels (N, H, W).
+        exported: images (N, 3, H, W) uint8 RGB -> logits (N, K, H, W), or labels.
         original: the same in eager PyTorch.
         pictures: (h, w, 3) uint8 RGB, which are resized.
         size: height and width to which they are.
+        decide: logits -> labels.
     """
     resized = [cv2.resize(p, size[::-1], interpolation=cv2.INTER_AREA) for p in pictures]
     images = torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).contiguous()
@@ -72,7 +74,7 @@ def compare(
         if expected.is_floating_point():
             differences.append((got - expected).abs().max())
             largest.append(expected.abs().max())
-            got, expected = got.argmax(1), expected.argmax(1)
+            got, expected = decide(got), decide(expected)
         equal.append((got == expected).flatten())
     return Comparison(
         size=size,

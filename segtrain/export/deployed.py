@@ -7,10 +7,11 @@ from torch import Tensor, nn
 from segtrain.architecture.lora import merge_low_rank
 from segtrain.contracts import resize
 from segtrain.errors import UserError
+from segtrain.inference.multilabel import MultilabelInference, masks_of
 from segtrain.inference.semantic import SemanticInference
 from segtrain.inference.window import mean_colour
 
-RESULTS = ("logits", "labels")
+RESULTS = ("logits", "labels")  # labels of classes that may overlap are masks of 0 and 1
 
 
 def one_look(inference: SemanticInference) -> SemanticInference:
@@ -28,6 +29,18 @@ def one_look(inference: SemanticInference) -> SemanticInference:
     )
 
 
+def labels_of(logits: Tensor, inference: SemanticInference) -> Tensor:
+    """What logits (N, K, H, W) say, as a run's inference decides.
+
+    Returns:
+        (N, H, W) uint8 train ids; or masks (N, K, H, W) uint8, 0 and 1, of classes that may
+        overlap.
+    """
+    if isinstance(inference, MultilabelInference):
+        return masks_of(logits.sigmoid(), inference.thresholds).to(torch.uint8)
+    return logits.argmax(1).to(torch.uint8)
+
+
 class Deployed(nn.Module):
     """What `one_look` finds, as a graph can have it.
 
@@ -36,8 +49,8 @@ class Deployed(nn.Module):
 
     Args:
         model: a semantic network.
-        inference: see `one_look`.
-        returns: `logits`, or `labels` for the class with the largest.
+        inference: of the run; see `one_look` for what is left of it.
+        returns: `logits`, or `labels` for what `labels_of` makes of them.
 
     Raises:
         UserError: `returns` is none of those.
@@ -54,10 +67,11 @@ class Deployed(nn.Module):
         adjustment = inference.logit_adjustment
         terms = None if adjustment is None else torch.tensor(adjustment).view(-1, 1, 1)
         self.register_buffer("adjustment", terms)
+        self.inference = inference
         self.eval().requires_grad_(False)
 
     def forward(self, image: Tensor) -> Tensor:
-        """(N, 3, H, W) uint8 RGB -> (N, K, H, W) float32 logits, or (N, H, W) uint8 train ids."""
+        """(N, 3, H, W) uint8 RGB -> (N, K, H, W) float32 logits, or labels, see `labels_of`."""
         size = image.shape[2:]
         stride = self.model.backbone.output_stride
         beyond = [-(length - 1) % stride if self.pads else 0 for length in size]
@@ -68,7 +82,7 @@ class Deployed(nn.Module):
         logits = resize(logits, seen.shape[2:], self.model.align_corners)
         if self.pads:  # a slice would bind an exported graph to sizes that are really padded
             logits = F.pad(logits, (0, -beyond[1], 0, -beyond[0]))
-        return logits if self.returns == ("logits",) else logits.argmax(1).to(torch.uint8)
+        return logits if self.returns == ("logits",) else labels_of(logits, self.inference)
 
     def _padded(self, image: Tensor, beyond: list[int]) -> Tensor:
         """Padded right and bottom with the mean colour."""

@@ -127,6 +127,9 @@ class SemanticInference:
         several = self.flip or len(self.scales) > 1
         return "softmax" if several or self.crf is not None else "logits"
 
+    def _probabilities(self, logits: Tensor) -> Tensor:
+        return logits.softmax(1)
+
     @property
     def _mirrors_crops(self) -> bool:
         """Whether windows look at the mirrored image, not this."""
@@ -150,8 +153,8 @@ class SemanticInference:
             for mirrored in (False, True) if self.flip and not self._mirrors_crops else (False,):
                 seen = batch.flip(3) if mirrored else batch
                 scores = self._look(model, seen, adjustment, size, scale)
-                if self._averaged == "softmax":
-                    scores = scores.softmax(1)
+                if self._averaged in ("softmax", "probabilities"):
+                    scores = self._probabilities(scores)
                 found.append(scores.flip(3) if mirrored else scores)
             if self._averaged == "exp_sum":
                 found = [exponentials(found)]

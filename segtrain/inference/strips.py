@@ -1,9 +1,9 @@
-"""Labels of pictures whose scores do not fit in memory: part by part, arg-max at once.
+"""Labels of pictures whose scores do not fit in memory: part by part, decided at once.
 
 K classes, H x W pixels.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -15,6 +15,13 @@ from segtrain.inference.window import SlidingWindow, window_starts
 LEAST = -1e30  # of a score: between the logs of two probabilities of zero there would be nothing
 SCORES = 2**26  # values that are held at once, 256 MiB; several times as much for a moment
 
+Decide = Callable[[Tensor], Tensor]  # scores (K, h, w) -> labels (h, w) or masks (K, h, w)
+
+
+def largest(scores: Tensor) -> Tensor:
+    """Scores (K, h, w), K at most 255 -> train ids (h, w) uint8."""
+    return scores.argmax(0).to(torch.uint8)
+
 
 def label_map(
     window: SlidingWindow,
@@ -22,8 +29,9 @@ def label_map(
     picture: Tensor,
     adjustment: Tensor | None,
     num_classes: int,
+    decide: Decide = largest,
 ) -> np.ndarray:
-    """The arg-max of what sliding windows show of a picture, to the last pixel.
+    """What is decided by what sliding windows show of a picture, to the last pixel.
 
     The picture is looked at in upright strips, each strip in rows of windows from the top, and
     labels are all that is kept. Strips overlap by the windows that straddle their borders.
@@ -33,12 +41,13 @@ def label_map(
         model: the network.
         picture: (3, H, W) uint8 RGB, on the network's device.
         adjustment: one term a class (K, 1, 1), added to its logits, or None.
-        num_classes: K, at most 255.
+        num_classes: K.
+        decide: of scores, which are logits or logarithms of what windows average.
 
     Returns:
-        (H, W) uint8 train ids.
+        (H, W) or (K, H, W), as `decide` gives it.
     """
-    labels = np.empty(tuple(picture.shape[1:]), np.uint8)
+    labels = None
     widest = max(1, SCORES // (num_classes * window.crop_size[0]))
     inwards = window.last == "inwards"
     width = picture.shape[2]
@@ -46,25 +55,35 @@ def label_map(
         part = picture[:, :, seen.start : seen.stop]
         kept = slice(done.start - seen.start, done.stop - seen.start)
         for top, scores in window.bands(model, part, adjustment):
-            best = scores[:, :, kept].argmax(0).to(torch.uint8)
-            labels[top : top + len(best), done.start : done.stop] = best.cpu().numpy()
+            part_of_it = decide(scores[:, :, kept]).cpu().numpy()
+            labels = _room(labels, part_of_it, tuple(picture.shape[1:]))
+            rows = slice(top, top + part_of_it.shape[-2])
+            labels[..., rows, done.start : done.stop] = part_of_it
     return labels
 
 
-def enlarged_labels(scores: Tensor, size: tuple[int, int]) -> np.ndarray:
-    """The arg-max of scores resized bilinearly (without aligned corners), some rows at a time.
+def _room(labels: np.ndarray | None, part: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Where all parts go, which is made for the first."""
+    return np.empty((*part.shape[:-2], *size), part.dtype) if labels is None else labels
+
+
+def enlarged_labels(
+    scores: Tensor, size: tuple[int, int], decide: Decide = largest
+) -> np.ndarray:
+    """What is decided by scores resized bilinearly (without aligned corners), some rows at a time.
 
     Args:
-        scores: (K, h, w), K at most 255.
+        scores: (K, h, w).
         size: H and W.
+        decide: of scores.
 
     Returns:
-        (H, W) uint8 train ids.
+        (H, W) or (K, H, W), as `decide` gives it.
     """
     if scores.shape[1:] == size:
-        return scores.argmax(0).to(torch.uint8).cpu().numpy()
+        return decide(scores).cpu().numpy()
     scores = scores.clamp(min=LEAST)
-    labels = np.empty(size, np.uint8)
+    labels = None
     height = scores.shape[1]
     position = (torch.arange(size[0], device=scores.device) + 0.5) * (height / size[0]) - 0.5
     position = position.clamp(0, height - 1)
@@ -76,7 +95,9 @@ def enlarged_labels(scores: Tensor, size: tuple[int, int]) -> np.ndarray:
         band = torch.lerp(scores[:, above[part]], scores[:, below[part]], share[part])
         wide = (band.shape[1], size[1])
         band = F.interpolate(band[None], wide, mode="bilinear", align_corners=False)[0]
-        labels[part] = band.argmax(0).to(torch.uint8).cpu().numpy()
+        decided = decide(band).cpu().numpy()
+        labels = _room(labels, decided, size)
+        labels[..., part, :] = decided
     return labels
 
 

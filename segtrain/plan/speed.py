@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from segtrain.assembly import build_task, make
+from segtrain.contracts import DENSE
 from segtrain.dataset.cache import store_entry, stored_entry
 from segtrain.dataset.instances import target_from_masks, training_objects
 from segtrain.hardware import resolve_precision, uses_gpu
@@ -156,7 +157,7 @@ def _step_of(config: dict) -> Callable[[int, int, int], float]:
             torch.cuda.synchronize()
 
     def step(count: int, height: int, width: int) -> float:
-        is_semantic = task.evaluation.task == "semantic"
+        is_semantic = task.evaluation.task in DENSE
         batch = (pixel_batch if is_semantic else instance_batch)(
             count, height, width, labels.num_classes, device
         )

@@ -21,6 +21,7 @@ from segtrain.architecture.instance.fpn import batch_of, with_coarsest
 from segtrain.architecture.instance.mask_rcnn import MaskRCNN
 from segtrain.architecture.instance.panet import PANet
 from segtrain.assembly import build_task, make
+from segtrain.contracts import DENSE
 from segtrain.dataset.cache import store_entry, stored_entry
 from segtrain.plan.speed import picture_size
 from segtrain.trained import without_pretraining
@@ -107,7 +108,7 @@ def count_work(config: dict) -> Work:
     with FakeTensorMode(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")  # of copies
         task = build_task(config, labels).train()
-        forward = whole if task.evaluation.task == "semantic" else dense_part
+        forward = whole if task.evaluation.task in DENSE else dense_part
         lines = [line(task.model, lambda count: forward(task.model, count, size), IMAGES, half)]
     norms = [norm.num_features for norm in batch_norms(task.model) if norm.training]
     if isinstance(task.model, MaskRCNN | PANet):

@@ -1,8 +1,9 @@
 """Predictions of one picture, as arrays, pictures and files."""
 
 from segtrain.prediction.instance import InstancePrediction
+from segtrain.prediction.multilabel import MultilabelPrediction
 from segtrain.prediction.semantic import SemanticPrediction
 
-Prediction = SemanticPrediction | InstancePrediction
+Prediction = SemanticPrediction | MultilabelPrediction | InstancePrediction
 
-__all__ = ["InstancePrediction", "Prediction", "SemanticPrediction"]
+__all__ = ["InstancePrediction", "MultilabelPrediction", "Prediction", "SemanticPrediction"]

@@ -70,6 +70,7 @@ def write_files(
     overlay: Image.Image,
     summary: dict,
     masks: dict[str, np.ndarray],
+    with_cutouts: bool = True,
 ) -> list[Path]:
     """Writes overlay, JSON, and a class's mask and cut-out where there is something to cut out.
 
@@ -79,6 +80,7 @@ def write_files(
         overlay: of any size.
         summary: the content of the JSON file.
         masks: (H, W) bool by the class's name.
+        with_cutouts: whether cut-outs are written.
 
     Returns:
         The files.
@@ -90,7 +92,7 @@ def write_files(
         part = re.sub(r"[^\w-]+", "_", name)
         written.append(named(base, f"_{part}_mask.png"))
         write_picture(Image.fromarray(mask * np.uint8(255)), written[-1])
-        if mask.any():
+        if with_cutouts and mask.any():
             written.append(named(base, f"_{part}_cutout.png"))
             write_picture(cut_out(image, mask), written[-1])
     return written

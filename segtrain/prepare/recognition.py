@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("segtrain")
 
-OWN = {"folder", "coco_json", "coco_json_instances"}  # data sets that need a folder
+OWN = {"folder", "folder_multilabel", "coco_json", "coco_json_instances",
+       "coco_json_multilabel"}  # fmt: skip  # data sets that need a folder
 SHOWN = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".json", ".xml", ".txt",
          ".yaml", ".zip")  # fmt: skip
 SPLIT_FOLDERS = {"train", "val", "valid", "validation", "test"}
@@ -40,12 +41,13 @@ class Recognised(NamedTuple):
     told: str
 
 
-def recognise(given: str, instances: bool) -> Recognised:
+def recognise(given: str, instances: bool, multilabel: bool = False) -> Recognised:
     """Tell what the value of `data=` is; annotations of other tools are converted into the cache.
 
     Args:
         given: a data set's name, or a folder or file with annotations.
         instances: whether a detector wants it.
+        multilabel: whether classes may overlap.
 
     Raises:
         UserError: it is none of what can be read, or damaged.
@@ -64,30 +66,31 @@ def recognise(given: str, instances: bool) -> Recognised:
         )
     if path.is_file() and path.name.lower().endswith(ARCHIVES):
         path = _unpacked(path)
+    coco = _coco(instances, multilabel)
     if path.suffix.lower() == ".json" and (path.parent / "images").is_dir():
-        found = _one_file(path, instances)
+        found = _one_file(path, coco)
         if found is not None:
             return found
     if path.is_dir():
-        found = _own_layout(path, instances)
+        found = _own_layout(path, coco)
         if found is None and not instances:
-            found = _mask_files(path)
+            found = _mask_files(path, multilabel)
         if found is not None:
             return found
-    return _export(path, instances)
+    return _export(path, coco)
 
 
-def _own_layout(root: Path, instances: bool) -> Recognised | None:
+def _own_layout(root: Path, coco: str) -> Recognised | None:
     """What is read as it lies."""
     if not (root / "images").is_dir():
         return None
     lists = (root / "classes.txt", root / "labelmap.txt")
-    if not instances and any(path.exists() for path in lists) and _in_pairs(root):
+    if coco == "coco_json" and any(path.exists() for path in lists) and _in_pairs(root):
         return _chosen("folder", root, "a folder of images and masks")
     files = sorted(root.glob("*.json"))
     if {"train.json", "val.json"} <= {file.name for file in files}:
-        return _chosen(_coco(instances), root, "COCO JSON, train.json and val.json")
-    return _one_file(files[0], instances) if len(files) == 1 else None
+        return _chosen(coco, root, "COCO JSON, train.json and val.json")
+    return _one_file(files[0], coco) if len(files) == 1 else None
 
 
 def _in_pairs(root: Path) -> bool:
@@ -104,7 +107,7 @@ def _in_pairs(root: Path) -> bool:
     return bool(names[1]) and names[0] & names[1] != set() and not splits & SPLIT_FOLDERS
 
 
-def _one_file(file: Path, instances: bool) -> Recognised | None:
+def _one_file(file: Path, coco: str) -> Recognised | None:
     """A COCO JSON beside its `images/`, of which a share is val."""
     from segtrain.prepare.exports.coco import is_coco
 
@@ -114,14 +117,15 @@ def _one_file(file: Path, instances: bool) -> Recognised | None:
         return None  # whoever reads it says what is wrong
     if not is_coco(content):
         return None
-    found = _chosen(_coco(instances), file.parent, f"COCO JSON {file.name}")
+    found = _chosen(coco, file.parent, f"COCO JSON {file.name}")
     return Recognised([*found.overrides, f"dataset.source.annotations={file.name}"], found.told)
 
 
-def _mask_files(root: Path) -> Recognised | None:
+def _mask_files(root: Path, multilabel: bool) -> Recognised | None:
     """Images with mask files in another layout than our own, converted once."""
     from segtrain.dataset.cache import cached_folder, files_fingerprint
     from segtrain.prepare.masks.layout import find_labelled
+    from segtrain.prepare.masks.planes import write_planes
     from segtrain.prepare.masks.write import write_folder
 
     labelled = find_labelled(root)
@@ -131,13 +135,15 @@ def _mask_files(root: Path) -> Recognised | None:
     key = files_fingerprint(files)
 
     def build(folder: Path) -> None:
-        labels = write_folder(root, labelled, folder)
+        labels = (write_planes if multilabel else write_folder)(root, labelled, folder)
         told = f"{len(labelled)} images with masks, classes {shortened(labels.names, NAMED)}"
         (folder / "told.json").write_text(json.dumps(told), encoding="utf-8")
 
-    folder = cached_folder(_cache_name(root, "masks"), key, build)
+    kind = "planes" if multilabel else "masks"
+    folder = cached_folder(_cache_name(root, kind), key, build)
     told = json.loads((folder / "told.json").read_text(encoding="utf-8"))
-    return _chosen("folder", folder, f"{told}; read as {folder}")
+    dataset = "folder_multilabel" if multilabel else "folder"
+    return _chosen(dataset, folder, f"{told}; read as {folder}")
 
 
 def _unpacked(archive: Path) -> Path:
@@ -152,7 +158,7 @@ def _unpacked(archive: Path) -> Path:
     return inside[0] if len(inside) == 1 and inside[0].is_dir() else folder / "content"
 
 
-def _export(path: Path, instances: bool) -> Recognised:
+def _export(path: Path, coco: str) -> Recognised:
     """What an annotation tool exported, converted once."""
     from segtrain.dataset.cache import cached_folder, files_fingerprint
     from segtrain.dataset.coco_json import is_class
@@ -171,7 +177,7 @@ def _export(path: Path, instances: bool) -> Recognised:
 
     folder = cached_folder(_cache_name(path, "export"), files_fingerprint(files), build)
     told = json.loads((folder / "told.json").read_text(encoding="utf-8"))
-    return _chosen(_coco(instances), folder / "data", f"{told}; read as {folder / 'data'}")
+    return _chosen(coco, folder / "data", f"{told}; read as {folder / 'data'}")
 
 
 def _read_export(path: Path, files: list[Path]) -> "Export":
@@ -191,7 +197,9 @@ def _read_export(path: Path, files: list[Path]) -> "Export":
     return beside
 
 
-def _coco(instances: bool) -> str:
+def _coco(instances: bool, multilabel: bool) -> str:
+    if multilabel:
+        return "coco_json_multilabel"
     return "coco_json_instances" if instances else "coco_json"
 
 

@@ -56,6 +56,33 @@ def paint_regions(
     return picture
 
 
+def paint_masks(image: np.ndarray, masks: np.ndarray, labels: LabelSet) -> np.ndarray:
+    """Classes that may overlap over an image, outlined; stripes of all of them where they do.
+
+    Args:
+        image: (h, w, 3) uint8 RGB.
+        masks: (K, H, W) bool, of any size.
+        labels: the colours.
+
+    Returns:
+        (h, w, 3) uint8 RGB.
+    """
+    small = [cv2.resize(mask.astype(np.uint8), image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+             for mask in masks]  # fmt: skip
+    shown = np.stack(small).astype(bool)
+    count = shown.sum(0)
+    rows, columns = np.indices(count.shape)
+    turn = (rows + columns) // 4 % np.maximum(count, 1)
+    chosen = (shown & (shown.cumsum(0) - 1 == turn)).argmax(0)
+    strength = OVERLAY_STRENGTH * (count > 0)[..., None]
+    paint = np.array(labels.palette)[chosen]
+    picture = (strength * paint + (1 - strength) * image).round().astype(np.uint8)
+    for mask, colour in zip(small, labels.palette, strict=True):
+        outlines, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(picture, outlines, -1, tuple(map(int, colour)), 1)
+    return picture
+
+
 def draw_instances(
     image: np.ndarray,
     boxes: np.ndarray,

@@ -72,6 +72,19 @@ def semantic_keys(truth: np.ndarray, prediction: np.ndarray, labels: LabelSet) -
     ]  # fmt: skip
 
 
+def multilabel_keys(
+    truth: np.ndarray, prediction: np.ndarray, valid: np.ndarray, labels: LabelSet
+) -> list[Key]:
+    """As `semantic_keys`, of masks (K, H, W) of classes that may overlap."""
+    hits = (truth & prediction & valid).sum((1, 2))
+    union = ((truth | prediction) & valid).sum((1, 2))
+    return [
+        Key(f"{labels.names[k]} {100 * hits[k] / union[k]:.0f}", tuple(labels.palette[k]),
+            f"IoU of {labels.names[k]} in this image, %")
+        for k in np.argsort(-union, kind="stable") if union[k]
+    ]  # fmt: skip
+
+
 def label_layers(truth: np.ndarray, prediction: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """(h, w, 2) uint8 of truth and prediction (H, W), so that a pixel's classes can be named."""
     layers = [

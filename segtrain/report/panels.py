@@ -6,7 +6,7 @@ import numpy as np
 from segtrain.contracts import Detections, InstanceTarget, LabelSet
 from segtrain.masks import decode, frames_of, paste
 from segtrain.metric.image_scores import SURE_SCORE
-from segtrain.report.drawing import draw_instances, fit, paint_regions
+from segtrain.report.drawing import draw_instances, fit, paint_masks, paint_regions
 from segtrain.report.examples import Key
 from segtrain.report.legend import BACKGROUND
 
@@ -54,6 +54,34 @@ def semantic_panels(
     kind[truth == labels.ignore_index] = 2
     errors = _marked(picture, kind, {1: WRONG}, striped=2)
     return {"image": picture, "truth": shown[0], "prediction": shown[1], "errors": errors}
+
+
+def multilabel_panels(
+    image: np.ndarray,
+    truth: np.ndarray,
+    valid: np.ndarray,
+    prediction: np.ndarray,
+    labels: LabelSet,
+    max_side: int,
+) -> dict[str, np.ndarray]:
+    """As `semantic_panels`, of classes that may overlap; a pixel is wrong where any class is.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        truth, prediction: (K, H, W) bool.
+        valid: (H, W) bool.
+        labels: the colours.
+        max_side: the longer side of each picture, at most.
+    """
+    picture = brought_to_size(image, max_side)
+    kind = (truth != prediction).any(0).astype(np.uint8)
+    kind[~valid] = 2
+    return {
+        "image": picture,
+        "truth": paint_masks(picture, truth & valid, labels),
+        "prediction": paint_masks(picture, prediction, labels),
+        "errors": _marked(picture, kind, {1: WRONG}, striped=2),
+    }
 
 
 def instance_panels(

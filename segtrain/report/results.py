@@ -26,10 +26,15 @@ PACKAGES = (
 TITLES = {  # of the table printed at the end; others as `results.json` has them
     "miou": "mIoU",
     "iou": "IoU",
+    "dice": "Dice",
+    "precision": "precision",
+    "recall": "recall",
+    "map": "mAP",
+    "average_precision": "AP",
+    "threshold": "threshold",
     "pixel_accuracy": "pixel accuracy",
     "mean_accuracy": "mean accuracy",
     "fwiou": "frequency-weighted IoU",
-    "dice": "Dice",
     "boundary_iou": "boundary IoU",
     "miou_i": "mIoU by image",
     "miou_c": "mIoU by class and image",
@@ -121,7 +126,7 @@ def print_scores(metrics: dict, title: str) -> None:
         shares = [_percent(value, "-") for value in values]
         table.add_row(title_of(name), *shares, style="bold")
     console().print(table)
-    absent = [n for n in classes if all(values[n] is None for values in per_class)]
+    absent = [n for n in classes if per_class[0][n] is None]
     if absent:
         console().print(f"absent, left out of the means: {', '.join(absent)}")
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from segtrain.contracts import DENSE
 from segtrain.report.charts import Bar, bar_chart
 from segtrain.report.confusion import confused_pairs, heat_map
 from segtrain.report.curves import Curve, curve_charts
@@ -30,7 +31,7 @@ from segtrain.report.protocol import protocol_facts
 from segtrain.report.results import EXTRA, seconds_to, title_of
 from segtrain.writing import write_text
 
-HEADLINES = {"semantic": "miou", "instance": "ap", "proposal": "ar1000"}
+HEADLINES = {"semantic": "miou", "multilabel": "miou", "instance": "ap", "proposal": "ar1000"}
 SIBLINGS = ("results.json", "config.yaml", "run.log", "confusion.csv", "image_scores.csv",
             "checkpoints", "tensorboard", "csv")  # fmt: skip
 BESIDE = 24  # classes, up to which charts leave room for a table beside them
@@ -43,6 +44,9 @@ GALLERY = {
     "semantic": "Best and worst by the mIoU over the classes in the image. The slider, with the "
     "mouse, a finger or the arrow keys, goes from one picture to the other. Errors are orange; "
     "stripes are void and do not count.",
+    "multilabel": "Best and worst by the mIoU over the classes in the image. Classes are striped "
+    "where they overlap. Errors are orange where any class is wrong; stripes there are void and do "
+    "not count.",
     "instance": "Best and worst by the panoptic quality of the detections that score 0.5 and more, "
     "which are those drawn. The slider, with the mouse, a finger or the arrow keys, goes from one "
     "picture to the other. Striped masks are crowds and do not count.",
@@ -97,7 +101,7 @@ def _summary(report: RunReport) -> str:
     figures = [Tile(title_of(headline), share(metrics[headline]), note)]
     if published is not None:
         figures.append(_published(published, metrics))
-    others = ("pixel_accuracy", "mean_accuracy", "fwiou", *EXTRA,
+    others = ("map", "precision", "recall", "pixel_accuracy", "mean_accuracy", "fwiou", *EXTRA,
               "ap50", "ap75", "box_ap", "ar100", "ar10")  # fmt: skip
     figures += [Tile(title_of(n), share(metrics[n])) for n in others if n in metrics]
     parts = [tiles(figures)]
@@ -149,7 +153,7 @@ def _classes(report: RunReport) -> str:
     bars = "".join(
         _bars(name.removeprefix("per_class_"), values, pixels) for name, values in per_class.items()
     )
-    if report.results["task"] == "semantic":
+    if report.results["task"] in DENSE:
         return section("Classes", bars, anchor="classes")
     parts = [part for part in (_ap_table(metrics), bars) if part]
     few = all(len(values) <= BESIDE for values in per_class.values())
@@ -158,7 +162,8 @@ def _classes(report: RunReport) -> str:
 
 
 def _bars(metric: str, values: dict[str, float | None], pixels: dict[str, float]) -> str:
-    title = {"ap": "AP of masks", "box_ap": "AP of boxes"}.get(metric, title_of(metric))
+    title = {"ap": "AP of masks", "box_ap": "AP of boxes", "average_precision": "average precision"}
+    title = title.get(metric, title_of(metric))
     present = {name: value for name, value in values.items() if value is not None}
     bars = []
     for name, value in sorted(present.items(), key=lambda item: -item[1]):

@@ -27,7 +27,7 @@ SILENCE = 120  # seconds after which a job on another machine is taken for dead
 INTERRUPTED = 128  # exit codes from here on are signals', which mean the whole sweep
 STOP = "stop"  # file in the sweep's folder that keeps further jobs from being begun
 ENDED = ("done", "pruned")  # never run again
-HEADLINES = {"semantic": "miou", "instance": "ap", "proposal": "ar1000"}
+HEADLINES = {"semantic": "miou", "multilabel": "miou", "instance": "ap", "proposal": "ar1000"}
 TITLES = {"miou": "mIoU", "ap": "AP", "ar1000": "AR@1000"}
 STYLES = {"done": "green", "failed": "red", "pruned": "yellow", "left": "dim"}
 

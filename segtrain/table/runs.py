@@ -13,7 +13,7 @@ import yaml
 from segtrain.errors import UserError
 
 SCHEMA = 1  # of results.json
-HEADLINES = {"semantic": "miou", "instance": "ap", "proposal": "ar1000"}
+HEADLINES = {"semantic": "miou", "multilabel": "miou", "instance": "ap", "proposal": "ar1000"}
 REQUIRED = {
     "experiment": str, "architecture": str, "dataset": str, "split": str, "protocol": dict,
     "metrics": dict, "seed": int, "timing": dict, "peak_memory_bytes": dict,

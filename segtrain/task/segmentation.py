@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from segtrain.architecture.blocks import batch_norms
-from segtrain.contracts import LabelSet
+from segtrain.contracts import DENSE, LabelSet
 from segtrain.errors import UserError
 from segtrain.loss.segmentation import mean_over_processes
+from segtrain.task.multilabel import MultilabelEvaluation
 from segtrain.task.parts import split, statistics_kept
 from segtrain.task.unused import freeze_unused
 
@@ -19,7 +20,7 @@ from segtrain.task.unused import freeze_unused
 class Evaluation(Protocol):
     """How a kind of network is trained on a batch, and measured over a split."""
 
-    task: str  # semantic, instance or proposal
+    task: str  # semantic, multilabel, instance or proposal
     headline: str  # the metric that chooses the checkpoint
     image_score: str  # what `image_scores` are
 
@@ -132,7 +133,7 @@ class Segmentation(pl.LightningModule):
 
     def compile_network(self) -> None:
         """Lets `model`, or its dense parts, go through torch.compile from the next step on."""
-        if self.evaluation.task == "semantic":
+        if self.evaluation.task in DENSE:
             self.model.compile()
             return
         # Only what is dense: the number of regions is another one in every image.
@@ -244,6 +245,8 @@ class Segmentation(pl.LightningModule):
         self.evaluation.reset()
 
     def on_validation_epoch_end(self) -> None:
+        if isinstance(self.evaluation, MultilabelEvaluation):
+            self.evaluation.choose()
         self._finish("val")
 
     def on_test_epoch_end(self) -> None:
@@ -256,7 +259,11 @@ class Segmentation(pl.LightningModule):
         seen = self.trainer.global_step * self.config["batch_size"]
         epochs = seen / len(self.trainer.datamodule.train_source)
         labels = self.labels.to_plain()  # so that the file alone is enough to predict
-        checkpoint["segtrain"] = {"config": self.config, "epochs": epochs, "labels": labels}
+        config = self.config
+        if isinstance(self.evaluation, MultilabelEvaluation):
+            chosen = {"thresholds": self.evaluation.inference.thresholds}
+            config = {**config, "inference": {**config["inference"], **chosen}}
+        checkpoint["segtrain"] = {"config": config, "epochs": epochs, "labels": labels}
 
     def _evaluate(self, batch: dict) -> None:
         self.evaluation.update(self.inference(self.model, batch["image"]), batch)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from segtrain.architecture.blocks import batch_norms
-from segtrain.contracts import Outputs
+from segtrain.contracts import DENSE, Outputs
 from segtrain.dataset.instances import target_from_masks, training_objects
 
 logger = logging.getLogger("segtrain")
@@ -57,7 +57,7 @@ def unused_parameters(model: nn.Module, task: str) -> list[str]:
 def example(task: str) -> tuple:
     """What a network for the task takes in training: one black image, and its one object."""
     image = torch.zeros(3, SIDE, SIDE, dtype=torch.uint8)
-    if task == "semantic":
+    if task in DENSE:
         return (image[None],)
     mask = np.zeros((1, SIDE, SIDE), np.uint8)
     mask[:, SIDE // 4 : SIDE // 2, SIDE // 4 : SIDE // 2] = 1

@@ -55,11 +55,11 @@ def write_folder(root: Path, labelled: list[Labelled], target: Path) -> LabelSet
         drawn = target / "masks" / f"{name}.png"
         drawn.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(mask).save(drawn)
-        for split in [one.split] if one.split else _lists_with(root, one):
+        for split in [one.split] if one.split else lists_with(root, one):
             splits.setdefault(split, []).append(name)
     lines = [f"{number} {name}\n" for number, name in enumerate(labels.names)]
     (target / "classes.txt").write_text("".join(lines), encoding="utf-8")
-    _write_lists(splits, len(labelled), target)
+    write_lists(splits, len(labelled), target)
     return labels
 
 
@@ -95,7 +95,7 @@ def _layered(one: Labelled, labels: LabelSet) -> np.ndarray:
     order = sorted(one.masks, key=lambda label: numbers.get(str(label), VOID))
     for label in order:
         file = one.masks[label]
-        raw = read_mask(file, _is_coloured(file))
+        raw = read_mask(file, is_coloured(file))
         check_sizes(str(file), raw.shape, str(one.image), (height, width))
         if label in numbers:
             whole[raw != 0] = numbers[label]
@@ -104,12 +104,12 @@ def _layered(one: Labelled, labels: LabelSet) -> np.ndarray:
     return whole
 
 
-def _is_coloured(file: Path) -> bool:
+def is_coloured(file: Path) -> bool:
     with Image.open(file) as image:
         return image.mode in ("RGB", "RGBA")
 
 
-def _lists_with(root: Path, one: Labelled) -> list[str]:
+def lists_with(root: Path, one: Labelled) -> list[str]:
     """Splits whose list has the image, in the root or where a VOC devkit keeps them."""
     names = {one.name, one.image.name, one.image.stem, str(one.image.relative_to(root))}
     return [split for split, listed in _lists(root).items() if names & listed]
@@ -128,7 +128,7 @@ def _lists(root: Path) -> dict[str, set[str]]:
     return found
 
 
-def _write_lists(splits: dict[str, list[str]], count: int, target: Path) -> None:
+def write_lists(splits: dict[str, list[str]], count: int, target: Path) -> None:
     if not splits:
         return
     if not splits.get("val") or not splits.get("train"):
