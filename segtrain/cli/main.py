@@ -35,11 +35,13 @@ COMMANDS = {
 }
 SHORT = {"val": "evaluate"}
 GROUPS = (
-    "dataset", "dataset/mix", "architecture", "loss", "optimizer",
+    "dataset", "dataset/mix", "dataset/transform/colours", "architecture", "loss", "optimizer",
     "inference", "inference/window", "inference/crf", "trainer", "callback", "logger", "sweep",
     "measure",
 )  # fmt: skip
-IN_HELP_OF_COMMANDS = ("dataset/mix", "inference/window", "inference/crf", "measure")
+IN_HELP_OF_COMMANDS = (
+    "dataset/mix", "dataset/transform/colours", "inference/window", "inference/crf", "measure",
+)  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -2,7 +2,6 @@
 
 import copy
 import math
-import os
 import random
 from collections.abc import Sequence
 
@@ -18,10 +17,7 @@ from segtrain.dataset.batches import (
 )
 from segtrain.dataset.colours import PhotometricJitter
 from segtrain.dataset.instances import training_objects
-
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network at import otherwise
-import albumentations as A  # noqa: E402
-
+from segtrain.dataset.random_colours import A, RandomColours
 from segtrain.values import Count, CountRange, Fraction, NonNegative, PositiveRange, Size
 
 MEAN_RGB = (124, 116, 104)  # ImageNet's mean colour: padding that normalises to about zero
@@ -165,7 +161,7 @@ class SemanticPreset:
     collate_eval = staticmethod(collate_images)
 
     def __init__(
-        self, steps: list[A.BasicTransform], jitter: PhotometricJitter | None = None
+        self, steps: list[A.BasicTransform | A.BaseCompose], jitter: PhotometricJitter | None = None
     ) -> None:
         self.compose = A.Compose(steps)
         self.jitter = jitter
@@ -209,8 +205,9 @@ def train_semantic(
     contrast: NonNegative,
     saturation: NonNegative,
     hue: NonNegative,
+    colours: RandomColours | None = None,
 ) -> SemanticPreset:
-    """The training preset: random scale, rotation and crop, flip, blur, photometric jitter.
+    """The training preset: random scale, rotation and crop, flip, blur, colours.
 
     Args:
         crop_size: (height, width) in pixels.
@@ -219,13 +216,16 @@ def train_semantic(
         flip: probability of a horizontal flip.
         blur: probability of a 5x5 Gaussian blur of the image.
         brightness, contrast, saturation, hue: jitter strengths, 0 for none; hue in turns.
+        colours: more changes of colours, before the jitter.
     """
-    steps: list[A.BasicTransform] = [
+    steps: list[A.BasicTransform | A.BaseCompose] = [
         RandomScaleCrop(tuple(crop_size), tuple(scale_range), rotation, VOID),
         A.HorizontalFlip(p=flip),
     ]
     if blur:
         steps.append(A.GaussianBlur(blur_limit=(5, 5), sigma_limit=BLUR_SIGMA, p=blur))
+    if colours is not None:
+        steps += colours.steps()
     if not (brightness or contrast or saturation or hue):
         return SemanticPreset(steps)
     return SemanticPreset(steps, PhotometricJitter(brightness, contrast, saturation, hue))

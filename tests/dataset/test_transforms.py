@@ -11,6 +11,7 @@ from scipy.ndimage import map_coordinates
 from segtrain.assembly import build_data
 from segtrain.configuration.folder import options
 from segtrain.dataset.instances import mask_boxes, target_from_masks, whole_masks
+from segtrain.dataset.random_colours import RandomColours
 from segtrain.dataset.transforms import (
     InstancePreset,
     RandomScaleCrop,
@@ -250,3 +251,25 @@ def test_blur_spreads_over_5_pixels_of_the_image_alone():
         assert abs(int(out[..., 0].sum()) - 250) < 13  # half a level each of 25 pixels
         assert out[10, 10, 0] == out.max() < 200
     assert 75 < blurred < 125
+
+
+def test_random_colours_are_many_and_a_function_of_the_seed():
+    """Masks and places of pixels stay; an image that is one colour stays one colour."""
+    preset, again = (
+        train_semantic((20, 24), (1.0, 1.0), 0.0, 0.0, 0.0, 0, 0, 0, 0, RandomColours(2, 0.8))
+        for _ in range(2)
+    )
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)
+    image[:, :12] = (90, 120, 60)
+    mask = rng.integers(0, 9, (20, 24), dtype=np.uint8)
+    again(image, mask, (77,))
+    seen = set()
+    for seed in range(40):
+        out, ids = preset(image, mask, (seed,))
+        assert out.dtype == np.uint8
+        assert (ids == mask).all()
+        assert (out[:, :11] == out[0, 0]).all()  # sharpening reaches one pixel
+        assert (out == again(image, mask, (seed,))[0]).all()
+        seen.add(out.tobytes())
+    assert len(seen) > 25
