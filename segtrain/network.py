@@ -29,8 +29,9 @@ def build(
         num_classes: K; without the background for networks that find instances.
         backbone: a timm model such as `resnet50` or `convnext_tiny`, or a choice of
             `conf/architecture/backbone`; None for the paper's.
-        weights: of the whole network, a file or `<zoo>/<name>`; None for random ones. Those
-            of the backbone alone are the override `architecture.backbone.weights=imagenet`.
+        weights: of the whole network, a file or folder, `<zoo>/<name>` or `hf:<owner>/<name>`;
+            None for random ones. Those of the backbone alone are the override
+            `architecture.backbone.weights=imagenet`.
         overrides: as on the command line, such as `architecture.auxiliary=false`.
 
     Raises:

@@ -123,7 +123,7 @@ def _network(config: dict[str, Any]) -> str:
 
 def _use(kind: str | None) -> str:
     own = (
-        "```python\nimport segtrain\n\npredictor = segtrain.load(\"hf:<owner>/<name>\")\n"
+        '```python\nimport segtrain\n\npredictor = segtrain.load("hf:<owner>/<name>")\n'
         'labels = predictor("photo.jpg").labels   # (H, W)\n```'
     )
     if kind is None:

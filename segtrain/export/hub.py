@@ -50,9 +50,7 @@ def write_hub_folder(model: nn.Module, folder: Path, description: dict, card: st
     save_file(tensors, folder / WEIGHTS[0], {"format": "pt"})
 
 
-def in_transformers(
-    model: nn.Module, description: dict
-) -> tuple[str | None, dict[str, Tensor]]:
+def in_transformers(model: nn.Module, description: dict) -> tuple[str | None, dict[str, Tensor]]:
     """Which of `hf.LAYOUTS` a network has, and its tensors there; None where it has none."""
     node = description["architecture"]
     kind = _kind_by_name(node)

@@ -53,9 +53,12 @@ def read_network(
         trained = exported(found, folder)
         option = _architecture_of(trained.config["architecture"])
         base = compose_config([*chosen, *([] if option is None else [f"architecture={option}"])])
-        own = {key: trained.config[key] for key in ("architecture", "inference", "experiment",
-                                                    "white_level") if key in trained.config}
-        config = base | own | {"weights": None, "published": None}  # fmt: skip
+        own = {
+            key: trained.config[key]
+            for key in ("architecture", "inference", "experiment", "white_level")
+            if key in trained.config
+        }
+        config = base | own | {"weights": None, "published": None}
         labels, state = trained.labels, found.state
         if inference is not None:
             config["inference"] = compose_config([*chosen, *inference])["inference"]

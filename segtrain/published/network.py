@@ -10,7 +10,7 @@ from segtrain.configuration.composing import compose_config
 from segtrain.errors import UserError
 from segtrain.published.folder import DATASETS, read_network
 from segtrain.trained import Trained
-from segtrain.zoo.catalogue import entries, find, is_row, row_of_file, zoo_names
+from segtrain.zoo.catalogue import entries, find, is_row, licence_of, row_of_file, zoo_names
 from segtrain.zoo.classes import in_order_of, labels_of, names_in_file
 from segtrain.zoo.entry import Entry
 from segtrain.zoo.files import obtain
@@ -125,8 +125,7 @@ def _of_hub(
     if folder is None:
         raise UserError(f"weights_file={given}: expected the folder with config.json and the "
                         f"weights of {repository.page}")  # fmt: skip
-    licence = f"its page, {repository.page}" if row is None else row.licence
-    logger.info("licence     %s: %s", repository.weights, licence)
+    logger.info("licence     %s: %s", repository.weights, licence_of(weights))
     return _of_folder(repository.weights, folder, row, protocol, dataset, trust_code)
 
 

@@ -79,6 +79,13 @@ def find(weights: str) -> Entry:
     return known[name]
 
 
+def licence_of(weights: str) -> str:
+    """What is known of the licence of a network of the hub."""
+    if is_row(weights):
+        return find(weights).licence
+    return f"see {repository_of(weights).page}"
+
+
 def select(
     patterns: Sequence[str] = ("*",),
     zoo: str | None = None,

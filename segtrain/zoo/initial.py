@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from segtrain.architecture.weights import load_weights, read_state_dict
 from segtrain.errors import UserError
-from segtrain.zoo.catalogue import find, is_row, row_of_file
+from segtrain.zoo.catalogue import find, is_row, licence_of, row_of_file
 from segtrain.zoo.classes import in_order_of, labels_of, names_in_file
 from segtrain.zoo.described import read_described
 from segtrain.zoo.entry import Entry
@@ -64,7 +64,10 @@ def read_initial(
     Raises:
         UserError: see there.
     """
-    folder = obtain_repository(repository_of(weights)) if is_hub(weights) else folder_of(weights)
+    folder = folder_of(weights)
+    if is_hub(weights):
+        folder = obtain_repository(repository_of(weights))
+        logger.info("licence     %s: %s", weights, licence_of(weights))
     if folder is not None:
         found = read_described(folder)
         if classes is None or not set(classes) <= set(found.classes):

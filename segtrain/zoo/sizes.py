@@ -84,7 +84,9 @@ def architecture(
         has_auxiliary = "auxiliary.classifier.bias" in ours
         overrides.append(f"architecture.auxiliary={str(has_auxiliary).lower()}")
         if has_auxiliary:
-            overrides.append(f"architecture.auxiliary_channels={len(ours['auxiliary.conv.1.bias'])}")
+            overrides.append(
+                f"architecture.auxiliary_channels={len(ours['auxiliary.conv.1.bias'])}"
+            )
     else:
         overrides.append("architecture.backbone.norm_epsilon=1e-5")
     overrides.append(f"architecture.channels={len(ours['head.fusion.1.weight'])}")

@@ -303,10 +303,11 @@ def test_a_training_starts_from_the_hub_for_other_classes(server, folder, caplog
              "+architecture.backbone.timm_arguments.depths=[1,2,1,1]",
              "+architecture.backbone.timm_arguments.num_heads=[1,4,3,2]",
              "architecture.channels=16"]  # fmt: skip
-    for weights in (pushed(server, folder, NAME), str(folder)):
+    for weights in (name := pushed(server, folder, NAME), str(folder)):
         with caplog.at_level("INFO", "segtrain"):
             model = build("segformer", num_classes=5, weights=weights, overrides=sizes)
         assert "trained anew, not in the file for these classes: head.classifier" in caplog.text
+        assert f"licence     {name}: see {server.url(NAME)}" in caplog.text
         state, theirs = model.state_dict(), load_file(folder / "model.safetensors")
         assert state["head.classifier.weight"].shape[0] == 5
         assert torch.equal(state["backbone.body.patch_embed.proj.weight"],

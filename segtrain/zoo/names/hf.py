@@ -137,6 +137,7 @@ LAYOUTS = {
     "convnext": Layout(tuple(_convnext()), ""),
 }
 
+
 def kind_of(state: Mapping[str, Tensor]) -> str | None:
     """Which of LAYOUTS a state dict of transformers' is in; None for other names."""
     if "decode_head.linear_fuse.weight" in state:
