@@ -1,12 +1,12 @@
 """HRNet: Wang et al., Deep High-Resolution Representation Learning for Visual Recognition, TPAMI
 2020 (arXiv 1908.07919), as it is used for segmentation."""
 
+import torch.nn.functional as F
 from timm.models.hrnet import HighResolutionModule
 from torch import Tensor, nn
 
 from segtrain.architecture.backbone import CLASSIFIER_KEYS, TimmBackbone, TimmModel
 from segtrain.architecture.weights import load_weights, read_state_dict
-from segtrain.contracts import resize
 from segtrain.values import Text
 
 # What timm's networks have beyond the branches, for classification.
@@ -20,10 +20,16 @@ class BilinearFusion(HighResolutionModule):
     def forward(self, x: list[Tensor]) -> list[Tensor]:  # (N, C_i, h_i, w_i) each -> the same
         maps = [branch(m) for branch, m in zip(self.branches, x, strict=True)]
         fused = []
-        for own, layers in zip(maps, self.fuse_layers, strict=True):
-            parts = (layer(m) for layer, m in zip(layers, maps, strict=True))
-            total = sum(resize(part, own.shape[2:], False) for part in parts)
-            fused.append(self.fuse_act(total))
+        for index, layers in enumerate(self.fuse_layers):
+            size = maps[index].shape[2:]
+            parts = [layer(m) for layer, m in zip(layers, maps, strict=True)]
+            # Enlarged maps may have a cell too many. Sizes are not compared: a graph traced where
+            # they are the same would never resize.
+            parts[index + 1 :] = [
+                F.interpolate(part, size, mode="bilinear", align_corners=False)
+                for part in parts[index + 1 :]
+            ]
+            fused.append(self.fuse_act(sum(parts)))
         return fused
 
 

@@ -83,10 +83,10 @@ def _hrnet(state: State) -> Body | None:
 def _swin(state: State) -> Body | None:
     depths = _depths(state, r"backbone\.stages\.(\d)\.blocks\.(\d+)\.norm1\.weight")
     size = SWINS.get((depths, _width(state, "backbone.patch_embed.projection.weight")))
-    if size is None:
+    shifts = _width(state, "backbone.stages.0.blocks.0.attn.w_msa.relative_position_bias_table")
+    if size is None or not shifts:
         return None
-    table = state["backbone.stages.0.blocks.0.attn.w_msa.relative_position_bias_table"]
-    window = (round(len(table) ** 0.5) + 1) // 2
+    window = (round(shifts**0.5) + 1) // 2
     return Body(f"swin_{size}_patch4_window{window}", f"Swin-{size}, windows of {window}")
 
 
@@ -103,7 +103,7 @@ def _depths(state: State, pattern: str, stages: str = "0123") -> tuple[int, ...]
 
 
 def _width(state: State, weight: str) -> int:
-    """Output channels of a convolution; 0 where it is not there."""
+    """Length of a tensor, a convolution's output channels; 0 where it is not there."""
     return len(state.get(weight, ()))
 
 

@@ -5,11 +5,13 @@ import re
 
 import pytest
 import segmentation_models_pytorch as smp
+import timm
 import torch
 import transformers
 from conftest import composed
 from torch import nn
 
+from segtrain.architecture.hrnet import HRNet
 from segtrain.architecture.three_branches import ThreeBranches
 from segtrain.assembly import build_model
 from segtrain.errors import UserError
@@ -317,3 +319,12 @@ def test_pidnet_starts_from_weights_without_boundary_branch(tmp_path):
                tmp_path / "part.pth")  # fmt: skip
     with pytest.raises(UserError, match="missing in the file: integral.2"):
         ThreeBranches("pidnet_s", str(tmp_path / "part.pth"))
+
+
+def test_hrnet_takes_the_weights_of_a_classifier(tmp_path):
+    """Whose head is left out."""
+    state = timm.create_model("hrnet_w18_small").state_dict()
+    torch.save(state, tmp_path / "hrnet.pth")
+    body = HRNet("hrnet_w18_small", str(tmp_path / "hrnet.pth")).body.state_dict()
+    assert len(body) < len(state)
+    assert all(torch.equal(value, state[name]) for name, value in body.items())

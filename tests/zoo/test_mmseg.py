@@ -142,7 +142,7 @@ def test_networks_without_auxiliary_head_leave_it_out(model):
 
 def comparisons() -> list:
     names = sorted({key.rsplit(" ", 1)[0] for key in LOGITS.files})
-    large = [n for n in names if re.search("r101|b2|hr18_|pidnet-[ml]", n)]
+    large = [n for n in names if re.search("r101|b2|hr18_|pidnet-[ml]|upernet_(r50|conv)", n)]
     return [pytest.param(n, marks=pytest.mark.slow if n in large else ()) for n in names]
 
 

@@ -4,12 +4,13 @@
 import math
 from typing import Literal
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segtrain.architecture.backbone import TimmBackbone
 from segtrain.architecture.blocks import conv_norm_act, init_classifier, init_head
 from segtrain.architecture.instance.fpn import GROUPS, FeaturePyramid
-from segtrain.contracts import Outputs, resize
+from segtrain.contracts import Outputs
 from segtrain.values import Count, ProperFraction
 
 Norm = Literal["group", "batch"]
@@ -69,7 +70,11 @@ class SemanticFPN(nn.Module):
         """(N, 3, H, W) RGB in 0..255 -> logits (N, K, h, w) at the first map's stride, mostly 4."""
         levels = self.pyramid(self.backbone(image))
         finest, *others = (head(x) for head, x in zip(self.scale_heads, levels, strict=True))
-        for other in others:  # a doubled odd side may have a cell too many
-            finest = finest + resize(other, finest.shape[2:], False)
+        # A side doubled from an odd one may have a cell too many. Sizes are not compared: a graph
+        # traced where they are the same would never resize.
+        for x in others:
+            finest = finest + F.interpolate(
+                x, finest.shape[2:], mode="bilinear", align_corners=False
+            )
         logits = self.classifier(self.dropout(finest))
         return {"logits": logits, "align_corners": self.align_corners}
