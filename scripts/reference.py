@@ -62,7 +62,7 @@ def commands_page() -> str:
 def group_page(group: str) -> str:
     """Every option of a group, then of the groups inside it."""
     parts = [f"# {group}", NOTE]
-    for folder in [conf_dir() / group, *sorted(conf_dir().glob(f"{group}/*/"))]:
+    for folder in sorted({file.parent for file in (conf_dir() / group).rglob("*.yaml")}):
         inner = folder.relative_to(conf_dir()).as_posix()
         parts.append(f"## {inner}")
         for file in sorted(folder.glob("*.yaml")):

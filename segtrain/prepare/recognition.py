@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from segtrain.configuration.folder import options
 from segtrain.errors import UserError
+from segtrain.prepare.exports.finder import ARCHIVES, SPLITS
 from segtrain.text import shortened
 
 if TYPE_CHECKING:
@@ -21,9 +22,7 @@ OWN = {"folder", "folder_multilabel", "coco_json", "coco_json_instances",
        "coco_json_multilabel"}  # fmt: skip  # data sets that need a folder
 SHOWN = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".json", ".xml", ".txt",
          ".yaml", ".zip")  # fmt: skip
-SPLIT_FOLDERS = {"train", "val", "valid", "validation", "test"}
 NAMED = 12  # classes
-ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 EXAMPLE = """the simplest layout is
   photos/images/a.jpg   photos/masks/a.png   photos/classes.txt (one class a line)
 or a COCO JSON, a YOLO data.yaml, or what LabelMe or CVAT export (docs/own-data.md)"""
@@ -104,7 +103,7 @@ def _in_pairs(root: Path) -> bool:
         ]
         names.append({file.relative_to(root / folder).with_suffix("") for file in files})
     splits = {name.parts[0].lower() for name in names[0] if len(name.parts) > 1}
-    return bool(names[1]) and names[0] & names[1] != set() and not splits & SPLIT_FOLDERS
+    return bool(names[1]) and names[0] & names[1] != set() and not splits & SPLITS.keys()
 
 
 def _one_file(file: Path, coco: str) -> Recognised | None:

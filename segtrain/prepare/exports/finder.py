@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 from segtrain.errors import UserError
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 SPLITS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
     "test": "test", "testing": "test",

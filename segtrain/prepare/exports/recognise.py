@@ -10,7 +10,7 @@ from segtrain.dataset.files import read_bytes, read_lines, require_folder, requi
 from segtrain.errors import UserError
 from segtrain.prepare.exports.coco import is_coco, read_coco
 from segtrain.prepare.exports.cvat import read_cvat
-from segtrain.prepare.exports.finder import SPLITS, ImageFinder, visible_files
+from segtrain.prepare.exports.finder import ARCHIVES, SPLITS, ImageFinder, visible_files
 from segtrain.prepare.exports.label_studio import is_label_studio, read_label_studio
 from segtrain.prepare.exports.labelme import is_labelme, read_labelme
 from segtrain.prepare.exports.model import Export
@@ -23,7 +23,6 @@ EXPECTED = (
     "YOLO segmentation (data.yaml), CVAT 1.1 (annotations.xml), COCO JSON, or the JSON of LabelMe, "
     "Label Studio, VIA or Supervisely"
 )
-ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 ANNOTATION_FOLDERS = ("annotations", "labels")  # beside the folder of the images
 # The tool's name -> whether a JSON file is one of its, and the reader of all that are.
 JSON_FORMATS: dict[str, tuple[Callable[[object], bool], Callable[..., Export]]] = {
