@@ -35,7 +35,7 @@ class PyramidPooling(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # (N, C, h, w) -> (N, C + bins * channels, h, w)
         levels = [x]
         for pooled, reduce in zip(region_averages(x, self.bins), self.reductions, strict=True):
-            # Not `resize`: an exported graph would be bound to maps of other sides than levels have.
+            # Not `resize`, which would bind an exported graph to maps of other sides than levels.
             levels.append(
                 F.interpolate(reduce(pooled), x.shape[2:], mode="bilinear",
                               align_corners=self.align_corners)
