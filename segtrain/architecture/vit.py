@@ -191,12 +191,14 @@ class SimpleFeaturePyramid(PlainViT):
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """(N, 3, H, W) RGB in 0..255 -> four maps (N, channels, H / stride, W / stride)."""
-        height, width = image.shape[2:]
         (last,) = self.patch_maps(image)
-        return [
-            level(last)[:, :, : (height + stride - 1) // stride, : (width + stride - 1) // stride]
-            for level, stride in zip(self.levels, self.strides, strict=True)
-        ]
+        maps = []
+        for level, stride in zip(self.levels, self.strides, strict=True):
+            x = level(last)
+            rows, columns = ((length + stride - 1) // stride for length in image.shape[2:])
+            # A slice would bind an exported graph to sizes of which nothing is cut off.
+            maps.append(F.pad(x, (0, columns - x.shape[3], 0, rows - x.shape[2])))
+        return maps
 
 
 class UnsmoothedPositions(VisionTransformer):

@@ -263,3 +263,12 @@ def test_plain_transformers_resample_their_positions(name, format_name, tmp_path
                      f"+architecture.backbone.timm_arguments={small}",
                      "architecture.backbone.lora_rank=2")  # fmt: skip
     assert_equal(compared(network, format_name, tmp_path, sizes=[*SIZES, (70, 70)]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format_name", ["torch_export", "onnx"])
+def test_pyramid_of_a_plain_transformer(format_name, tmp_path):
+    network = lively("architecture=upernet", "architecture/backbone=vit_pyramid",
+                     "architecture.backbone.weights=none", "architecture.backbone.name=test_vit",
+                     "architecture.channels=16")  # fmt: skip
+    assert_equal(compared(network, format_name, tmp_path))

@@ -1,6 +1,7 @@
 """PSPNet: Zhao et al., Pyramid Scene Parsing Network, CVPR 2017 (arXiv 1612.01105)."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segtrain.architecture.backbone import TimmBackbone
@@ -12,7 +13,7 @@ from segtrain.architecture.blocks import (
     init_classifier,
     init_head,
 )
-from segtrain.contracts import Outputs, resize
+from segtrain.contracts import Outputs
 from segtrain.values import Counts
 
 
@@ -34,7 +35,11 @@ class PyramidPooling(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # (N, C, h, w) -> (N, C + bins * channels, h, w)
         levels = [x]
         for pooled, reduce in zip(region_averages(x, self.bins), self.reductions, strict=True):
-            levels.append(resize(reduce(pooled), x.shape[2:], self.align_corners))
+            # Not `resize`, which would bind an exported graph to maps of other sides than levels.
+            levels.append(
+                F.interpolate(reduce(pooled), x.shape[2:], mode="bilinear",
+                              align_corners=self.align_corners)
+            )  # fmt: skip
         return concatenate(levels)
 
 
