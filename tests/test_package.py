@@ -81,7 +81,7 @@ def test_help_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
-    assert len(done.stdout.splitlines()) <= 60
+    assert len(done.stdout.splitlines()) <= 70
 
 
 def imports_of(path: Path) -> set[str]:
@@ -100,7 +100,7 @@ def test_parts_do_not_know_one_another(path):
         others = {name.split(".")[1] for name in imported if name.startswith("segtrain.")}
         assert others <= {part, "configuration", "contracts", "errors", "foreign", "masks",
                           "suppression", "lifetime", "terminal", "text", "values",
-                          "writing"}  # fmt: skip
+                          "hardware", "planes", "writing"}  # fmt: skip
     if part not in ("cli", "configuration", "assembly.py", "sweep"):
         assert not any(name.split(".")[0] in ("hydra", "omegaconf") for name in imported)
 

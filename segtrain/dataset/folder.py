@@ -133,6 +133,7 @@ def _missing_mask(directory: Path, name: str, image: str) -> str:
 
 
 def split_names(base: Path, split: str, names: list[str]) -> list[str]:
+    """The names of a split: those of its list, or a fixed share where there are no lists."""
     lists = base / "splits" if (base / "splits").is_dir() else base
     if any((lists / f"{known}.txt").exists() for known in ("train", "val", "test", split)):
         return _listed(lists, split)

@@ -105,6 +105,7 @@ def _layered(one: Labelled, labels: LabelSet) -> np.ndarray:
 
 
 def is_coloured(file: Path) -> bool:
+    """Whether an image has three colours a pixel, not numbers."""
     with Image.open(file) as image:
         return image.mode in ("RGB", "RGBA")
 
@@ -129,6 +130,7 @@ def _lists(root: Path) -> dict[str, set[str]]:
 
 
 def write_lists(splits: dict[str, list[str]], count: int, target: Path) -> None:
+    """Writes `train.txt`, `val.txt`, ... of names, unless a split is left to be shared out."""
     if not splits:
         return
     if not splits.get("val") or not splits.get("train"):
