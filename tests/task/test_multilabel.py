@@ -76,7 +76,7 @@ def test_a_large_picture_is_decided_window_by_window_alike(trained):
     assert (whole(image).masks == parted(image).masks).mean() > 0.999
 
 
-@pytest.mark.parametrize("returns", ["logits", "labels"])
+@pytest.mark.parametrize("returns", ["logits", pytest.param("labels", marks=pytest.mark.slow)])
 def test_exported(trained, segtrain, returns):
     onnxruntime = pytest.importorskip("onnxruntime")
     code, _, err = segtrain("export", f"run={trained}", "format=onnx", "output=model.onnx",
