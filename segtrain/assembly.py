@@ -94,11 +94,11 @@ def require_labels(data: "SegmentationData", config: dict) -> None:
     has_masks = isinstance(data.transform, SemanticPreset)
     is_multilabel = tasks["inference"] == "multilabel"
     if has_masks and data.labels.overlapping != is_multilabel:
-        has, needs = ("overlap", "do not") if data.labels.overlapping else ("do not", "may overlap")
+        has, needs = ("may", "do not") if data.labels.overlapping else ("do not", "may")
         raise UserError(
-            f"dataset={data.name} has classes that {has}, loss and inference are for classes that "
-            f"{needs}; choose loss=multilabel inference=multilabel with classes that overlap, and "
-            "only with them"
+            f"dataset={data.name} has classes that {has} overlap, loss and inference are for "
+            f"classes that {needs}; loss=multilabel inference=multilabel belong to data sets such "
+            "as shapes_multilabel, folder_multilabel and coco_json_multilabel, and only to them"
         )
     if has_masks == (tasks["inference"] in DENSE):
         return

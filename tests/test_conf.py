@@ -47,6 +47,8 @@ def stand_in(name: str) -> list[str]:
         plural = "short_sides" in config["inference"]
         side = "inference.short_sides=[64]" if plural else "inference.short_side=64"
         return ["dataset=shapes_instances", *sized, side, "inference.long_side=64"]
+    if "multilabel" in config["inference"]["_target_"]:
+        return ["dataset=shapes_multilabel", *shared]
     shared += [
         "dataset=shapes",
         "loss.pixel.class_weights=null",  # of another class count than the stand-in's
@@ -83,7 +85,7 @@ def test_experiment_trains_one_step_on_shapes(name, segtrain):
 def test_experiment_names_architecture_and_data_set(name):
     """`<architecture>_<data set>`, and a stage of its recipe where there are several; the backbone
     before it where that is what the recipe is known by."""
-    if name in ("quickstart", "own", "own_instances"):
+    if name in ("quickstart", "own", "own_instances", "multilabel_shapes", "binary_shapes"):
         return
     chosen, config = choices(name), composed(f"experiment={name}")
     if name.startswith("dinov2_"):

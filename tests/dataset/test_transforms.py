@@ -22,7 +22,7 @@ from segtrain.dataset.transforms import (
 
 def preset_of(name, folder_set):
     """Preset and labels; sets of one's own are given one."""
-    own = name in ("folder", "coco_json", "coco_json_instances")
+    own = name.startswith(("folder", "coco_json"))
     root = [f"dataset.source.root={folder_set}"] if own else []
     names = [path.name for path in sorted((folder_set / "images").iterdir())]
     images = [{"id": name, "file_name": name} for name in names]

@@ -51,7 +51,7 @@ def test_equal_to_the_definition(kind):
 
 
 def test_equal_to_scikit_learn():
-    metrics = pytest.importorskip("sklearn.metrics")
+    metrics = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed")
     rng = np.random.default_rng(1)
     for kind in ("random", "tied", "ends"):
         scores, truth = drawn(kind, (1, 50_000), rng)
