@@ -8,7 +8,7 @@ ALIASES: dict[str, dict[str, str]] = {
     "data": dict.fromkeys((*NETWORK, "evaluate", "prepare"), "dataset"),
     "model": dict.fromkeys(NETWORK, "architecture"),
     "backbone": dict.fromkeys(NETWORK, "architecture.backbone.name"),
-    "multilabel": dict.fromkeys(NETWORK, "inference"),
+    "multilabel": dict.fromkeys(TRAINING, "inference"),
     "epochs": dict.fromkeys(TRAINING, "trainer.max_epochs"),
     "steps": dict.fromkeys(TRAINING, "trainer.max_steps"),
     "size": {**dict.fromkeys((*TRAINING, "prepare"), "dataset.transform.crop_size"),

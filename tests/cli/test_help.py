@@ -56,7 +56,7 @@ def test_options_of_commands_without_configuration(command):
 def test_examples_can_be_typed(command, monkeypatch):
     """Each key is one of the command, or of a group that it has."""
     found = recognition.Recognised(["dataset=folder"], "a folder")
-    monkeypatch.setattr(recognition, "recognise", lambda given, instances: found)
+    monkeypatch.setattr(recognition, "recognise", lambda *given: found)
     monkeypatch.setattr("segtrain.named_runs.find_run", lambda given, unfinished=False: given)
     assert len(EXAMPLES[command]) == 2
     file = conf_dir() / f"{command if command not in OPTIONS else 'train'}.yaml"

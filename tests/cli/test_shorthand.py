@@ -22,7 +22,7 @@ from segtrain.loading import load
 from segtrain.prepare import recognition
 
 PAIRS = [(alias, command) for alias, commands in ALIASES.items() for command in commands]
-VALUES = {"data": "shapes", "model": "pspnet", "name": "leaves"}  # of the others: a number
+VALUES = {"data": "shapes", "model": "pspnet", "name": "leaves", "multilabel": "true"}  # of the others: a number
 COMPOSED = ["train", "evaluate", "predict", "report", "benchmark", "prepare"]
 NEEDED = {"report": ["run=."]}
 
@@ -58,7 +58,8 @@ def test_a_short_form_becomes_its_full_key(alias, command, capsys):
     typed = f"{alias}={value}"
     with_data = ["data=shapes"] if alias == "size" and command in ALIASES["data"] else []
     overrides = expand(command, [typed, *with_data])
-    shown = {"size": "[7,7]" if command != "predict" else "7"}.get(alias, value)
+    shown = {"size": "[7,7]" if command != "predict" else "7", "multilabel": "multilabel"}
+    shown = shown.get(alias, value)
     key = ALIASES[alias][command]
     expected = f"hydra.run.dir=outputs/{value}/" if alias == "name" else f"{key}={shown}"
     assert any(override.startswith(expected) for override in overrides), overrides
@@ -173,7 +174,7 @@ def asked(monkeypatch) -> list[tuple[str, bool]]:
     """What was to be recognised; anything is a folder of masks."""
     calls: list[tuple[str, bool]] = []
 
-    def recognise(given: str, instances: bool) -> recognition.Recognised:
+    def recognise(given: str, instances: bool, multilabel: bool) -> recognition.Recognised:
         calls.append((given, instances))
         overrides = ["dataset=folder", f"dataset.source.root={given}", "dataset.num_workers=3"]
         return recognition.Recognised(overrides, f"a folder, {given}")
