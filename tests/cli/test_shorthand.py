@@ -22,7 +22,8 @@ from segtrain.loading import load
 from segtrain.prepare import recognition
 
 PAIRS = [(alias, command) for alias, commands in ALIASES.items() for command in commands]
-VALUES = {"data": "shapes", "model": "pspnet", "name": "leaves", "multilabel": "true"}  # of the others: a number
+# Of the others: a number.
+VALUES = {"data": "shapes", "model": "pspnet", "name": "leaves", "multilabel": "true"}
 COMPOSED = ["train", "evaluate", "predict", "report", "benchmark", "prepare"]
 NEEDED = {"report": ["run=."]}
 
