@@ -103,10 +103,12 @@ def test_memory_format_does_not_matter(name):
     torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "backend", ["eager", *(pytest.param(b, marks=pytest.mark.slow) for b in ("aot_eager", "inductor"))]
+)
 @pytest.mark.parametrize("name", NAMES)
 def test_compiles_without_a_graph_break(name, backend):
-    """Forward and backward as one graph each; slow: with kernels generated for them."""
+    """As one graph; slow: the backward pass as one too, and with kernels generated for both."""
     model = small(name).train()
     for dropout in (m for m in model.modules() if isinstance(m, nn.Dropout | nn.Dropout2d)):
         dropout.p = 0.0
