@@ -104,7 +104,8 @@ def test_memory_format_does_not_matter(name):
 
 
 @pytest.mark.parametrize(
-    "backend", ["eager", *(pytest.param(b, marks=pytest.mark.slow) for b in ("aot_eager", "inductor"))]
+    "backend",
+    ["eager", *(pytest.param(name, marks=pytest.mark.slow) for name in ("aot_eager", "inductor"))],
 )
 @pytest.mark.parametrize("name", NAMES)
 def test_compiles_without_a_graph_break(name, backend):
