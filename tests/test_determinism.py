@@ -1,9 +1,11 @@
 """`trainer.deterministic=true` on a GPU: no step takes an operation that PyTorch refuses there."""
 
+import dataclasses
 import functools
 import json
 import re
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,9 +18,12 @@ from segtrain.assembly import build_data, build_task
 from segtrain.configuration.folder import conf_dir, options
 from segtrain.contracts import LabelSet
 from segtrain.dataset.stream import EvalImages, TrainStream
+from segtrain.planes import pack
 
 CLASSES = 5
-NETWORKS = {"semantic": "deeplabv3_torchvision", "instance": "mask_rcnn", "proposal": "fpn"}
+NETWORKS = {"semantic": "deeplabv3_torchvision", "multilabel": "deeplabv3_torchvision",
+            "instance": "mask_rcnn", "proposal": "fpn"}  # fmt: skip
+PARTNERS = {"multilabel": {"loss=multilabel", "inference=multilabel"}}  # by task
 SETTINGS = [  # beside the defaults of the files
     ("loss=cross_entropy", "loss.form=strips"),
     ("loss=cross_entropy", "loss.pixel.label_smoothing=0.1"),
@@ -42,14 +47,16 @@ def selections() -> list[tuple[str, ...]]:
              for name in options(group)]  # fmt: skip
     files = [(f"{group}={name}",) for group in ("loss", "inference", "inference/crf")
              for name in options(group)]  # fmt: skip
-    return alone + [(f"architecture={network_for(chosen[0])}", *chosen)
-                    for chosen in [*files, *SETTINGS]]  # fmt: skip
+    return alone + [(*company_of(chosen[0]), *chosen) for chosen in [*files, *SETTINGS]]
 
 
-def network_for(choice: str) -> str:
-    """An architecture that a loss or an inference protocol is for."""
+def company_of(choice: str) -> list[str]:
+    """An architecture that a loss or an inference protocol is for, and what else goes with it."""
     content = yaml.safe_load((conf_dir() / f"{choice.replace('=', '/')}.yaml").read_text())
-    return NETWORKS[getattr(get_class(content["_target_"]), "task", "semantic")]
+    task = getattr(get_class(content["_target_"]), "task", "semantic")
+    group = choice.partition("=")[0]
+    others = [one for one in sorted(PARTNERS.get(task, ())) if one.partition("=")[0] != group]
+    return [f"architecture={NETWORKS[task]}", *others]
 
 
 def few(node: dict) -> dict:
@@ -95,11 +102,24 @@ def pixels():
 
 
 @functools.cache
+def planes():
+    """As `pixels`, of classes that overlap."""
+    labels, batch, whole = pixels()
+    masks = np.random.default_rng(0).random((2, CLASSES, 48, 64)) < 0.3
+    packed = torch.from_numpy(np.stack([pack(one) for one in masks]))
+    packed[:, :5] = 255
+    return (dataclasses.replace(labels, overlapping=True), {**batch, "mask": packed},
+            {**whole, "mask": list(packed)})  # fmt: skip
+
+
+@functools.cache
 def refused_by(parts: str) -> tuple[set[str], set[str]]:
     """In a step of training and in an evaluation; many recipes have the same parts."""
     config = {**composed(), **json.loads(parts)}
     is_semantic = ".semantic." in config["architecture"]["_target_"]
     labels, batch, whole = pixels() if is_semantic else instances()
+    if "multilabel" in config["inference"]["_target_"]:
+        labels, batch, whole = planes()
     task = build_task(config, labels)
     with as_on_a_gpu() as training:
         sum(task.evaluation.terms(task.model, task.loss, batch).values()).backward()

@@ -1,12 +1,13 @@
 """Plain vision transformers: maps of one stride, and a pyramid made of the last one."""
 
 import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import timm
 import torch
 import torch.nn.functional as F
-from timm.layers import LayerNorm2d, RotaryEmbeddingDinoV3, resample_abs_pos_embed
+from timm.layers import LayerNorm2d, RotaryEmbeddingDinoV3
 from timm.models import VisionTransformer
 from torch import Tensor, nn
 
@@ -201,16 +202,43 @@ class SimpleFeaturePyramid(PlainViT):
         return maps
 
 
-class UnsmoothedPositions(VisionTransformer):
-    """timm's, with position embeddings resampled without antialiasing, as the authors of DINOv2 do
-    it for networks without registers."""
+class ResampledPositions(VisionTransformer):
+    """timm's, with position embeddings resampled by matrix products.
 
-    def _pos_embed(self, x: Tensor) -> Tensor:  # (N, h, w, C) -> (N, 1 + h * w, C)
-        size, grid = list(x.shape[1:3]), self.patch_embed.grid_size
-        positions = resample_abs_pos_embed(self.pos_embed, size, grid, 1, antialias=False)
-        patches = x.view(x.shape[0], -1, x.shape[3])  # `flatten` would bind a graph to its batch
-        tokens = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), patches], 1)
-        return tokens + positions
+    PyTorch has no reproducible gradient of bicubic resampling on a GPU. The authors of DINOv2 do it
+    without antialiasing for networks without registers.
+    """
+
+    antialias = True
+
+    def _pos_embed(self, x: Tensor) -> Tensor:  # (N, h, w, C) -> (N, prefix + h * w, C)
+        number, *size, width = x.shape
+        patches = x.view(number, -1, width)  # `flatten` would bind a graph to its batch
+        prefix = [tokens.expand(number, -1, -1)
+                  for tokens in (self.cls_token, self.reg_token) if tokens is not None]  # fmt: skip
+        with_own = 0 if self.no_embed_class else self.num_prefix_tokens
+        own, positions = self.pos_embed[:, :with_own], self.pos_embed[:, with_own:]
+        positions = resampled(positions, self.patch_embed.grid_size, size, self.antialias)
+        if self.no_embed_class:
+            return self.pos_drop(torch.cat([*prefix, patches + positions], 1))
+        return self.pos_drop(torch.cat([*prefix, patches], 1) + torch.cat([own, positions], 1))
+
+
+def resampled(positions: Tensor, old: Sequence[int], new: Sequence[int], antialias: bool) -> Tensor:
+    """Position embeddings (1, old rows * columns, C) for another grid, bicubically."""
+    with torch.autocast(positions.device.type, enabled=False):
+        rows, columns = (
+            F.interpolate(
+                torch.eye(before, device=positions.device)[None, None],
+                (after, before),
+                mode="bicubic",
+                antialias=antialias,
+            )[0, 0]
+            for before, after in zip(old, new, strict=True)
+        )
+        wide = positions.float().view(old[0], -1)
+        placed = columns @ (rows @ wide).view(new[0], old[1], -1)
+        return placed.view(1, -1, positions.shape[2]).to(positions.dtype)
 
 
 class RotationsOfAnySize(RotaryEmbeddingDinoV3):
@@ -254,8 +282,9 @@ def create_body(name: str, weights: str, patch_size: int | None, timm_arguments:
         convert = sys.modules[type(body).__module__].checkpoint_filter_fn
         state = convert(read_state_dict(weights), body)
         load_weights(body, state, weights, (*CLASSIFIER_KEYS, "fc_norm.", "mask_token"))
-    if "dinov2" in name and not body.num_reg_tokens:
-        body.__class__ = UnsmoothedPositions  # timm builds its parts itself
+    if type(body) is VisionTransformer and body.pos_embed is not None:
+        body.__class__ = ResampledPositions  # timm builds its parts itself
+        body.antialias = "dinov2" not in name or bool(body.num_reg_tokens)
     rotations = getattr(body, "rope", None)
     if isinstance(rotations, RotaryEmbeddingDinoV3) and not rotations.aug_active:
         rotations.__class__ = RotationsOfAnySize

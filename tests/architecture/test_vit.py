@@ -10,7 +10,7 @@ from timm.layers import resample_abs_pos_embed
 from torch import nn
 
 from segtrain.architecture.backbone import is_plain
-from segtrain.architecture.vit import PlainViT, SimpleFeaturePyramid
+from segtrain.architecture.vit import PlainViT, SimpleFeaturePyramid, resampled
 from segtrain.assembly import build_model
 from segtrain.errors import UserError
 
@@ -386,3 +386,12 @@ def test_pyramid_below_other_heads(name):
         logits = ours(torch.zeros(1, 3, 70, 95, dtype=torch.uint8))["logits"]
     assert logits.shape[:2] == (1, 4)
     assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize("antialias", [True, False])
+@pytest.mark.parametrize("new", [(16, 16), (5, 9), (23, 40)])
+def test_positions_are_resampled_as_timm_does(new, antialias):
+    positions = torch.randn(1, 16 * 16, 6)
+    expected = resample_abs_pos_embed(positions, list(new), [16, 16], 0, antialias=antialias)
+    got = resampled(positions, (16, 16), new, antialias)
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
