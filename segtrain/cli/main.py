@@ -5,6 +5,7 @@ Nothing heavy is imported here, so that --help answers at once.
 
 import difflib
 import os
+import signal
 import sys
 import time
 import traceback
@@ -63,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
         if arguments[:1] == ["help"]:
             arguments = [*arguments[1:2], "--help"]
         if any(argument in ("-h", "--help") for argument in arguments):
-            print(help_of(arguments[0]))
+            print(help_of(arguments[0]), flush=True)
             return 0
         for argument in arguments:
             if not argument.strip() or argument.startswith("="):
@@ -125,7 +126,11 @@ def report(error: BaseException) -> int:
         time.sleep(1)
     elif int(os.environ.get("RANK", "0")) > 0:
         time.sleep(3)
-    if os.environ.get("SEGTRAIN_TRACEBACK") or (explained := explain(error)) is None:
+    explained = explain(error)
+    if explained is None and isinstance(error, BrokenPipeError):  # as `segtrain ... | head` has it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what is left to be written
+        return 128 + signal.SIGPIPE
+    if os.environ.get("SEGTRAIN_TRACEBACK") or explained is None:
         traceback.print_exception(error)
         return 1
     message, code = explained

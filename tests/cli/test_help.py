@@ -1,6 +1,7 @@
 """`--help` of all and of each command."""
 
 import re
+import signal
 import subprocess
 import sys
 
@@ -100,3 +101,13 @@ def test_nothing_heavy_is_imported():
            "print({'torch', 'hydra', 'cv2', 'numpy', 'rich'} & set(sys.modules))"  # fmt: skip
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "set()"
+
+
+@pytest.mark.parametrize("arguments", ["--help", "predict --help"])
+def test_a_reader_that_leaves_is_no_error(arguments):
+    """As `head` does."""
+    words = [sys.executable, "-m", "segtrain", *arguments.split()]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 128 + signal.SIGPIPE
