@@ -82,6 +82,12 @@ def data_root(tmp_path_factory):
         maps.mkdir(parents=True)
         for image in (7, 3, 5):
             Image.fromarray(tiles([0, 1, 91, 181, 255])[:40, :60]).save(maps / f"{image:012}.png")
+    for split in ("training", "validation"):
+        for number in range(2):
+            write_pair(root / "ade", f"ADE_{number}", tiles([0, 1, 2, 150]))
+        for folder, name in (("images", "images"), ("masks", "annotations")):
+            (root / "ade20k" / name).mkdir(parents=True, exist_ok=True)
+            (root / "ade" / folder).rename(root / "ade20k" / name / split)
     write_pair(root / "own", "p0", tiles([0, 1, 2]))
     write_pair(root / "own", "p1", tiles([2, 1, 0]))
     (root / "own" / "classes.txt").write_text("sky\nroad\ncar\n")
