@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 import transformers
+from randomised import randomise
 from torch import Tensor, nn
 
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
@@ -32,18 +33,7 @@ def reference(kind: str, classes: tuple[str, ...] = CLASSES) -> nn.Module:
             backbone_config=body, hidden_size=16, auxiliary_channels=8,
             auxiliary_in_channels=24 if kind == "convnext" else 32, **told,
         ))  # fmt: skip
-    torch.manual_seed(0)
-    for name, parameter in model.named_parameters():
-        if parameter.ndim > 1:
-            nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
-        else:
-            nn.init.normal_(parameter, mean=float("norm" in name and "weight" in name), std=0.1)
-    for name, buffer in model.named_buffers():
-        if name.endswith("running_mean"):
-            buffer.normal_(std=0.1)
-        elif name.endswith("running_var"):
-            buffer.uniform_(0.5, 1.5)
-    return model.eval()
+    return randomise(model)
 
 
 def saved(model: nn.Module, folder: Path, **settings) -> Path:

@@ -53,7 +53,6 @@ def choose(config: dict, given: Collection[str]) -> list[Choice]:
         put(list(weights(backbone, given)))
     pretrained = config["weights"] is not None or not is_untrained(backbone["weights"])
     put([choice] if (choice := workers(facts)) else [])
-    batch = batch_size(facts, MOST)
     if is_given("batch_size", given):
         batch = config["batch_size"]
     else:

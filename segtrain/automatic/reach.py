@@ -2,14 +2,15 @@
 
 import os
 import threading
+import urllib.error
 import urllib.request
 
 import timm
 from huggingface_hub import try_to_load_from_cache
 
 from segtrain.architecture.imagenet import FLAVOURS, flavour_file
+from segtrain.zoo.hub import hub
 
-HUB = "https://huggingface.co"
 PATIENCE = 4.0  # seconds after which a server counts as out of reach
 
 
@@ -24,7 +25,7 @@ def can_fetch(name: str) -> bool:
         if place.hf_hub_id and isinstance(try_to_load_from_cache(place.hf_hub_id, file), str):
             return True
     is_offline = os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("1", "true", "yes", "on")
-    return not is_offline and answers(os.environ.get("HF_ENDPOINT", HUB))
+    return not is_offline and answers(hub())
 
 
 def answers(address: str) -> bool:
@@ -39,9 +40,8 @@ def answers(address: str) -> bool:
             answered.set()
         except (OSError, ValueError):
             pass
-        finished.set()
 
-    finished = threading.Event()
-    threading.Thread(target=ask, daemon=True).start()
-    finished.wait(PATIENCE)
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(PATIENCE)
     return answered.is_set()

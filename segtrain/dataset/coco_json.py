@@ -122,7 +122,7 @@ def coco_json_instances(
     for number, name in file.names.items():
         if known.get(number) != (name if is_class(name) else None):
             _refuse_category(file, number, name, labels)
-    chosen = _choose_images(file, split, val_share, seed) if shared else _every_image(file)
+    chosen = _choose_images(file, shared, split, val_share, seed)
     source = AnnotatedInstances(file, folder, chosen, labels, split in filter_empty)
     if not len(source):
         empty = f" ({len(file.left_out)} annotations show nothing)" if file.left_out else ""
@@ -150,7 +150,7 @@ def coco_json(
     """
     file, folder, shared = _open_file(root, images, annotations, split)
     train_ids = _train_ids(file, labels, background=0)
-    chosen = _choose_images(file, split, val_share, seed) if shared else _every_image(file)
+    chosen = _choose_images(file, shared, split, val_share, seed)
     return PaintedObjects(file, folder, chosen, labels, train_ids)
 
 
@@ -174,7 +174,7 @@ def coco_json_multilabel(
     """
     file, folder, shared = _open_file(root, images, annotations, split)
     train_ids = _train_ids(file, labels, background=None)
-    chosen = _choose_images(file, split, val_share, seed) if shared else _every_image(file)
+    chosen = _choose_images(file, shared, split, val_share, seed)
     return OverlappingObjects(file, folder, chosen, labels, train_ids)
 
 
@@ -216,16 +216,17 @@ def share_out(names: list[str], val_share: float, seed: int) -> list[bool]:
     return [value <= last for value in hashes]
 
 
-def _choose_images(file: CocoAnnotations, split: str, val_share: float, seed: int) -> np.ndarray:
+def _choose_images(
+    file: CocoAnnotations, shared: bool, split: str, val_share: float, seed: int
+) -> np.ndarray:
+    """A split's images of a file that is shared out; of another all."""
+    if not shared:
+        return np.arange(len(file.file_names))
     if split not in ("train", "val"):
         raise UserError(f"{file.path} is shared out to train and val; for a split '{split}' name "
                         "the file of each split in dataset.source.annotations")  # fmt: skip
     is_val = np.array(share_out(list(file.file_names), val_share, seed))
     return np.flatnonzero(is_val == (split == "val"))
-
-
-def _every_image(file: CocoAnnotations) -> np.ndarray:
-    return np.arange(len(file.file_names))
 
 
 def _open_file(

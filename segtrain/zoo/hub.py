@@ -52,7 +52,7 @@ class Repository(NamedTuple):
     @property
     def page(self) -> str:
         """Its address, on the hub that HF_ENDPOINT names."""
-        return f"{os.environ.get('HF_ENDPOINT', HUB).rstrip('/')}/{self.owner}/{self.name}"
+        return f"{hub()}/{self.owner}/{self.name}"
 
     @property
     def folder(self) -> Path:
@@ -62,6 +62,11 @@ class Repository(NamedTuple):
     def address(self, file: str) -> str:
         """Of one of its files."""
         return f"{self.page}/resolve/{quote(self.revision, safe='')}/{file}"
+
+
+def hub() -> str:
+    """The hub's address, or that of the one which HF_ENDPOINT names."""
+    return os.environ.get("HF_ENDPOINT", HUB).rstrip("/")
 
 
 def is_hub(weights: str) -> bool:

@@ -5,7 +5,8 @@ import pytest
 import torch
 import transformers
 from conftest import composed
-from test_modern import assert_same_logits, randomise, renamed, with_joined
+from randomised import randomise
+from test_modern import assert_same_logits, renamed, with_joined
 from timm.layers import resample_abs_pos_embed
 from torch import nn
 

@@ -10,10 +10,16 @@ from segtrain.dataset.files import check_sizes, read_mask, upright_size
 from segtrain.dataset.folder_multilabel import ONLY, VOID
 from segtrain.dataset.labels import overlapping
 from segtrain.errors import UserError
-from segtrain.prepare.exports.write import link_image
 from segtrain.prepare.masks.classes import VOID_NAMES, class_list
 from segtrain.prepare.masks.layout import Labelled
-from segtrain.prepare.masks.write import BACKGROUND, is_coloured, lists_with, write_lists
+from segtrain.prepare.masks.write import (
+    BACKGROUND,
+    is_coloured,
+    lists_with,
+    masks_of_all,
+    place_image,
+    write_lists,
+)
 from segtrain.terminal import track
 
 BACKGROUNDS = (BACKGROUND, "_background_")
@@ -37,9 +43,7 @@ def write_planes(root: Path, labelled: list[Labelled], target: Path) -> LabelSet
         UserError: a mask is damaged, of another size than its image, or holds a value that no list
             names; or there is no class.
     """
-    single = [one.masks[None] for one in labelled if None in one.masks]
-    if single and len(single) < len(labelled):
-        raise UserError(f"{root}: some images have one mask of all classes, others one a class")
+    single = masks_of_all(root, labelled)
     whole = class_list(root, single) if single and not _is_binary(single) else None
     if whole is not None:
         found = list(whole.names)
@@ -50,10 +54,7 @@ def write_planes(root: Path, labelled: list[Labelled], target: Path) -> LabelSet
         raise UserError(f"{root}: its masks show {', '.join(found)} alone, and no class")
     splits: dict[str, list[str]] = {}
     for one in track(labelled, len(labelled), "converting"):
-        name = f"{one.split}/{one.name}" if one.split else one.name
-        place = target / "images" / f"{name}{one.image.suffix.lower()}"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        link_image(one.image, place)
+        name = place_image(one, target)
         for label, mask in _masks(one, whole).items():
             folder = VOID if label.lower() in VOID_NAMES else label
             if folder in (*names, VOID):

@@ -38,20 +38,15 @@ def write_folder(root: Path, labelled: list[Labelled], target: Path) -> LabelSet
         UserError: a mask is damaged, of another size than its image, or holds a value that no list
             names; or there is no list, and too many values.
     """
-    single = [one.masks[None] for one in labelled if None in one.masks]
-    if single and len(single) < len(labelled):
-        raise UserError(f"{root}: some images have one mask of all classes, others one a class")
+    single = masks_of_all(root, labelled)
     labels = class_list(root, single) if single else _one_mask_a_class(labelled)
     splits: dict[str, list[str]] = {}
     for one in track(labelled, len(labelled), "converting"):
-        name = f"{one.split}/{one.name}" if one.split else one.name
         encode = _encoded if single else _layered
         mask = encode(one, labels)
         check_sizes(str(next(iter(one.masks.values()))), mask.shape, str(one.image),
                     upright_size(one.image))  # fmt: skip
-        place = target / "images" / f"{name}{one.image.suffix.lower()}"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        link_image(one.image, place)
+        name = place_image(one, target)
         drawn = target / "masks" / f"{name}.png"
         drawn.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(mask).save(drawn)
@@ -61,6 +56,27 @@ def write_folder(root: Path, labelled: list[Labelled], target: Path) -> LabelSet
     (target / "classes.txt").write_text("".join(lines), encoding="utf-8")
     write_lists(splits, len(labelled), target)
     return labels
+
+
+def masks_of_all(root: Path, labelled: list[Labelled]) -> list[Path]:
+    """The masks that show all classes; none where there is one a class.
+
+    Raises:
+        UserError: there are both.
+    """
+    single = [one.masks[None] for one in labelled if None in one.masks]
+    if single and len(single) < len(labelled):
+        raise UserError(f"{root}: some images have one mask of all classes, others one a class")
+    return single
+
+
+def place_image(one: Labelled, target: Path) -> str:
+    """Puts an image below `images/`; its name there, without ending."""
+    name = f"{one.split}/{one.name}" if one.split else one.name
+    place = target / "images" / f"{name}{one.image.suffix.lower()}"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    link_image(one.image, place)
+    return name
 
 
 def _encoded(one: Labelled, labels: LabelSet) -> np.ndarray:
