@@ -14,6 +14,7 @@ from segtrain.automatic.rules import (
     semantic_choices,
     workers,
 )
+from segtrain.configuration.keys import holder_of
 
 logger = logging.getLogger("segtrain")
 
@@ -44,8 +45,10 @@ def choose(config: dict, given: Collection[str]) -> list[Choice]:
 
     def put(choices: list[Choice]) -> None:
         for choice in choices:
-            if not is_given(choice.key, given) and has(config, choice.key):
-                put_value(config, choice.key, choice.value)
+            holder = holder_of(config, choice.key)
+            if holder is not None and not is_given(choice.key, given):
+                node, name = holder
+                node[name] = choice.value
                 made.append(choice)
 
     backbone = config["architecture"]["backbone"]
@@ -100,22 +103,3 @@ def is_given(key: str, given: Collection[str]) -> bool:
     return any(f"{key}.".startswith(f"{one}.") or one.startswith(f"{key}.") for one in given
                if one not in ("dataset", "architecture", "optimizer", "inference", "callback",
                               "loss", "trainer"))  # fmt: skip
-
-
-def has(config: dict, key: str) -> bool:
-    """Whether the configuration has the place of a key; a network without a loss of pixels has
-    no class weights."""
-    *parts, last = key.split(".")
-    node = config
-    for part in parts:
-        node = node.get(part) if isinstance(node, dict) else None
-    return isinstance(node, dict) and last in node
-
-
-def put_value(config: dict, key: str, value: object) -> None:
-    """Sets a value; `has` says whether that can be."""
-    *parts, last = key.split(".")
-    node = config
-    for part in parts:
-        node = node[part]
-    node[last] = value

@@ -1,7 +1,6 @@
 """`train`: trains, evaluates the best checkpoint, writes `results.json`."""
 
 import contextlib
-import functools
 import logging
 import textwrap
 from pathlib import Path
@@ -21,6 +20,7 @@ from segtrain.callback.images import per_class_rows
 from segtrain.callback.progress import Progress
 from segtrain.cli.evaluate import evaluate_checkpoint
 from segtrain.cli.report import report
+from segtrain.configuration.keys import holder_of
 from segtrain.dataset.datamodule import SegmentationData
 from segtrain.loggers import open_loggers, write_scores, write_table
 from segtrain.named_runs import short_name
@@ -93,16 +93,12 @@ def announce(config: dict, data: SegmentationData, task: Segmentation, trainer: 
                 trainer.max_steps * config["batch_size"] / len(data.train_source),
                 trainer.world_size, trainer.accelerator.name(), trainer.precision)  # fmt: skip
     for key, reason in ({} if config["resume"] else config.get("chosen", {})).items():
-        value = textwrap.shorten(str(value_at(config, key)), 60)
+        node, name = holder_of(config, key)
+        value = textwrap.shorten(str(node[name]), 60)
         logger.info("chosen      %s=%s  (%s)", key, value, reason)
     logger.info("run folder  %s", trainer.default_root_dir)
     if config["resume"]:
         logger.info("goes on     from %s", Path(config["resume"], "checkpoints", "last.ckpt"))
-
-
-def value_at(config: dict, key: str) -> object:
-    """The value of a key with dots."""
-    return functools.reduce(dict.__getitem__, key.split("."), config)
 
 
 def training_results(
