@@ -28,7 +28,9 @@ class TrainBatch(TypedDict):
     """One step's samples, all of the crop size."""
 
     image: Tensor  # (N, 3, H, W) uint8 RGB, channels_last
-    mask: Tensor  # (N, H, W) uint8 train ids, ignore_index where void; or (N, H, W, B) planes
+    # (N, H, W) uint8 train ids, ignore_index where void; or (N, H, W, B), see `segtrain.planes` and
+    # `segtrain.segments`
+    mask: Tensor
     name: list[str]
     colours: NotRequired[Tensor]  # (N, 3, 4) float32, left to the device: see `recolour`
 
@@ -37,7 +39,7 @@ class EvalBatch(TypedDict):
     """Whole images, each with its own size."""
 
     image: list[Tensor]  # (3, H, W) uint8 RGB
-    mask: list[Tensor]  # (H, W) uint8 train ids; or (H, W, B) planes, see `segtrain.planes`
+    mask: list[Tensor]  # (H, W) uint8 train ids; or (H, W, B), as of `TrainBatch`
     name: list[str]
 
 
@@ -104,8 +106,10 @@ class Detections(TypedDict):
     boxes: Tensor  # (n, 4) float32 x1 y1 x2 y2 in pixels of the image; the frames of the masks
     scores: Tensor  # (n,) float32
     labels: Tensor  # (n,) int64 train ids; all zero for proposals
-    masks: Tensor  # (n, M, M) float32 probabilities, stretched over their boxes
-    frames: NotRequired[Frames]  # whole_pixels, unless it is said
+    masks: Tensor  # (n, M, M) float32 probabilities, stretched over their boxes; see `frames`
+    # Of the masks: whole_pixels, unless it is said. With `image`, masks are (n, H, W) bool of the
+    # whole image, and boxes are the ones around them.
+    frames: NotRequired[Frames | Literal["image"]]
 
 
 class DetectionOutputs(TypedDict):
@@ -149,6 +153,29 @@ class Outputs(TypedDict):
     boundary: NotRequired[Tensor]  # (N, 1, h', w'), whether classes meet nearby
 
 
+class Queries(TypedDict):
+    """What a mask classification network says of images: Q masks each, and the class of each."""
+
+    class_logits: Tensor  # (N, Q, K + 1), the last one of "no object"
+    mask_logits: Tensor  # (N, Q, h, w); they are resized with align_corners=False
+
+
+class QueryOutputs(Queries):
+    """The same in training, and what the layers before say (deep supervision)."""
+
+    auxiliary: list[Queries]  # first layer first; without the last one
+
+
+class Segments(TypedDict):
+    """What a panoptic network finds in one image: every pixel is of one segment, or of none."""
+
+    map: Tensor  # (H, W) int32: 0 of none, i of the i-th of the n segments
+    labels: Tensor  # (n,) int64 train ids
+    scores: Tensor  # (n,) float32 0..1
+    semantic: Tensor  # (H, W) uint8, the class of every pixel by the semantic scores
+    instances: Detections  # of the classes with instances, which may overlap; frames `image`
+
+
 def resize(x: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
     """Bilinear, where sizes differ: (N, C, h, w) -> (N, C, *size)."""
     if tuple(x.shape[2:]) == tuple(size):
@@ -188,7 +215,8 @@ class Source(Protocol):
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray | InstanceTarget]:
         """Image (H, W, 3) uint8 RGB, and mask (H, W) uint8 train ids or instances.
 
-        Where classes may overlap, the mask is (H, W, B) uint8, see `segtrain.planes`.
+        Where classes may overlap, the mask is (H, W, B) uint8, see `segtrain.planes`; of panoptic
+        sets it is (H, W, 3) uint8, see `segtrain.segments`.
         """
 
     def image_file(self, index: int) -> str | None:
@@ -213,6 +241,8 @@ class LabelSet:
         colours: whether masks show classes by colour; raw values are 0xRRGGBB then.
         overlapping: whether a pixel may be of several classes, or of none; a class's raw value is
             then only the number that it is told by.
+        things: of panoptic sets, the train ids of the classes whose instances are told apart; the
+            others are stuff. None where masks are of classes, or all classes have instances.
     """
 
     names: tuple[str, ...]
@@ -220,6 +250,7 @@ class LabelSet:
     raw_to_train: Mapping[int, int | None]
     colours: bool = False
     overlapping: bool = False
+    things: frozenset[int] | None = None
     ignore_index: ClassVar[int] = VOID
 
     def __post_init__(self) -> None:
@@ -292,6 +323,7 @@ class LabelSet:
             "raw_to_train": {str(raw): train for raw, train in self.raw_to_train.items()},
             **({"colours": True} if self.colours else {}),
             **({"overlapping": True} if self.overlapping else {}),
+            **({} if self.things is None else {"things": sorted(self.things)}),
         }
 
     @classmethod
@@ -303,6 +335,7 @@ class LabelSet:
             {int(raw): train for raw, train in plain["raw_to_train"].items()},
             plain.get("colours", False),
             plain.get("overlapping", False),
+            frozenset(plain["things"]) if "things" in plain else None,
         )
 
     def describe(self) -> str:
