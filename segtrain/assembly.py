@@ -17,11 +17,12 @@ from segtrain.architecture.blocks import batch_norms
 from segtrain.architecture.weights import load_weights, require_fit
 from segtrain.configuration.messages import where_to_look
 from segtrain.configuration.validation import validate
-from segtrain.contracts import DENSE, LabelSet
+from segtrain.contracts import DENSE
 from segtrain.dataset.counts import class_frequency, median_frequency_weights
 from segtrain.dataset.folder import folder_white_level
 from segtrain.dataset.shard_index import ShardReading, describe_shards
 from segtrain.errors import UserError
+from segtrain.label_set import LabelSet
 from segtrain.trained import Trained, without_pretraining
 from segtrain.values import ExtraMetric, Node
 from segtrain.zoo.initial import load_initial_weights

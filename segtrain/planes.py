@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segtrain.contracts import VOID
+from segtrain.label_set import VOID
 
 
 def depth(num_classes: int) -> int:

@@ -12,13 +12,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from segtrain import notebook
-from segtrain.contracts import DENSE, Detections, LabelSet
+from segtrain.contracts import DENSE, Detections
 from segtrain.errors import UserError
 from segtrain.hardware import resolve_precision
 from segtrain.inference.multilabel import masks_of
 from segtrain.inference.semantic import SemanticInference
 from segtrain.inference.strips import Decide, enlarged_labels, label_map, largest
 from segtrain.inference.window import SlidingWindow
+from segtrain.label_set import LabelSet
 from segtrain.masks import frames_of, paste
 from segtrain.picture import AnyImage, Picture, read_picture
 from segtrain.prediction import (

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from segtrain.contracts import VOID
+from segtrain.label_set import VOID
 
 CROWD = 2**16 - 1  # the number of the pixels of a crowd, which is no example to learn from
 MOST = CROWD - 1  # instances of a class in an image

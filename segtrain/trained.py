@@ -12,10 +12,10 @@ from segtrain.architecture.imagenet import untrained
 from segtrain.architecture.weights import read_state_dict
 from segtrain.checkpoints import find_checkpoint
 from segtrain.configuration.schema import checked_stored
-from segtrain.contracts import LabelSet
 from segtrain.errors import UserError
 from segtrain.foreign import admit
 from segtrain.foreign import read_checkpoint as read_file
+from segtrain.label_set import LabelSet
 from segtrain.zoo.described import Described, read_described
 from segtrain.zoo.folder import CONFIG, WEIGHTS, folder_of
 

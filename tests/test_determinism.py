@@ -16,8 +16,8 @@ from hydra.utils import get_class
 
 from segtrain.assembly import build_data, build_task
 from segtrain.configuration.folder import conf_dir, options
-from segtrain.contracts import LabelSet
 from segtrain.dataset.stream import EvalImages, TrainStream
+from segtrain.label_set import LabelSet
 from segtrain.planes import pack
 
 CLASSES = 5

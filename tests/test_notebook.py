@@ -6,7 +6,7 @@ from fragments import Fragment, require_still
 from predicting import DETECTOR, PROPOSALS, SEMANTIC, write_run
 
 from segtrain import InstancePrediction, SemanticPrediction, load
-from segtrain.contracts import LabelSet
+from segtrain.label_set import LabelSet
 from segtrain.masks import encode
 from segtrain.notebook import PICTURE_SIDES, Table
 from segtrain.picture import Picture

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from segtrain.contracts import VOID, LabelSet
+from segtrain.label_set import VOID, LabelSet
 from segtrain.segments import CROWD, MOST, count_segments, pack, unpack
 
 CLASSES = np.array([[0, 0, 1, 1], [2, 2, 1, VOID], [2, 2, 1, VOID]], np.uint8)

@@ -6,7 +6,7 @@ from conftest import REPORTED, write_pair
 from rich.table import Table
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from segtrain.contracts import LabelSet
+from segtrain.label_set import LabelSet
 from segtrain.text import console, markdown, visible
 
 CLEAR = "\x1b[2J"

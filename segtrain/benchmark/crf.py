@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from segtrain.benchmark.timing import alternate, median_ratio
-from segtrain.contracts import VOID
 from segtrain.dataset.files import read_image, read_mask
 from segtrain.dataset.textures import texture
 from segtrain.errors import UserError
 from segtrain.inference.crf import LEAST, DenseCRF
+from segtrain.label_set import VOID
 from segtrain.values import Count, Size, Text
 
 BLUR = 8  # pixels, standard deviation of what the probabilities show of the mask

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from segtrain.assembly import build_data
 from segtrain.benchmark.pipelines import AlbumentationsPipeline, ReferencePipeline
 from segtrain.benchmark.timing import median_ratio
-from segtrain.contracts import LabelSet, Source
+from segtrain.contracts import Source
 from segtrain.dataset.datamodule import SegmentationData
 from segtrain.dataset.labels import VOC
 from segtrain.dataset.pairs import ImageMaskPairs, Pair
@@ -28,6 +28,7 @@ from segtrain.dataset.shards import ShardSource
 from segtrain.dataset.stream import TrainStream
 from segtrain.dataset.transforms import SemanticPreset
 from segtrain.dataset.workers import one_thread
+from segtrain.label_set import LabelSet
 from segtrain.prepare.shards import write_split
 from segtrain.values import FILLED, Count, Natural, Size, Text
 

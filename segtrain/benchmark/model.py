@@ -9,9 +9,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from segtrain.assembly import build_data, build_model, make
 from segtrain.benchmark.timing import alternate, peak_memory
-from segtrain.contracts import LabelSet
 from segtrain.errors import UserError
 from segtrain.hardware import resolve_precision, uses_gpu
+from segtrain.label_set import LabelSet
 from segtrain.values import Count, Size
 
 

@@ -12,10 +12,10 @@ from torch.utils.data import Dataset
 from torchvision.transforms import ColorJitter
 from torchvision.transforms import functional as TF
 
-from segtrain.contracts import VOID
 from segtrain.dataset.files import read_image, read_mask
 from segtrain.dataset.pairs import Pair
 from segtrain.dataset.transforms import MEAN_RGB
+from segtrain.label_set import VOID
 
 JITTER = ("brightness", "contrast", "saturation", "hue")
 

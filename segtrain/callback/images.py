@@ -6,8 +6,9 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
-from segtrain.contracts import Detections, InstanceTarget, LabelSet
+from segtrain.contracts import Detections, InstanceTarget
 from segtrain.inference.multilabel import masks_of
+from segtrain.label_set import LabelSet
 from segtrain.loggers import Rows, write_picture, write_table
 from segtrain.metric.image_scores import SURE_SCORE
 from segtrain.planes import unpack

@@ -1,9 +1,9 @@
 """ADE20K as scene parsing has it (Zhou et al. 2017): 150 classes of the challenge of 2016."""
 
-from segtrain.contracts import LabelSet
 from segtrain.dataset.files import find_base, require_folder
 from segtrain.dataset.pairs import ImageMaskPairs, Pair
 from segtrain.errors import UserError
+from segtrain.label_set import LabelSet
 from segtrain.values import Text
 
 INSIDE = ("ADEChallengeData2016",)

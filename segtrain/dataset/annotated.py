@@ -4,12 +4,13 @@ from pathlib import Path
 
 import numpy as np
 
-from segtrain.contracts import InstanceTarget, LabelSet, Listing
+from segtrain.contracts import InstanceTarget, Listing
 from segtrain.dataset.coco_annotations import CocoAnnotations
 from segtrain.dataset.counts import count_labels
 from segtrain.dataset.files import read_image
 from segtrain.dataset.orientation import explain_turn
 from segtrain.errors import UserError
+from segtrain.label_set import LabelSet
 from segtrain.planes import pack
 
 VOID_ID, UNKNOWN_ID = -1, -2  # in place of train ids

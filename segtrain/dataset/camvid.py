@@ -1,9 +1,9 @@
 """CamVid, 11 classes (Brostow et al. 2009), in the layout of the SegNet tutorial."""
 
-from segtrain.contracts import LabelSet
 from segtrain.dataset.files import find_base, read_list
 from segtrain.dataset.pairs import ImageMaskPairs, Pair
 from segtrain.errors import UserError
+from segtrain.label_set import LabelSet
 from segtrain.values import Text
 
 HINT = "CamVid is expected there (train.txt, train/, trainannot/, ...)"

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import numpy as np
 
-from segtrain.contracts import InstanceTarget, LabelSet, Listing
+from segtrain.contracts import InstanceTarget, Listing
 from segtrain.dataset.counts import count_labels
 from segtrain.dataset.files import check_sizes, find_base, read_image, read_mask, require_folder
 from segtrain.dataset.instances import target_from_masks
 from segtrain.dataset.pairs import ImageMaskPairs, Pair
 from segtrain.errors import UserError
+from segtrain.label_set import LabelSet
 from segtrain.values import Text
 
 HINT = "leftImg8bit/ and gtFine/ are expected there; segtrain prepare dataset=cityscapes says how"

@@ -4,10 +4,10 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from segtrain.contracts import UNKNOWN, VOID, LabelSet
 from segtrain.dataset.files import read_lines
 from segtrain.dataset.labels import voc_colour_map
 from segtrain.errors import UserError
+from segtrain.label_set import UNKNOWN, VOID, LabelSet
 
 NUMBERED = re.compile(r"(-?\d+)\s+(\S.*)")
 COLOURED = re.compile(r"(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s+(\S.*)")

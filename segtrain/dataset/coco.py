@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from segtrain.contracts import LabelSet, Listing
+from segtrain.contracts import Listing
 from segtrain.dataset.annotated import AnnotatedImages, AnnotatedInstances
 from segtrain.dataset.coco_annotations import CocoAnnotations
 from segtrain.dataset.counts import count_labels
 from segtrain.dataset.files import find_base
 from segtrain.dataset.labels import COCO_CLASSES
 from segtrain.errors import UserError
+from segtrain.label_set import LabelSet
 from segtrain.values import Natural, Text
 
 HINT = "train2017/, val2017/ and annotations/ are expected there; segtrain prepare dataset=coco2017"

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from segtrain.contracts import VOID, LabelSet
 from segtrain.dataset.annotated import AnnotatedInstances, OverlappingObjects, PaintedObjects
 from segtrain.dataset.coco_annotations import SHOWN, CocoAnnotations
 from segtrain.dataset.files import require_folder
 from segtrain.dataset.labels import contiguous, overlapping, voc_colour_map
 from segtrain.dataset.shard_index import labels_of_shards
 from segtrain.errors import UserError
+from segtrain.label_set import VOID, LabelSet
 from segtrain.values import Natural, ProperFraction, Text
 
 LAYOUT = "expected images/ and train.json, val.json or one *.json in dataset.source.root"

@@ -1,9 +1,9 @@
 """COCO-Stuff (Caesar et al. 2018): every pixel of COCO images, 80 things and 91 stuff classes."""
 
-from segtrain.contracts import LabelSet
 from segtrain.dataset.files import find_base, read_list, require_folder
 from segtrain.dataset.pairs import ImageMaskPairs, Pair
 from segtrain.errors import UserError
+from segtrain.label_set import LabelSet
 from segtrain.values import Text
 
 HINT = "COCO images and stuffthingmaps/ are expected there; segtrain prepare dataset=cocostuff"

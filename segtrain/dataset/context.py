@@ -1,10 +1,10 @@
 """PASCAL-Context (Mottaghi et al. 2014): VOC 2010 images with labels of 459 classes, of which 59,
 or 59 and background, are used."""
 
-from segtrain.contracts import LabelSet
 from segtrain.dataset.files import find_base, read_list
 from segtrain.dataset.pairs import ImageMaskPairs, Pair
 from segtrain.errors import UserError
+from segtrain.label_set import LabelSet
 from segtrain.values import Text
 
 MASKS = "SegmentationClassContext459"  # 16-bit PNGs of the 459 labels, made by `prepare`

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
-from segtrain.contracts import InstanceTarget, LabelSet, Source
+from segtrain.contracts import InstanceTarget, Source
 from segtrain.dataset.cache import cached_folder, fingerprint
 from segtrain.dataset.workers import one_thread
+from segtrain.label_set import LabelSet
 from segtrain.planes import count_planes
 from segtrain.terminal import track
 

@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from segtrain.contracts import LabelSet, Source
+from segtrain.contracts import Source
 from segtrain.dataset.colours import recolour
 from segtrain.dataset.instance_mixing import CopyPaste, Mosaic
 from segtrain.dataset.joined import Joined
@@ -22,6 +22,7 @@ from segtrain.dataset.stream import EvalImages, StepSampler, TrainStream
 from segtrain.dataset.transforms import InstancePreset, SemanticPreset
 from segtrain.dataset.workers import default_workers, one_thread
 from segtrain.errors import UserError
+from segtrain.label_set import LabelSet
 from segtrain.values import Count, Given, Natural, Positive, Text
 
 

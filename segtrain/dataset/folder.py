@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from segtrain.contracts import LabelSet
 from segtrain.dataset.classes import read_classes, read_labelmap
 from segtrain.dataset.files import NO_JPEG, read_lines, read_list, require_folder, require_regular
 from segtrain.dataset.pairs import ImageMaskPairs, Pair
 from segtrain.dataset.shard_index import labels_of_shards
 from segtrain.dataset.white import common_white
 from segtrain.errors import UserError
+from segtrain.label_set import LabelSet
 from segtrain.values import Positive, Text
 
 LAYOUT = "expected images/, masks/ and classes.txt in the folder dataset.source.root"

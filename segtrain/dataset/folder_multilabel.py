@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from segtrain.contracts import LabelSet, Listing
+from segtrain.contracts import Listing
 from segtrain.dataset.counts import count_labels
 from segtrain.dataset.files import check_sizes, read_image, read_lines, read_mask, require_folder
 from segtrain.dataset.folder import IMAGE_ENDINGS, MASK_ENDINGS, by_name, split_names
@@ -14,6 +14,7 @@ from segtrain.dataset.labels import overlapping
 from segtrain.dataset.packed import PackedStrings
 from segtrain.dataset.white import common_white
 from segtrain.errors import UserError
+from segtrain.label_set import LabelSet
 from segtrain.planes import pack
 from segtrain.values import Natural, Positive, Text
 

@@ -1,7 +1,7 @@
 """Label sets of the data sets that have fixed classes."""
 
-from segtrain.contracts import LabelSet
 from segtrain.dataset.shapes import CLASSES as SHAPES_CLASSES
+from segtrain.label_set import LabelSet
 
 VOC_CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair",

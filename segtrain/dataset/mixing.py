@@ -11,8 +11,9 @@ from typing import Annotated, Protocol
 
 import numpy as np
 
-from segtrain.contracts import VOID, InstanceTarget, LabelSet, TrainInstances
+from segtrain.contracts import InstanceTarget, TrainInstances
 from segtrain.errors import UserError
+from segtrain.label_set import VOID, LabelSet
 from segtrain.values import ASCENDING, FILLED, Count, Fraction, Share, Text
 
 REACH = 64  # positions of the stream ahead from which other samples come; shards have these at hand

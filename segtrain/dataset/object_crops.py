@@ -6,9 +6,9 @@ from typing import Literal, NamedTuple
 import cv2
 import numpy as np
 
-from segtrain.contracts import VOID
 from segtrain.dataset.transforms import MEAN_RGB, A, SemanticPreset
 from segtrain.errors import UserError
+from segtrain.label_set import VOID
 from segtrain.values import Fraction, Positive, ProperFraction, Size
 
 BACKGROUND = 0  # the train id that no object has

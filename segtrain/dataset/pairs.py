@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from segtrain.contracts import LabelSet, Listing
+from segtrain.contracts import Listing
 from segtrain.dataset.counts import count_labels
 from segtrain.dataset.files import check_sizes, read_image, read_mask
 from segtrain.dataset.packed import PackedStrings
 from segtrain.errors import UserError
+from segtrain.label_set import LabelSet
 
 
 class Pair(NamedTuple):

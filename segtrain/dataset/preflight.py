@@ -5,12 +5,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from segtrain.contracts import LabelSet, Source
+from segtrain.contracts import Source
 from segtrain.dataset.counts import count_labels
 from segtrain.dataset.files import read_bytes
 from segtrain.dataset.orientation import read_orientation
 from segtrain.dataset.shards import ShardSource
 from segtrain.errors import UserError
+from segtrain.label_set import LabelSet
 
 logger = logging.getLogger("segtrain")
 

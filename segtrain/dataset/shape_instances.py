@@ -5,10 +5,11 @@ A mask is the part of an object that is seen. There are no crowds and no void pi
 
 import numpy as np
 
-from segtrain.contracts import InstanceTarget, LabelSet, Listing
+from segtrain.contracts import InstanceTarget, Listing
 from segtrain.dataset.counts import count_labels
 from segtrain.dataset.instances import target_from_masks
 from segtrain.dataset.shapes import Shapes, Side, shapes
+from segtrain.label_set import LabelSet
 from segtrain.values import Natural
 
 

@@ -22,9 +22,10 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-from segtrain.contracts import LabelSet, Listing
+from segtrain.contracts import Listing
 from segtrain.dataset.textures import position, texture
 from segtrain.errors import UserError
+from segtrain.label_set import LabelSet
 from segtrain.values import Natural, Rule
 
 CLASSES: tuple[str, ...] = (

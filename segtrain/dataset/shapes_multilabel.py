@@ -11,12 +11,13 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-from segtrain.contracts import LabelSet, Listing
+from segtrain.contracts import Listing
 from segtrain.dataset.counts import count_labels
 from segtrain.dataset.shapes import CLASSES as FIGURES
 from segtrain.dataset.shapes import SPLITS, Side, draw_figure, object_colour
 from segtrain.dataset.textures import texture
 from segtrain.errors import UserError
+from segtrain.label_set import LabelSet
 from segtrain.planes import pack
 from segtrain.values import Natural
 

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from segtrain.contracts import LabelSet
 from segtrain.dataset.cache import cache_root
 from segtrain.dataset.remote import is_remote
 from segtrain.dataset.shard_store import FolderStore, RemoteStore, Shard
 from segtrain.dataset.shards import ShardSource
 from segtrain.errors import UserError
+from segtrain.label_set import LabelSet
 
 VERSION = 1
 INDEX = "index.json"

@@ -6,13 +6,14 @@ from hashlib import sha256
 
 import numpy as np
 
-from segtrain.contracts import InstanceTarget, LabelSet, Listing
+from segtrain.contracts import InstanceTarget, Listing
 from segtrain.dataset.counts import count_labels
 from segtrain.dataset.files import decode_image
 from segtrain.dataset.order import block_order, permutation, windowed_permutation
 from segtrain.dataset.shard_labels import decode_instances, decode_mask
 from segtrain.dataset.shard_store import FolderStore, RemoteStore, Shard
 from segtrain.errors import UserError
+from segtrain.label_set import LabelSet
 
 
 class ShardSource:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from segtrain.contracts import VOID, InstanceTarget, TrainInstances
+from segtrain.contracts import InstanceTarget, TrainInstances
 from segtrain.dataset.batches import (
     collate_crops,
     collate_images,
@@ -18,6 +18,7 @@ from segtrain.dataset.batches import (
 from segtrain.dataset.colours import PhotometricJitter
 from segtrain.dataset.instances import training_objects
 from segtrain.dataset.random_colours import A, RandomColours
+from segtrain.label_set import VOID
 from segtrain.values import Count, CountRange, Fraction, NonNegative, PositiveRange, Size
 
 MEAN_RGB = (124, 116, 104)  # ImageNet's mean colour: padding that normalises to about zero

@@ -4,11 +4,11 @@
 import logging
 from pathlib import Path
 
-from segtrain.contracts import LabelSet
 from segtrain.dataset.cache import cached_folder, fingerprint
 from segtrain.dataset.files import find_base, read_list
 from segtrain.dataset.pairs import ImageMaskPairs, Pair
 from segtrain.errors import UserError
+from segtrain.label_set import LabelSet
 from segtrain.terminal import track
 from segtrain.values import Text
 

@@ -7,8 +7,8 @@ from typing import Any
 import yaml
 
 from segtrain import __version__
-from segtrain.contracts import LabelSet
 from segtrain.errors import UserError
+from segtrain.label_set import LabelSet
 from segtrain.report.results import file_sha256, title_of
 from segtrain.trained import Trained
 from segtrain.zoo.catalogue import find, is_published, is_row

@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from segtrain import __version__
-from segtrain.contracts import LabelSet
+from segtrain.label_set import LabelSet
 from segtrain.report.results import environment
 
 

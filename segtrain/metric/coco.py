@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch.distributed as dist
 
-from segtrain.contracts import Detections, LabelSet, TrueInstances
+from segtrain.contracts import Detections, TrueInstances
+from segtrain.label_set import LabelSet
 from segtrain.masks import frames_of, paste
 from segtrain.metric.matching import (
     EvaluatedImage,

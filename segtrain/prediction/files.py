@@ -7,8 +7,8 @@ import numpy as np
 from PIL import Image
 
 from segtrain.configuration.messages import nearest
-from segtrain.contracts import LabelSet
 from segtrain.errors import UserError
+from segtrain.label_set import LabelSet
 from segtrain.notebook import PICTURE_SIDES
 from segtrain.picture import Picture
 from segtrain.writing import write_json, write_picture

@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 
 from segtrain import notebook
-from segtrain.contracts import LabelSet
 from segtrain.errors import UserError
+from segtrain.label_set import LabelSet
 from segtrain.masks import decode
 from segtrain.picture import Picture
 from segtrain.prediction.files import (

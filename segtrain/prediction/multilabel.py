@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from segtrain import notebook
-from segtrain.contracts import LabelSet
+from segtrain.label_set import LabelSet
 from segtrain.picture import Picture
 from segtrain.prediction.files import (
     OVERLAY_SIDES,

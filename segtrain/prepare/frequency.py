@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from segtrain.contracts import LabelSet
+from segtrain.label_set import LabelSet
 from segtrain.prepare.overlay import Sample
 
 

@@ -5,8 +5,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from segtrain.contracts import LabelSet, TrainInstances
+from segtrain.contracts import TrainInstances
 from segtrain.dataset.instances import whole_masks
+from segtrain.label_set import LabelSet
 from segtrain.report.drawing import draw_instances, fit, paint_regions
 
 PICTURE_SIDE = 336  # longer side of a picture, in pixels

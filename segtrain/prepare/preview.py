@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from segtrain.contracts import LabelSet
+from segtrain.label_set import LabelSet
 from segtrain.prepare.frequency import (
     Entry,
     bar_length,

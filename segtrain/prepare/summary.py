@@ -7,7 +7,7 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from segtrain.contracts import LabelSet
+from segtrain.label_set import LabelSet
 from segtrain.prepare.verify import SplitReport
 from segtrain.text import console
 from segtrain.writing import write_json

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
-from segtrain.contracts import LabelSet, Listing, Source
+from segtrain.contracts import Listing, Source
 from segtrain.dataset.counts import count_labels
 from segtrain.dataset.preflight import image_orientation, require_classes
 from segtrain.dataset.transforms import SemanticPreset
 from segtrain.dataset.workers import one_thread
 from segtrain.errors import UserError
+from segtrain.label_set import LabelSet
 from segtrain.terminal import track
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from segtrain.assembly import with_sizes
-from segtrain.contracts import LabelSet
 from segtrain.errors import UserError
+from segtrain.label_set import LabelSet
 from segtrain.published.network import Published
 from segtrain.report.results import title_of
 from segtrain.text import console

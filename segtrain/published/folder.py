@@ -8,9 +8,9 @@ import yaml
 
 from segtrain.configuration.composing import compose_config
 from segtrain.configuration.folder import conf_dir, options
-from segtrain.contracts import LabelSet
 from segtrain.dataset.labels import voc_colour_map
 from segtrain.errors import UserError
+from segtrain.label_set import LabelSet
 from segtrain.trained import Trained, exported
 from segtrain.zoo.classes import in_order_of, labels_of
 from segtrain.zoo.described import Described, read_described

@@ -9,7 +9,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from segtrain.contracts import LabelSet
+from segtrain.label_set import LabelSet
 
 OVERLAY_STRENGTH = 0.55
 SHADES = (0.0, 0.45, -0.4, 0.7, -0.65, 0.25, -0.2)  # towards white (> 0) or black (< 0)

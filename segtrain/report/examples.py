@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from segtrain.contracts import LabelSet
+from segtrain.label_set import LabelSet
 from segtrain.report.page import json_data
 from segtrain.text import escape
 

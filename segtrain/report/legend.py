@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from segtrain.contracts import LabelSet
+from segtrain.label_set import LabelSet
 from segtrain.report.drawing import fit, paint_regions, shorten, typeface
 
 INK, OUTLINE = "#1d1f23", "#6a6f78"

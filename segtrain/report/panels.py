@@ -3,7 +3,8 @@
 import cv2
 import numpy as np
 
-from segtrain.contracts import Detections, InstanceTarget, LabelSet
+from segtrain.contracts import Detections, InstanceTarget
+from segtrain.label_set import LabelSet
 from segtrain.masks import decode, frames_of, paste
 from segtrain.metric.image_scores import SURE_SCORE
 from segtrain.report.drawing import draw_instances, fit, paint_masks, paint_regions

@@ -10,9 +10,10 @@ import cv2
 import numpy as np
 from torch import Tensor
 
-from segtrain.contracts import Detections, LabelSet
+from segtrain.contracts import Detections
 from segtrain.dataset.cityscapes import IMAGE_END
 from segtrain.errors import UserError
+from segtrain.label_set import LabelSet
 from segtrain.masks import decode
 from segtrain.submit.instances import found_instances
 from segtrain.submit.packing import check_label_maps, pack_zip, read_png, read_zip, require_values

@@ -8,8 +8,9 @@ from typing import IO
 
 from pycocotools import mask as rle
 
-from segtrain.contracts import Detections, LabelSet
+from segtrain.contracts import Detections
 from segtrain.errors import UserError
+from segtrain.label_set import LabelSet
 from segtrain.submit.instances import found_instances
 from segtrain.submit.packing import require_files
 from segtrain.submit.submission import SubmittedImage

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from segtrain.contracts import Detections, LabelSet
+from segtrain.contracts import Detections
+from segtrain.label_set import LabelSet
 from segtrain.masks import frames_of, paste
 from segtrain.task.instance import MASK_THRESHOLD
 

@@ -3,7 +3,8 @@
 import numpy as np
 from torch import Tensor, nn
 
-from segtrain.contracts import Detections, InstanceEvalBatch, InstanceTrainBatch, LabelSet
+from segtrain.contracts import Detections, InstanceEvalBatch, InstanceTrainBatch
+from segtrain.label_set import LabelSet
 from segtrain.metric.coco import ApAr, CocoEvaluation
 from segtrain.metric.image_scores import best_overlap, panoptic_quality
 from segtrain.metric.processes import in_split_order

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from segtrain.contracts import EvalBatch, LabelSet, TrainBatch
+from segtrain.contracts import EvalBatch, TrainBatch
+from segtrain.label_set import LabelSet
 from segtrain.metric.image_scores import ImageScores
 from segtrain.metric.multilabel import DEFAULT, GRID, Hits, ThresholdCounts, best_thresholds, hits
 from segtrain.metric.processes import in_split_order

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from segtrain.architecture.blocks import batch_norms
-from segtrain.contracts import DENSE, LabelSet
+from segtrain.contracts import DENSE
 from segtrain.errors import UserError
+from segtrain.label_set import LabelSet
 from segtrain.loss.segmentation import mean_over_processes
 from segtrain.task.multilabel import MultilabelEvaluation
 from segtrain.task.parts import split, statistics_kept

@@ -5,7 +5,8 @@ from collections.abc import Collection
 import numpy as np
 from torch import Tensor, nn
 
-from segtrain.contracts import EvalBatch, LabelSet, TrainBatch
+from segtrain.contracts import EvalBatch, TrainBatch
+from segtrain.label_set import LabelSet
 from segtrain.metric.boundary import boundary_iou, boundary_matrix
 from segtrain.metric.calibration import CalibrationError, calibration_counts, confidence
 from segtrain.metric.confusion import (

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from segtrain.architecture.weights import is_classifier
 from segtrain.configuration.folder import conf_dir
-from segtrain.contracts import LabelSet
 from segtrain.errors import UserError
+from segtrain.label_set import LabelSet
 from segtrain.zoo.entry import Entry
 
 SHOWN = 5  # classes in a message

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from segtrain.contracts import LabelSet
 from segtrain.dataset.folder import folder_labels
 from segtrain.errors import UserError
+from segtrain.label_set import LabelSet
 
 
 def labels_of(root, text, name="classes.txt"):

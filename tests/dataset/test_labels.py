@@ -3,9 +3,9 @@ import csv
 import numpy as np
 import pytest
 
-from segtrain.contracts import LabelSet
 from segtrain.dataset import labels as sets
 from segtrain.errors import UserError
+from segtrain.label_set import LabelSet
 
 LABEL_SETS = {name: value for name, value in vars(sets).items() if isinstance(value, LabelSet)}
 

@@ -8,13 +8,13 @@ from scipy.ndimage import find_objects as slices_of
 from scipy.ndimage import label as label_components
 
 from segtrain.configuration.schema import checked
-from segtrain.contracts import VOID
 from segtrain.dataset.labels import VOC
 from segtrain.dataset.object_crops import Box, cut_out, find_objects, jittered, train_object_crops
 from segtrain.dataset.stream import TrainStream
 from segtrain.dataset.transforms import MEAN_RGB, SemanticPreset
 from segtrain.dataset.voc import voc
 from segtrain.errors import UserError
+from segtrain.label_set import VOID
 
 
 def stage_1(resize=(250, 250), enlarge=1.2, flip=0.0, crop_size=(224, 224)):

@@ -17,7 +17,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import multiprocessing
 
-from segtrain.contracts import LabelSet
+from segtrain.label_set import LabelSet
 from segtrain.masks import paste
 from segtrain.metric import matching
 from segtrain.metric.coco import CocoEvaluation, best

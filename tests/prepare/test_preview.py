@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segtrain.contracts import LabelSet
 from segtrain.dataset.instances import mask_boxes, target_from_masks, training_objects
 from segtrain.dataset.labels import SHAPES, VOC, contiguous, voc_colour_map
 from segtrain.dataset.shapes import render_scene
+from segtrain.label_set import LabelSet
 from segtrain.prepare.overlay import PICTURE_SIDE, Sample, draw_sample
 from segtrain.prepare.preview import write_preview
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from browser import WIDTHS, complaints, look, overflows, requests
 
-from segtrain.contracts import LabelSet
+from segtrain.label_set import LabelSet
 from segtrain.report.curves import Curve
 from segtrain.report.examples import Example, Key, label_layers, semantic_keys
 from segtrain.report.panels import semantic_panels

@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader
 
 from segtrain.assembly import make
 from segtrain.configuration.folder import options
-from segtrain.contracts import LabelSet
 from segtrain.inference.semantic import SemanticInference
+from segtrain.label_set import LabelSet
 from segtrain.task.segmentation import Segmentation
 from segtrain.task.semantic import SemanticEvaluation
 

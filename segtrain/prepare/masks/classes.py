@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from segtrain.contracts import UNKNOWN, VOID, LabelSet
 from segtrain.dataset.classes import read_classes, read_labelmap
 from segtrain.dataset.files import read_lines, read_mask
 from segtrain.dataset.labels import voc_colour_map
 from segtrain.errors import UserError
+from segtrain.label_set import UNKNOWN, VOID, LabelSet
 
 logger = logging.getLogger("segtrain")
 

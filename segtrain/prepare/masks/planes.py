@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from segtrain.contracts import LabelSet
 from segtrain.dataset.files import check_sizes, read_mask, upright_size
 from segtrain.dataset.folder_multilabel import ONLY, VOID
 from segtrain.dataset.labels import overlapping
 from segtrain.errors import UserError
+from segtrain.label_set import LabelSet
 from segtrain.prepare.masks.classes import VOID_NAMES, class_list
 from segtrain.prepare.masks.layout import Labelled
 from segtrain.prepare.masks.write import (

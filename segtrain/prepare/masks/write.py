@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from segtrain.contracts import VOID, LabelSet
 from segtrain.dataset.files import check_sizes, read_lines, read_mask, upright_size
 from segtrain.dataset.labels import voc_colour_map
 from segtrain.errors import UserError
+from segtrain.label_set import VOID, LabelSet
 from segtrain.prepare.exports.finder import SPLITS
 from segtrain.prepare.exports.write import link_image
 from segtrain.prepare.masks.classes import VOID_NAMES, class_list
