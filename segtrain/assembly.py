@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from segtrain.architecture.blocks import batch_norms
 from segtrain.architecture.weights import load_weights, require_fit
 from segtrain.configuration.messages import where_to_look
+from segtrain.configuration.schema import Recipe
 from segtrain.configuration.validation import validate
 from segtrain.contracts import DENSE
 from segtrain.dataset.counts import class_frequency, median_frequency_weights
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("segtrain")
 
 
-def make(node: dict, **call_time: Any) -> Any:
+def make(node: Node, **call_time: Any) -> Any:
     """Builds the object that a configuration node names, with a message that names its key.
 
     Raises:
@@ -52,12 +53,12 @@ def make(node: dict, **call_time: Any) -> Any:
         raise
 
 
-def build_data(config: dict) -> "SegmentationData":
+def build_data(config: Recipe) -> "SegmentationData":
     """The data module; reads no image yet."""
     return make(config["dataset"], batch_size=config["batch_size"], seed=config["seed"])
 
 
-def resolve_white_level(config: dict) -> None:
+def resolve_white_level(config: Recipe) -> None:
     """Puts the number for `dataset.source.white_level=auto`, by which the network is used later.
 
     Raises:
@@ -73,7 +74,7 @@ def resolve_white_level(config: dict) -> None:
     source["white_level"] = found or "auto"
 
 
-def require_labels(data: "SegmentationData", config: dict) -> None:
+def require_labels(data: "SegmentationData", config: Recipe) -> None:
     """Refuses parts of different tasks: what the data set's labels are, the network learns.
 
     Raises:
@@ -114,7 +115,7 @@ def require_labels(data: "SegmentationData", config: dict) -> None:
     )
 
 
-def with_sizes(inference: dict, dataset: dict) -> dict:
+def with_sizes(inference: Node, dataset: Node) -> dict:
     """The inference node with the largest training size where it leaves the size of the test open.
 
     Args:
@@ -130,7 +131,7 @@ def with_sizes(inference: dict, dataset: dict) -> dict:
 
 
 def build_model(
-    config: dict, num_classes: int, classes: Sequence[str] | None = None
+    config: Recipe, num_classes: int, classes: Sequence[str] | None = None
 ) -> nn.Module:
     """The network with its initial weights; `classes` are their names, where they are known."""
     model = make(config["architecture"], num_classes=num_classes)
@@ -144,13 +145,13 @@ def build_model(
     return model
 
 
-def shapes(architecture: dict, num_classes: int) -> dict[str, Tensor]:
+def shapes(architecture: Node, num_classes: int) -> dict[str, Tensor]:
     """The tensors of a network, without their values."""
     with torch.device("meta"):
         return make(architecture, num_classes=num_classes).state_dict()
 
 
-def rebuild(trained: Trained, inference: dict | None) -> tuple[nn.Module, Any, LabelSet]:
+def rebuild(trained: Trained, inference: Node | None) -> tuple[nn.Module, Any, LabelSet]:
     """Network in evaluation mode, inference and label set of a trained network.
 
     Args:
@@ -180,7 +181,7 @@ def rebuild(trained: Trained, inference: dict | None) -> tuple[nn.Module, Any, L
     return model, make(with_sizes(inference, dataset)), labels
 
 
-def _require_room(architecture: dict, num_classes: int, trained: Trained) -> None:
+def _require_room(architecture: Node, num_classes: int, trained: Trained) -> None:
     """Refuses a network that the file only describes, before memory is taken for it.
 
     Raises:
@@ -198,7 +199,7 @@ def _require_room(architecture: dict, num_classes: int, trained: Trained) -> Non
     require_fit(own, trained.state, trained.origin, name)
 
 
-def build_task(config: dict, labels: LabelSet) -> "Segmentation":
+def build_task(config: Recipe, labels: LabelSet) -> "Segmentation":
     """The LightningModule with network, loss, inference and optimiser recipe.
 
     Raises:
@@ -272,7 +273,7 @@ def build_evaluation(
     return InstanceEvaluation(labels, task)
 
 
-def resolve_class_weights(config: dict, data: "SegmentationData") -> None:
+def resolve_class_weights(config: Recipe, data: "SegmentationData") -> None:
     """Puts numbers for the name of a rule, by the class frequencies of the training split."""
     rule = config["loss"].get("pixel", {}).get("class_weights")
     if not isinstance(rule, str):
@@ -284,7 +285,7 @@ def resolve_class_weights(config: dict, data: "SegmentationData") -> None:
     config["loss"]["pixel"]["class_weights"] = [round(float(weight), 4) for weight in weights]
 
 
-def check_per_class(key: str, node: dict, labels: LabelSet) -> None:
+def check_per_class(key: str, node: Node, labels: LabelSet) -> None:
     """Refuses a list of one number a class that was made for other classes."""
     values = node.get(key.rpartition(".")[2])
     if values is not None and len(values) != labels.num_classes:

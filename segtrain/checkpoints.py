@@ -1,11 +1,13 @@
 """Where the checkpoints of a run are."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from segtrain.errors import UserError
 
 
-def find_checkpoint(config: dict) -> Path:
+def find_checkpoint(config: Mapping[str, Any]) -> Path:
     """The file named by `checkpoint=` or the best (else last) one of `run=`.
 
     Raises:

@@ -4,8 +4,10 @@ import os
 import re
 from pathlib import Path
 
+from segtrain.configuration.schema import Computation, Processes
 
-def resolve_precision(settings: dict) -> str:
+
+def resolve_precision(settings: Computation) -> str:
     """`auto`: bfloat16 autocast where the hardware computes in it, float32 elsewhere."""
     if settings["precision"] != "auto":
         return str(settings["precision"])
@@ -18,7 +20,7 @@ def resolve_precision(settings: dict) -> str:
     return "bf16-mixed" if native else "32-true"
 
 
-def uses_gpu(settings: dict) -> bool:
+def uses_gpu(settings: Processes) -> bool:
     """Whether the trainer settings lead to a GPU on this machine."""
     if settings["accelerator"] == "cpu":
         return False

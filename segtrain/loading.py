@@ -16,6 +16,7 @@ from segtrain.named_runs import find_run
 from segtrain.predictor import Predictor, Settings
 from segtrain.published.network import read_published
 from segtrain.trained import NotOwnError, Trained, read_trained
+from segtrain.values import Node
 from segtrain.zoo.catalogue import is_published, row_of_file
 from segtrain.zoo.folder import folder_of
 from segtrain.zoo.recognition import recognise
@@ -90,7 +91,7 @@ def find_trained(source: str, weights_file: str | Path | None, trust_code: bool)
         return read_published(source).trained
 
 
-def make_predictor(trained: Trained, inference: dict | None, settings: Settings) -> Predictor:
+def make_predictor(trained: Trained, inference: Node | None, settings: Settings) -> Predictor:
     """The predictor of a trained network; `inference` is another protocol's node, or None.
 
     Raises:

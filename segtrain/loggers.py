@@ -20,10 +20,12 @@ import numpy as np
 from pytorch_lightning.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from segtrain.assembly import make
+from segtrain.configuration.schema import Recipe
 from segtrain.errors import UserError
 from segtrain.foreign import read_record
 from segtrain.sweep.ledger import LEDGER
 from segtrain.text import markdown, visible
+from segtrain.values import Node
 from segtrain.writing import write_json
 
 logger = logging.getLogger("segtrain")
@@ -45,7 +47,7 @@ MLFLOW_STORE = "sqlite:///mlflow.db"  # which `mlflow ui` opens in the same fold
 Rows = list[list[str]]
 
 
-def build_loggers(config: dict, run_dir: Path) -> list[Logger]:
+def build_loggers(config: Recipe, run_dir: Path) -> list[Logger]:
     """The loggers that the configuration names; those of a resumed run go on with theirs.
 
     Raises:
@@ -62,7 +64,7 @@ def build_loggers(config: dict, run_dir: Path) -> list[Logger]:
 
 
 def build_logger(
-    name: str, node: dict, before: str | None, experiment: str, run_dir: Path
+    name: str, node: Node, before: str | None, experiment: str, run_dir: Path
 ) -> Logger:
     """One logger; `before` is the id of its run that goes on."""
     target = node["_target_"]
@@ -125,7 +127,7 @@ def stored_runs(run_dir: Path) -> dict[str, str]:
 
 @contextlib.contextmanager
 def open_loggers(
-    loggers: list[Logger], hyperparameters: dict, config: dict, run_dir: Path
+    loggers: list[Logger], hyperparameters: dict, config: Recipe, run_dir: Path
 ) -> Iterator[None]:
     """Begins the runs of the loggers with the hyper-parameters, and ends them whatever happens.
 

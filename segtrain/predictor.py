@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from segtrain import notebook
+from segtrain.configuration.schema import Recipe
 from segtrain.contracts import DENSE, Detections
 from segtrain.errors import UserError
 from segtrain.hardware import resolve_precision
@@ -82,7 +83,7 @@ class Predictor:
         model: nn.Module,
         inference: Any,
         labels: LabelSet,
-        config: dict,
+        config: Recipe,
         settings: Settings,
         window: SlidingWindow,
     ) -> None:

@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,11 +12,13 @@ from torch import Tensor
 from segtrain.architecture.imagenet import untrained
 from segtrain.architecture.weights import read_state_dict
 from segtrain.checkpoints import find_checkpoint
-from segtrain.configuration.schema import checked_stored
+from segtrain.configuration.checking import checked_stored
+from segtrain.configuration.schema import Recipe
 from segtrain.errors import UserError
 from segtrain.foreign import admit
 from segtrain.foreign import read_checkpoint as read_file
 from segtrain.label_set import LabelSet
+from segtrain.values import Node
 from segtrain.zoo.described import Described, read_described
 from segtrain.zoo.folder import CONFIG, WEIGHTS, folder_of
 
@@ -28,7 +31,7 @@ class Trained(NamedTuple):
     """What rebuilds a network and says what it sees. Nothing of it has been built yet."""
 
     origin: str  # what messages call it
-    config: dict  # with the nodes `architecture` and `inference`, and the name `experiment`
+    config: Recipe  # with the nodes `architecture` and `inference`, and the name `experiment`
     labels: LabelSet | None  # None where an older checkpoint does not hold them
     state: dict[str, Tensor]
 
@@ -44,7 +47,7 @@ def fingerprint(trained: Trained) -> str:
     return found.hexdigest()
 
 
-def white_level(config: dict) -> float | None:
+def white_level(config: Mapping[str, Any]) -> float | None:
     """What was white in the images of more than 8 bits a channel that a network has seen.
 
     Args:
@@ -174,7 +177,7 @@ def _segtrain_entry(checkpoint: Path, trust_code: bool) -> dict:
     return {"global_step": content["global_step"], "best_score": best, **entry, "config": config}
 
 
-def without_pretraining(architecture: dict) -> dict:
+def without_pretraining(architecture: Node) -> dict:
     """The same network without fetching initial weights that a checkpoint replaces anyway."""
     backbone = architecture["backbone"]
     return architecture | {"backbone": backbone | {"weights": untrained(backbone["weights"])}}

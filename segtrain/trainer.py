@@ -18,6 +18,7 @@ from segtrain.callback.checkpoint import AtomicCheckpointIO, Checkpoints
 from segtrain.callback.ema import EMA
 from segtrain.callback.nonfinite import StopOnNonFinite
 from segtrain.callback.progress import DataWait, Progress
+from segtrain.configuration.schema import Computation, Recipe
 from segtrain.dataset.datamodule import SegmentationData
 from segtrain.errors import UserError
 from segtrain.hardware import resolve_precision, uses_gpu
@@ -27,7 +28,7 @@ from segtrain.sync_batch_norm import SyncBatchNorm
 
 
 def build_trainer(
-    config: dict, data: SegmentationData, run_dir: Path, headline: str
+    config: Recipe, data: SegmentationData, run_dir: Path, headline: str
 ) -> tuple[pl.Trainer, Progress]:
     """Trainer of a training run, and the callback that measures its speed.
 
@@ -57,7 +58,7 @@ def build_trainer(
     return trainer, progress
 
 
-def common_trainer_arguments(settings: dict, run_dir: Path) -> dict[str, Any]:
+def common_trainer_arguments(settings: Computation, run_dir: Path) -> dict[str, Any]:
     """What training and evaluation share: devices, precision, determinism."""
     distributed = settings["devices"] * settings["num_nodes"] > 1
     # Otherwise the first step after a start groups the gradients in another order than the later
@@ -99,7 +100,7 @@ def leave_signals(trainer: pl.Trainer) -> None:
 
 
 def build_callbacks(
-    config: dict, run_dir: Path, progress: Progress, headline: str, val_every_n_steps: int
+    config: Recipe, run_dir: Path, progress: Progress, headline: str, val_every_n_steps: int
 ) -> list[Callback]:
     """Callbacks in the order in which their hooks must run.
 
@@ -137,7 +138,7 @@ def build_callbacks(
     ]
 
 
-def training_steps(config: dict, num_images: int, world_size: int) -> int:
+def training_steps(config: Recipe, num_images: int, world_size: int) -> int:
     """Optimiser steps of the run, from `max_steps` or `max_epochs`.
 
     Raises:
@@ -161,7 +162,7 @@ def training_steps(config: dict, num_images: int, world_size: int) -> int:
     return math.ceil(settings["max_epochs"] * num_images / batch_size)
 
 
-def validation_interval(config: dict, num_images: int, max_steps: int) -> int:
+def validation_interval(config: Recipe, num_images: int, max_steps: int) -> int:
     """Steps between validations; one epoch's where `val_every_n_steps` is null."""
     steps = config["trainer"]["val_every_n_steps"]
     if steps is None:

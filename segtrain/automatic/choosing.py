@@ -15,6 +15,7 @@ from segtrain.automatic.rules import (
     workers,
 )
 from segtrain.configuration.keys import holder_of
+from segtrain.configuration.schema import Recipe
 
 logger = logging.getLogger("segtrain")
 
@@ -27,7 +28,7 @@ UNTRAINED = {
 }
 
 
-def choose(config: dict, given: Collection[str]) -> list[Choice]:
+def choose(config: Recipe, given: Collection[str]) -> list[Choice]:
     """Puts the chosen values into the configuration; what was given stays.
 
     Args:

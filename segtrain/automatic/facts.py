@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from segtrain.assembly import build_data
+from segtrain.configuration.schema import Recipe
 from segtrain.dataset.files import upright_size
 from segtrain.dataset.preflight import evenly_spaced
 from segtrain.hardware import cores, uses_gpu
@@ -40,7 +41,7 @@ class Facts(NamedTuple):
     memory: int
 
 
-def find_facts(config: dict) -> Facts:
+def find_facts(config: Recipe) -> Facts:
     """Looks at a sample of the training images and their labels.
 
     Raises:

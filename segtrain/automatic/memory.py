@@ -10,13 +10,14 @@ from segtrain.architecture.imagenet import untrained
 from segtrain.assembly import build_model
 from segtrain.automatic.facts import Facts
 from segtrain.automatic.rules import crop_size, detector_size, training_size
+from segtrain.configuration.schema import Recipe
 from segtrain.dataset.instances import target_from_masks, training_objects
 
 SPARE = 0.7  # of the free memory is used
 OBJECTS = 10  # in an image of those that a detector is tried with
 
 
-def fitting(config: dict, facts: Facts) -> int:
+def fitting(config: Recipe, facts: Facts) -> int:
     """The most images a step that the free memory holds, at least one: two are tried.
 
     What they take over what one takes is the share of an image.

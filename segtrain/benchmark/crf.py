@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from segtrain.benchmark.timing import alternate, median_ratio
+from segtrain.configuration.schema import Recipe
 from segtrain.dataset.files import read_image, read_mask
 from segtrain.dataset.textures import texture
 from segtrain.errors import UserError
@@ -26,7 +27,7 @@ logger = logging.getLogger("segtrain")
 
 
 def crf_speed(
-    config: dict,
+    config: Recipe,
     crf: DenseCRF,
     size: Size,
     classes: Count,

@@ -16,6 +16,7 @@ from segtrain.architecture.weights import load_weights
 from segtrain.assembly import build_model, make
 from segtrain.benchmark.step import ask, autocast, serve
 from segtrain.benchmark.timing import alternate, median_ratio
+from segtrain.configuration.schema import Recipe
 from segtrain.contracts import InstanceTarget
 from segtrain.dataset.instances import target_from_masks, training_objects
 from segtrain.errors import UserError
@@ -29,7 +30,7 @@ MASK_THRESHOLD = 0.5
 STILL = 1e-9  # learning rate: an untrained network that diverges takes another time
 
 
-def detector_speed(config: dict, size: Size, objects: Count, rounds: Count) -> list[dict]:
+def detector_speed(config: Recipe, size: Size, objects: Count, rounds: Count) -> list[dict]:
     """Four rows: a training step and a test, here and in torchvision.
 
     A step is forward, losses, backward and optimiser; a test goes from one image to thresholded
@@ -77,7 +78,7 @@ def detector_speed(config: dict, size: Size, objects: Count, rounds: Count) -> l
 
 
 def start_sides(
-    config: dict, size: tuple[int, int], objects: int, what: str
+    config: Recipe, size: tuple[int, int], objects: int, what: str
 ) -> dict[str, Connection]:
     """A process for each side; they answer as `step.serve` does."""
     context = multiprocessing.get_context("spawn")
@@ -91,7 +92,7 @@ def start_sides(
 
 
 def our_side(
-    pipe: Connection, config: dict, size: tuple[int, int], objects: int, what: str
+    pipe: Connection, config: Recipe, size: tuple[int, int], objects: int, what: str
 ) -> None:
     """See `ours`."""
     precision = resolve_precision(config["trainer"])
@@ -99,7 +100,7 @@ def our_side(
 
 
 def ours(
-    config: dict,
+    config: Recipe,
     size: tuple[int, int],
     objects: int,
     what: str,
@@ -131,7 +132,7 @@ def ours(
     return model.train(), call
 
 
-def our_test(config: dict, device: torch.device, model: nn.Module, image: Tensor) -> None:
+def our_test(config: Recipe, device: torch.device, model: nn.Module, image: Tensor) -> None:
     """One image to run-length codes."""
     side = min(image.shape[1:])
     detect = make(config["inference"] | {"short_sides": [side], "long_side": 10**6})
@@ -142,7 +143,7 @@ def our_test(config: dict, device: torch.device, model: nn.Module, image: Tensor
 
 
 def peer_side(
-    pipe: Connection, config: dict, size: tuple[int, int], objects: int, what: str
+    pipe: Connection, config: Recipe, size: tuple[int, int], objects: int, what: str
 ) -> None:
     """See `theirs`."""
     precision = resolve_precision(config["trainer"])
@@ -150,7 +151,7 @@ def peer_side(
 
 
 def theirs(
-    config: dict,
+    config: Recipe,
     size: tuple[int, int],
     objects: int,
     what: str,
@@ -190,7 +191,7 @@ def theirs(
     return model.train(), call
 
 
-def peer(config: dict, classes: int, size: tuple[int, int]) -> nn.Module:
+def peer(config: Recipe, classes: int, size: tuple[int, int]) -> nn.Module:
     """torchvision's network, untrained, the same in both processes."""
     from torchvision.models.detection import maskrcnn_resnet50_fpn
 

@@ -19,6 +19,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from segtrain.benchmark.timing import median_ratio
+from segtrain.configuration.schema import Recipe
 from segtrain.contracts import Detections, TrueInstances
 from segtrain.errors import UserError
 from segtrain.masks import decode, encode, paste
@@ -129,7 +130,7 @@ class Stage:
 
 
 def instance_metric(
-    config: dict, images: Count, detections: Count, size: Size, rounds: Count
+    config: Recipe, images: Count, detections: Count, size: Size, rounds: Count
 ) -> list[dict]:
     """One row a stage: seconds and growth of memory of both sides, and their largest difference.
 

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from segtrain.assembly import build_data
 from segtrain.benchmark.pipelines import AlbumentationsPipeline, ReferencePipeline
 from segtrain.benchmark.timing import median_ratio
+from segtrain.configuration.schema import Recipe
 from segtrain.contracts import Source
 from segtrain.dataset.datamodule import SegmentationData
 from segtrain.dataset.labels import VOC
@@ -44,7 +45,7 @@ class Generated(TypedDict):
 
 
 def loader_speed(
-    config: dict,
+    config: Recipe,
     samples: Count,
     rounds: Count,
     num_workers: Annotated[list[Natural], FILLED],
@@ -84,7 +85,7 @@ def loader_speed(
 
 
 def contestants(
-    config: dict,
+    config: Recipe,
     data: SegmentationData,
     source: Source,
     samples: int,

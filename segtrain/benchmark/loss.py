@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from segtrain.assembly import make
 from segtrain.benchmark.step import ask
 from segtrain.benchmark.timing import alternate, median_ratio, peak_memory, synchronise
+from segtrain.configuration.schema import Recipe
 from segtrain.hardware import uses_gpu
 from segtrain.values import Count, Size
 
@@ -19,7 +20,7 @@ PLAIN = "plain"
 
 
 def loss_speed(
-    config: dict,
+    config: Recipe,
     classes: Count,
     size: Size,
     stride: Count,

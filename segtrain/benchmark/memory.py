@@ -7,6 +7,7 @@ from pathlib import Path
 from torch.utils.data import DataLoader
 
 from segtrain.assembly import build_data
+from segtrain.configuration.schema import Recipe
 from segtrain.contracts import Source
 from segtrain.dataset.pairs import ImageMaskPairs, Pair
 from segtrain.dataset.stream import TrainStream
@@ -16,7 +17,7 @@ from segtrain.values import Count, Natural
 
 
 def loader_memory(
-    config: dict,
+    config: Recipe,
     epochs: Count,
     num_workers: Natural,
     batch_size: Count,

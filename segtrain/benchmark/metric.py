@@ -8,12 +8,13 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from segtrain.benchmark.timing import alternate, median_ratio
+from segtrain.configuration.schema import Recipe
 from segtrain.metric.confusion import ConfusionMatrix, confusion_matrix, scores
 from segtrain.values import Count, Counts
 
 
 def metric_speed(
-    config: dict,
+    config: Recipe,
     num_classes: Counts,
     shape: tuple[Count, Count, Count],
     rounds: Count,

@@ -9,13 +9,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from segtrain.assembly import build_data, build_model, make
 from segtrain.benchmark.timing import alternate, peak_memory
+from segtrain.configuration.schema import Recipe
 from segtrain.errors import UserError
 from segtrain.hardware import resolve_precision, uses_gpu
 from segtrain.label_set import LabelSet
 from segtrain.values import Count, Size
 
 
-def model_speed(config: dict, size: Size | None, rounds: Count) -> list[dict]:
+def model_speed(config: Recipe, size: Size | None, rounds: Count) -> list[dict]:
     """One row for `config["architecture"]` at batch size 1 (inference) and `batch_size` (training).
 
     Args:
@@ -82,7 +83,7 @@ def _inference_call(model: nn.Module, image: Tensor) -> Callable[[], None]:
 
 
 def _training_call(
-    config: dict, labels: LabelSet, model: nn.Module, batch: Tensor
+    config: Recipe, labels: LabelSet, model: nn.Module, batch: Tensor
 ) -> Callable[[], None]:
     loss = make(config["loss"], ignore_index=labels.ignore_index).to(batch.device)
     optimizer, _ = make(config["optimizer"])(model, max_steps=1000)

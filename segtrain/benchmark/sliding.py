@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from segtrain.assembly import build_data, build_model
 from segtrain.benchmark.step import autocast
 from segtrain.benchmark.timing import alternate, median_ratio
+from segtrain.configuration.schema import Recipe
 from segtrain.hardware import resolve_precision, uses_gpu
 from segtrain.inference.window import SlidingWindow, window_starts
 from segtrain.values import Count, Counts, Size
 
 
 def sliding_speed(
-    config: dict,
+    config: Recipe,
     size: Size,
     crop_size: Size,
     stride: Size,

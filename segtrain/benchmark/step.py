@@ -15,6 +15,7 @@ from torch.optim import SGD
 from segtrain.assembly import build_data, build_model, make
 from segtrain.benchmark.peers import PEERS
 from segtrain.benchmark.timing import alternate, median_ratio, peak_memory, synchronise
+from segtrain.configuration.schema import Recipe
 from segtrain.errors import UserError
 from segtrain.hardware import resolve_precision, uses_gpu
 from segtrain.values import Count, Size
@@ -25,7 +26,7 @@ PRECISIONS = {
 
 
 def training_step(
-    config: dict,
+    config: Recipe,
     size: Size | None,
     rounds: Count,
     peer_precision: Literal["32-true", "bf16-mixed", "16-mixed"] | None,
@@ -99,13 +100,13 @@ def ask(pipe: Connection, what: str, side: str) -> int:
     return answer
 
 
-def our_side(pipe: Connection, config: dict, size: tuple[int, int], precision: str) -> None:
+def our_side(pipe: Connection, config: Recipe, size: tuple[int, int], precision: str) -> None:
     """See `our_step`."""
     serve(pipe, config, partial(our_step, config, size, precision))
 
 
 def our_step(
-    config: dict, size: tuple[int, int], precision: str, device: torch.device, classes: int
+    config: Recipe, size: tuple[int, int], precision: str, device: torch.device, classes: int
 ) -> tuple[nn.Module, Callable[[], None]]:
     """Model and training step with loss and optimiser as training builds them."""
     model = build_model(config, classes).to(device).train()
@@ -127,13 +128,13 @@ def our_step(
     return model, call
 
 
-def peer_side(pipe: Connection, config: dict, size: tuple[int, int], precision: str) -> None:
+def peer_side(pipe: Connection, config: Recipe, size: tuple[int, int], precision: str) -> None:
     """See `peer_step`."""
     serve(pipe, config, partial(peer_step, config, size, precision, torch.contiguous_format))
 
 
 def peer_step(
-    config: dict,
+    config: Recipe,
     size: tuple[int, int],
     precision: str,
     memory_format: torch.memory_format,
@@ -167,7 +168,9 @@ def peer_step(
 
 
 def serve(
-    pipe: Connection, config: dict, build: Callable[[torch.device, int], tuple[nn.Module, Callable]]
+    pipe: Connection,
+    config: Recipe,
+    build: Callable[[torch.device, int], tuple[nn.Module, Callable]],
 ) -> None:
     """Builds one side and does what the pipe asks for until it is closed."""
     use_gpu = uses_gpu(config["trainer"])

@@ -10,12 +10,13 @@ from torchvision.datasets import CocoDetection
 
 from segtrain.assembly import build_data
 from segtrain.benchmark.timing import alternate, median_ratio
+from segtrain.configuration.schema import Recipe
 from segtrain.dataset.coco import CocoInstances
 from segtrain.errors import UserError
 from segtrain.values import Count
 
 
-def target_speed(config: dict, samples: Count, rounds: Count) -> list[dict]:
+def target_speed(config: Recipe, samples: Count, rounds: Count) -> list[dict]:
     """One row: targets per second of both, ratio, and whether the masks are equal.
 
     torchvision's way is `CocoDetection` with the conversion of its detection references: every

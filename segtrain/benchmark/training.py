@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from segtrain.assembly import build_data, build_task, make, resolve_class_weights
 from segtrain.benchmark.timing import peak_memory, synchronise
+from segtrain.configuration.schema import Recipe
 from segtrain.hardware import uses_gpu
 from segtrain.plan.speed import (
     STILL,
@@ -38,7 +39,7 @@ COUNTED = 2  # images whose operations are counted
 WHOLE = "whole step"
 
 
-def training_speed(config: dict, steps: Count, warm_up: Natural, random_data: bool) -> list[dict]:
+def training_speed(config: Recipe, steps: Count, warm_up: Natural, random_data: bool) -> list[dict]:
     """One row: images/s of the run that `config` describes, and where the time of a step goes.
 
     The run is Lightning's loop with the data set's loader, the network untrained, without
@@ -96,7 +97,7 @@ def training_speed(config: dict, steps: Count, warm_up: Natural, random_data: bo
     ]
 
 
-def untrained(config: dict) -> dict:
+def untrained(config: Recipe) -> dict:
     """The same training without any weights to load, of steps so small that nothing diverges."""
     return config | {
         "architecture": without_pretraining(config["architecture"]),
@@ -106,7 +107,7 @@ def untrained(config: dict) -> dict:
     }
 
 
-def build_loop(config: dict, clock: "Clock", parts: "PartTimes", steps: int) -> pl.Trainer:
+def build_loop(config: Recipe, clock: "Clock", parts: "PartTimes", steps: int) -> pl.Trainer:
     """The trainer of a run, but for what it does beside training."""
     settings = config["trainer"]
     chosen = [make(node) for name, node in config["callback"].items() if name == "ema"]
@@ -125,7 +126,9 @@ def build_loop(config: dict, clock: "Clock", parts: "PartTimes", steps: int) -> 
     return trainer
 
 
-def count_operations(task: Segmentation, config: dict, classes: int, device: torch.device) -> float:
+def count_operations(
+    task: Segmentation, config: Recipe, classes: int, device: torch.device
+) -> float:
     """Floating-point operations of forward, loss and backward for one image.
 
     Those of matrix products and convolutions, a multiply-add counts two, as PyTorch counts them.

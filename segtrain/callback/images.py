@@ -1,5 +1,7 @@
 """For the loggers: validation overlays, confusion matrix or precision curves, scores by class."""
 
+from typing import Any
+
 import cv2
 import numpy as np
 import pytorch_lightning as pl
@@ -90,7 +92,7 @@ class ValidationImages(Callback):
         write_picture(trainer.loggers, tag, picture, trainer.global_step)
 
 
-def per_class_rows(metrics: dict) -> Rows:
+def per_class_rows(metrics: dict[str, Any]) -> Rows:
     """The `per_class_*` entries of `results.json` in percent, below titles; may be empty."""
     columns = {
         name.removeprefix("per_class_").replace("_", " "): values

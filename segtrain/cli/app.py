@@ -11,7 +11,7 @@ from itertools import count, islice
 from pathlib import Path
 from shlex import quote
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -21,8 +21,8 @@ from segtrain.cli.own_experiment import with_own_experiments
 from segtrain.cli.paths import with_literal_paths
 from segtrain.cli.required import require
 from segtrain.cli.resume import LAST, resume, trusted
+from segtrain.configuration.checking import checked
 from segtrain.configuration.folder import conf_dir, options
-from segtrain.configuration.schema import checked
 from segtrain.errors import PRUNED, UserError
 from segtrain.lifetime import end_children, ending_stopped_workers
 from segtrain.writing import naming, write_text
@@ -249,7 +249,7 @@ def flags_first(arguments: list[str]) -> list[str]:
     return [a for a in arguments if a not in overrides] + overrides
 
 
-def start(command: str, config: dict, run_dir: Path, is_named: bool = True) -> int:
+def start(command: str, config: dict[str, Any], run_dir: Path, is_named: bool = True) -> int:
     """Writes the configuration and runs the command, in more processes where they are asked for.
 
     Args:
@@ -303,7 +303,7 @@ def discard_unused(run_dir: Path) -> None:
             folder.rmdir()
 
 
-def go_on(config: dict, run_dir: Path) -> None:
+def go_on(config: dict[str, Any], run_dir: Path) -> None:
     """Resumes what the run folder holds already, where torchrun started this job before.
 
     Raises:
@@ -325,7 +325,7 @@ def go_on(config: dict, run_dir: Path) -> None:
     config["resume"] = str(run_dir)
 
 
-def execute(command: str, config: dict, run_dir: Path) -> int:
+def execute(command: str, config: dict[str, Any], run_dir: Path) -> int:
     """Runs the command in this process."""
     module = imported(command)
     configure_logging(run_dir / "run.log")

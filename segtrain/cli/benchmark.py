@@ -7,6 +7,7 @@ from rich.table import Table
 
 from segtrain.assembly import make
 from segtrain.cli import launch
+from segtrain.configuration.schema import Benchmark
 from segtrain.report.results import environment
 from segtrain.text import console
 from segtrain.writing import write_json
@@ -14,7 +15,7 @@ from segtrain.writing import write_json
 logger = logging.getLogger("segtrain")
 
 
-def run(config: dict, run_dir: Path) -> None:
+def run(config: Benchmark, run_dir: Path) -> None:
     """Runs the measurement named by `config["measure"]`."""
     rows = make(config["measure"])(config)
     if launch.rank() > 0:

@@ -13,6 +13,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 from segtrain.assembly import build_data
 from segtrain.cli.explain import explain
 from segtrain.cli.predict import find_network
+from segtrain.configuration.schema import Demo
 from segtrain.contracts import Source
 from segtrain.demo.application import Application
 from segtrain.errors import UserError
@@ -35,7 +36,7 @@ class Silent(WSGIRequestHandler):
         """Says nothing."""
 
 
-def run(config: dict, run_dir: Path) -> None:
+def run(config: Demo, run_dir: Path) -> None:
     """Serves until it is interrupted.
 
     Raises:
@@ -86,7 +87,7 @@ def listen(host: str, port: int | None) -> socket.socket:
                     "leave out port for the next that is free")  # fmt: skip
 
 
-def examples(config: dict) -> Callable[[], Picture]:
+def examples(config: Demo) -> Callable[[], Picture]:
     """Gives one picture after the other of those by which the checkpoint was chosen.
 
     The data set, which may be gone by now, is looked for when the first is asked for.

@@ -12,7 +12,8 @@ from segtrain.architecture.weights import load_weights, read_state_dict
 from segtrain.assembly import build_data, build_model, build_task, make, require_labels
 from segtrain.callback.bars import Bars
 from segtrain.cli.report import report
-from segtrain.configuration.schema import Recipe, checked_stored
+from segtrain.configuration.checking import checked_stored
+from segtrain.configuration.schema import Evaluate, Recipe
 from segtrain.dataset.datamodule import SegmentationData
 from segtrain.errors import UserError
 from segtrain.inference.ensemble import Ensemble, EnsembleInference
@@ -25,6 +26,7 @@ from segtrain.published.comparison import (
 from segtrain.published.network import Published, read_published
 from segtrain.report.record import ImageScores, write_confusion, write_image_scores
 from segtrain.report.results import (
+    Results,
     config_sha256,
     environment,
     file_sha256,
@@ -55,14 +57,14 @@ class Source(NamedTuple):
         published: for networks from elsewhere, what they are.
     """
 
-    config: dict
+    config: Evaluate
     state: dict[str, Tensor]
     file: Path
     progress: dict
     published: Published | None
 
 
-def run(config: dict, run_dir: Path) -> None:
+def run(config: Evaluate, run_dir: Path) -> None:
     """Evaluates and writes `results.json` into `run_dir`, and an archive for a test server.
 
     Raises:
@@ -87,7 +89,7 @@ def run(config: dict, run_dir: Path) -> None:
             report(config.get("report"), merged, data, task, results, run_dir)
 
 
-def find_source(config: dict) -> Source:
+def find_source(config: Evaluate) -> Source:
     """What `run=`, `checkpoint=` or `weights=` names.
 
     Raises:
@@ -138,8 +140,8 @@ def member(other: str, trust_code: bool) -> Source:
 
 
 def rebuild_task(
-    config: dict, source: Source
-) -> tuple[dict, SegmentationData, Segmentation]:
+    config: Evaluate, source: Source
+) -> tuple[Recipe, SegmentationData, Segmentation]:
     """What is to be evaluated: configuration, data, the network with its weights.
 
     Raises:
@@ -204,7 +206,7 @@ def join_ensemble(task: Segmentation, others: list[str], trust_code: bool) -> No
     task.evaluation.probabilities = task.inference.gives_probabilities
 
 
-def finish(task: Segmentation, results: dict, checkpoint: Path, run_dir: Path) -> None:
+def finish(task: Segmentation, results: Results, checkpoint: Path, run_dir: Path) -> None:
     """Writes and prints the scores, where there are labels, and packs what a test server gets.
 
     Raises:
@@ -225,7 +227,7 @@ def finish(task: Segmentation, results: dict, checkpoint: Path, run_dir: Path) -
 
 
 def evaluate_checkpoint(
-    config: dict,
+    config: Evaluate,
     data: SegmentationData,
     task: Segmentation,
     checkpoint: Path,
@@ -252,8 +254,8 @@ def record(data: SegmentationData, task: Segmentation, run_dir: Path) -> None:
 
 
 def evaluate_task(
-    config: dict, data: SegmentationData, task: Segmentation, checkpoint: Path, run_dir: Path
-) -> dict:
+    config: Recipe, data: SegmentationData, task: Segmentation, checkpoint: Path, run_dir: Path
+) -> Results:
     """As `evaluate_checkpoint`, of a network that has its weights already."""
     settings = config["trainer"]
     trainer = pl.Trainer(

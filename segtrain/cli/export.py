@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from shlex import quote
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from segtrain.assembly import build_data, rebuild, with_sizes
+from segtrain.configuration.schema import Export
 from segtrain.errors import RunStopped, UserError
 from segtrain.export.card import model_card, results_of
 from segtrain.export.compare import (
@@ -58,7 +60,7 @@ NAMES = {"onnx": "model.onnx", "torch_export": "model.pt2", "safetensors": "mode
 FOLDERS = ("safetensors", "hub")  # which segtrain reads again
 
 
-def run(config: dict, run_dir: Path) -> None:
+def run(config: Export, run_dir: Path) -> None:
     """Writes the network where `output` says, and `export.json` into `run_dir`.
 
     Raises:
@@ -113,7 +115,7 @@ def use(format_name: str, output: Path) -> str:
     return f"segtrain predict {quote(f'model={output}')} source=<pictures>"
 
 
-def find_trained(config: dict) -> Trained:
+def find_trained(config: Export) -> Trained:
     """What `run=`, `checkpoint=` or `weights=` names.
 
     Raises:
@@ -151,10 +153,10 @@ def require_format(format_name: str, inference: object) -> None:
 
 
 def write(
-    config: dict,
+    config: Export,
     model: nn.Module,
     inference: SemanticInference | Detect,
-    description: dict,
+    description: dict[str, Any],
     path: Path,
 ) -> Network | None:
     """Writes the network and reads it again; None for one of proposals, which is its weights.
@@ -181,7 +183,7 @@ def write(
 
 
 def deployed(
-    config: dict, model: nn.Module, inference: SemanticInference | Detect
+    config: Export, model: nn.Module, inference: SemanticInference | Detect
 ) -> Deployed | DeployedDetector | None:
     """The network with what is around it, as a function of pictures; None for proposals."""
     if isinstance(inference, SemanticInference):
@@ -190,7 +192,7 @@ def deployed(
 
 
 def compare_all(
-    config: dict,
+    config: Export,
     trained: Trained,
     exported: Network | None,
     model: nn.Module,
@@ -221,7 +223,7 @@ def compare_all(
     return [compare(exported, original, pictures, size, decide) for size in sizes]
 
 
-def find_pictures(config: dict, trained: Trained) -> list[np.ndarray]:
+def find_pictures(config: Export, trained: Trained) -> list[np.ndarray]:
     """What to compare on: the given pictures, or generated ones and some to validate on."""
     if config["compare_on"] is not None:
         return read_pictures(Path(config["compare_on"]))

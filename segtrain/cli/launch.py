@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from segtrain.configuration.schema import Processes
 from segtrain.errors import UserError
 from segtrain.hardware import cores
 from segtrain.lifetime import end_with_parent
@@ -44,7 +45,7 @@ def was_restarted() -> bool:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
-def count_processes(trainer: dict) -> None:
+def count_processes(trainer: Processes) -> None:
     """Puts the processes of each machine and the machines into the trainer settings, as numbers.
 
     Raises:
@@ -77,7 +78,7 @@ def count_processes(trainer: dict) -> None:
         _require_gpus(trainer, trainer["devices"], "trainer.devices")
 
 
-def _require_gpus(trainer: dict, count: int, key: str) -> int:
+def _require_gpus(trainer: Processes, count: int, key: str) -> int:
     """The number of this machine's GPUs, where the settings lead to them, else 0."""
     accelerator = trainer["accelerator"]
     if accelerator == "cpu":
@@ -217,7 +218,7 @@ def shared(value: object) -> object:
     return _broadcast([value])[0]
 
 
-def send(command: str, config: dict, run_dir: Path) -> None:
+def send(command: str, config: dict[str, Any], run_dir: Path) -> None:
     """Rank zero's part of `receive`."""
     _broadcast([command, config, run_dir])
 

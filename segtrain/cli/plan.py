@@ -9,6 +9,7 @@ from segtrain.cli import chain
 from segtrain.cli.collect import check_names
 from segtrain.cli.table import as_paths
 from segtrain.configuration.folder import conf_dir, options
+from segtrain.configuration.schema import Plan
 from segtrain.errors import UserError
 from segtrain.plan.cost import Cost, cost
 from segtrain.plan.jobs import Target, targets
@@ -46,7 +47,7 @@ logger = logging.getLogger("segtrain")
 ENDINGS = (".md", ".csv", ".json")
 
 
-def run(config: dict, run_dir: Path) -> None:
+def run(config: Plan, run_dir: Path) -> None:
     """Prints the plan and writes it into the files asked for.
 
     Raises:
@@ -90,7 +91,7 @@ def run(config: dict, run_dir: Path) -> None:
     write(outputs, sheets, trainings, total)
 
 
-def chosen(config: dict) -> tuple[list[str], list[str]]:
+def chosen(config: Plan) -> tuple[list[str], list[str]]:
     """Names and patterns of experiments and of published networks; the table for neither."""
     experiments, rows = (
         [given] if isinstance(given, str) else given
@@ -161,7 +162,7 @@ def find_speeds(costs: Sequence[Cost], measure: bool | None, seconds: float) -> 
 
 
 def find_scaled(
-    costs: Sequence[Cost], speeds: dict[str, dict], config: dict, gpus: Sequence[int]
+    costs: Sequence[Cost], speeds: dict[str, dict], config: Plan, gpus: Sequence[int]
 ) -> dict[str, list[Scaled]]:
     """Every training on each number of GPUs, by experiment, where its speed is known."""
     links = Links(1e9 * config["bandwidth"], 1e-6 * config["latency"])

@@ -16,6 +16,7 @@ from segtrain.cli.inputs import Input, find_inputs
 from segtrain.cli.manifest import SHOWN, Manifest, Outcome
 from segtrain.cli.required import predict_source
 from segtrain.cli.stopping import Stop
+from segtrain.configuration.schema import Predict
 from segtrain.contracts import DENSE
 from segtrain.errors import RunStopped, UserError
 from segtrain.loading import find_trained, make_predictor
@@ -31,7 +32,7 @@ from segtrain.writing import complete
 logger = logging.getLogger("segtrain")
 
 
-def run(config: dict, run_dir: Path) -> None:
+def run(config: Predict, run_dir: Path) -> None:
     """Writes the results of every input into the folder `output`, or else into `run_dir`.
 
     Each of several processes predicts its share of the inputs. What is finished is left as it is.
@@ -67,14 +68,14 @@ def run(config: dict, run_dir: Path) -> None:
             manifest.unlock()
 
 
-def advice(config: dict, output: Path) -> str:
+def advice(config: Predict, output: Path) -> str:
     """How a user goes on after a signal."""
     with_output = f" with output={output}" if config["output"] is None else ""
     without = ", without overwrite=true," if config["overwrite"] else ""
     return f"the same command{with_output}{without} goes on with the others"
 
 
-def begin(config: dict, manifest: Manifest) -> tuple[Predictor, int, int]:
+def begin(config: Predict, manifest: Manifest) -> tuple[Predictor, int, int]:
     """Rank zero's part: the network, and how many inputs are left and how many are finished.
 
     Raises:
@@ -101,7 +102,7 @@ def begin(config: dict, manifest: Manifest) -> tuple[Predictor, int, int]:
     return predictor, left, finished
 
 
-def find_network(config: dict) -> Trained:
+def find_network(config: Predict) -> Trained:
     """The network that the configuration names.
 
     Raises:
@@ -115,7 +116,7 @@ def find_network(config: dict) -> Trained:
     return find_trained(given, config["weights_file"], config["trust_code"])
 
 
-def find_predictor(config: dict) -> tuple[Predictor, dict]:
+def find_predictor(config: Predict) -> tuple[Predictor, dict]:
     """The network that the configuration names, and all that its results depend on.
 
     Raises:
@@ -145,7 +146,7 @@ def find_predictor(config: dict) -> tuple[Predictor, dict]:
     return predictor, result | {"min_score": settings.min_score}
 
 
-def own_device(config: dict) -> str:
+def own_device(config: Predict) -> str:
     """The device of this process.
 
     Raises:
@@ -178,7 +179,7 @@ def require_classes(predictor: Predictor, classes: list[str]) -> None:
 
 
 def predict_share(
-    predictor: Predictor, config: dict, manifest: Manifest, check: Callable[[], None]
+    predictor: Predictor, config: Predict, manifest: Manifest, check: Callable[[], None]
 ) -> None:
     """Predicts this process's share, and says of each input what came of it.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from segtrain.assembly import build_data, resolve_white_level
 from segtrain.configuration.folder import options
+from segtrain.configuration.schema import Prepare
 from segtrain.dataset.coco_annotations import CocoAnnotations
 from segtrain.dataset.datamodule import SegmentationData
 from segtrain.dataset.preflight import evenly_spaced
@@ -29,7 +30,7 @@ logger = logging.getLogger("segtrain")
 COUNTED_IMAGES = 500  # for the contact sheet's histogram; verification counts all
 
 
-def run(config: dict, run_dir: Path) -> None:
+def run(config: Prepare, run_dir: Path) -> None:
     """Prepares the data set, or previews it.
 
     Raises:
@@ -71,7 +72,7 @@ def say_next(dataset: str) -> None:
         logger.info("next        segtrain experiment=%s", first if first in recipes else recipes[0])
 
 
-def convert_export(config: dict) -> None:
+def convert_export(config: Prepare) -> None:
     """Writes the export of an annotation tool as a COCO JSON folder, and reads that back.
 
     Raises:
@@ -90,7 +91,7 @@ def convert_export(config: dict) -> None:
                 "dataset=coco_json_instances", target)  # fmt: skip
 
 
-def shard(config: dict) -> None:
+def shard(config: Prepare) -> None:
     """Writes the data set as shards.
 
     Raises:
@@ -107,7 +108,7 @@ def shard(config: dict) -> None:
                 "that they are copied to", folder, folder)  # fmt: skip
 
 
-def verify_shards(config: dict, run_dir: Path) -> None:
+def verify_shards(config: Prepare, run_dir: Path) -> None:
     """Verifies the shards that `dataset.shards` names, against their hashes and sample by sample.
 
     Raises:

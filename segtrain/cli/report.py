@@ -3,13 +3,14 @@
 import logging
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import yaml
 from torch import Tensor
 
+from segtrain.configuration.schema import Recipe, Report, ReportAgain
 from segtrain.errors import UserError
 from segtrain.foreign import read_record
 from segtrain.hardware import uses_gpu
@@ -33,6 +34,7 @@ from segtrain.report.panels import (
     semantic_panels,
 )
 from segtrain.report.record import ImageScores, read_confusion, read_image_scores
+from segtrain.report.results import Results
 from segtrain.report.run_report import IMAGE_SCORE_TITLES, RunReport, write_report
 from segtrain.table.runs import read_results
 
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("segtrain")
 
 
-def run(config: dict, run_dir: Path) -> None:
+def run(config: ReportAgain, run_dir: Path) -> None:
     """Makes the report of `run` anew; what its pictures need may be missing by now.
 
     Raises:
@@ -65,11 +67,11 @@ def run(config: dict, run_dir: Path) -> None:
 
 
 def report(
-    settings: dict | None,
-    config: dict,
+    settings: Report | None,
+    config: Recipe,
     data: "SegmentationData",
     task: "Segmentation",
-    results: dict,
+    results: Results,
     run_dir: Path,
 ) -> None:
     """Writes report.html after an evaluation; whatever goes wrong is a warning, not an error.
@@ -94,8 +96,8 @@ def report(
 
 
 def reopened(
-    own: dict, command: dict, folder: Path
-) -> tuple[dict, "SegmentationData", "Segmentation"]:
+    own: dict[str, Any], command: ReportAgain, folder: Path
+) -> tuple[Recipe, "SegmentationData", "Segmentation"]:
     """Configuration, data and network of a run that is done.
 
     Args:
@@ -116,7 +118,7 @@ def reopened(
 
 
 def collect(
-    config: dict, results: dict, examples: dict[str, list[Example]] | str, run_dir: Path
+    config: Recipe, results: Results, examples: dict[str, list[Example]] | str, run_dir: Path
 ) -> RunReport:
     """All that the page shows, from the run folder and that of the training."""
     folders = [run_dir, *Path(results["checkpoint"]).parents[1:2]]
@@ -133,11 +135,11 @@ def collect(
 
 
 def find_examples(
-    settings: dict,
-    config: dict,
+    settings: Report,
+    config: Recipe,
     data: "SegmentationData",
     task: "Segmentation",
-    results: dict,
+    results: Results,
     run_dir: Path,
 ) -> dict[str, list[Example]] | str:
     """Images of the evaluated split, looked at once more; or why there are none."""

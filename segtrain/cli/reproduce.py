@@ -20,6 +20,7 @@ from segtrain.cli.plan import chosen, find_rows, find_targets
 from segtrain.cli.table import show
 from segtrain.configuration.composing import compose_config
 from segtrain.configuration.folder import conf_dir
+from segtrain.configuration.schema import Reproduce
 from segtrain.errors import RunStopped, UserError
 from segtrain.foreign import admit_overrides, read_record
 from segtrain.plan.jobs import Job, Target, evaluations, jobs
@@ -34,7 +35,7 @@ STATE = "reproduce.yaml"
 OF_EVALUATIONS = re.compile(r"(protocol|report|split|dataset|inference)[.=]")
 
 
-def run(config: dict, run_dir: Path, outputs: Sequence[Path] = ()) -> None:
+def run(config: Reproduce, run_dir: Path, outputs: Sequence[Path] = ()) -> None:
     """Runs everything that is left, then prints what became of it, and the table.
 
     Args:
@@ -83,7 +84,7 @@ def run(config: dict, run_dir: Path, outputs: Sequence[Path] = ()) -> None:
         )
 
 
-def new_state(config: dict) -> dict:
+def new_state(config: Reproduce) -> dict:
     """What is to be done; nothing is done yet."""
     kept = {key: config[key] for key in ("seeds", "evaluate")}
     experiments, rows = chosen(config)

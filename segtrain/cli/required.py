@@ -4,13 +4,15 @@ import glob
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from segtrain.checkpoints import find_checkpoint
+from segtrain.configuration.schema import Evaluate, Export, Predict, Prepare, ReportAgain
 from segtrain.errors import UserError
 from segtrain.zoo.catalogue import is_published
 
 
-def require(command: str, config: dict) -> None:
+def require(command: str, config: dict[str, Any]) -> None:
     """Refuses a command that lacks an argument, or whose argument names what is not there.
 
     Args:
@@ -24,7 +26,7 @@ def require(command: str, config: dict) -> None:
         CHECKS[command](config)
 
 
-def predict_source(config: dict) -> str:
+def predict_source(config: Predict) -> str:
     """What `run=`, `checkpoint=`, `model=` or `weights=` of `predict` names.
 
     Raises:
@@ -38,7 +40,7 @@ def predict_source(config: dict) -> str:
     return given[0]
 
 
-def _predict(config: dict) -> None:
+def _predict(config: Predict) -> None:
     given = config["input"]
     if given is None:
         raise UserError("give input=<picture, video, folder, pattern or .txt list>")
@@ -50,7 +52,7 @@ def _predict(config: dict) -> None:
         find_checkpoint({"run": None, "checkpoint": source})
 
 
-def _evaluate(config: dict) -> None:
+def _evaluate(config: Evaluate) -> None:
     weights = config.get("weights")  # evaluations of before have none
     given = [config["run"], config["checkpoint"], weights]
     if sum(one is not None for one in given) != 1:
@@ -63,21 +65,21 @@ def _evaluate(config: dict) -> None:
         find_checkpoint(config)
 
 
-def _export(config: dict) -> None:
+def _export(config: Export) -> None:
     if config["weights"] is None:
         find_checkpoint(config)
     elif config["run"] is not None or config["checkpoint"] is not None:
         raise UserError("give one of run=<run folder>, checkpoint=<file> and weights=<zoo>/<name>")
 
 
-def _report(config: dict) -> None:
+def _report(config: ReportAgain) -> None:
     folder = Path(config["run"])
     if not (folder / "results.json").is_file():
         raise UserError(f"run={folder}: {folder / 'results.json'} does not exist; give the folder "
                         "of a training run or of an evaluation that is done")  # fmt: skip
 
 
-def _prepare(config: dict) -> None:
+def _prepare(config: Prepare) -> None:
     if (config["from"] is None) != (config["to"] is None):
         raise UserError("from=<folder or file of an export> and to=<new folder> belong together")
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from shlex import quote
 
 from segtrain.cli.paths import with_literal_paths
-from segtrain.configuration.schema import Recipe, checked, checked_stored
+from segtrain.configuration.checking import checked, checked_stored
+from segtrain.configuration.schema import Recipe
 from segtrain.errors import UserError
 from segtrain.foreign import read_record
 from segtrain.sweep.ledger import TRIAL

@@ -13,6 +13,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -80,10 +81,10 @@ def is_interrupted(run_dir: Path) -> bool:
     return begun and (run_dir / "checkpoints" / "last.ckpt").is_file()
 
 
-def run_here(command: str, config: dict, run_dir: Path) -> int:
+def run_here(command: str, config: dict[str, Any], run_dir: Path) -> int:
     """Runs a job in this process, keeping its record, and returns its exit code."""
     from segtrain.cli import app
-    from segtrain.configuration.schema import checked
+    from segtrain.configuration.checking import checked
 
     write_record(run_dir, state="running", exit_code=None, message=None, process=os.getpid(),
                  host=socket.gethostname(), started=now(), ended=None)  # fmt: skip
@@ -99,7 +100,9 @@ def run_here(command: str, config: dict, run_dir: Path) -> int:
     return code
 
 
-def run_apart(command: str, config: dict, run_dir: Path, launcher: dict, jobs: int) -> int:
+def run_apart(
+    command: str, config: dict[str, Any], run_dir: Path, launcher: dict[str, Any], jobs: int
+) -> int:
     """Runs a job in a process of its own, each line of whose output begins with its number."""
     parent = os.getppid()
     end_with_parent(signal.SIGTERM)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from segtrain.configuration.composing import compose_config
 from segtrain.configuration.folder import conf_dir
+from segtrain.configuration.schema import Table
 from segtrain.errors import UserError
 from segtrain.table.changes import changes
 from segtrain.table.comparison import compare
@@ -23,7 +24,7 @@ logger = logging.getLogger("segtrain")
 ENDINGS = (".md", ".csv", ".html")
 
 
-def run(config: dict, run_dir: Path) -> None:
+def run(config: Table, run_dir: Path) -> None:
     """Prints the table and writes it into the files asked for.
 
     Raises:

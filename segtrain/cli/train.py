@@ -21,10 +21,11 @@ from segtrain.callback.progress import Progress
 from segtrain.cli.evaluate import evaluate_checkpoint
 from segtrain.cli.report import report
 from segtrain.configuration.keys import holder_of
+from segtrain.configuration.schema import Recipe
 from segtrain.dataset.datamodule import SegmentationData
 from segtrain.loggers import open_loggers, write_scores, write_table
 from segtrain.named_runs import short_name
-from segtrain.report.results import config_sha256, print_scores, write_results
+from segtrain.report.results import Results, config_sha256, print_scores, write_results
 from segtrain.sweep.ledger import swept_values
 from segtrain.task.segmentation import Segmentation
 from segtrain.trained import require_resumable
@@ -33,7 +34,7 @@ from segtrain.trainer import build_trainer
 logger = logging.getLogger("segtrain")
 
 
-def run(config: dict, run_dir: Path) -> None:
+def run(config: Recipe, run_dir: Path) -> None:
     """One training run in `run_dir`.
 
     Raises:
@@ -71,7 +72,9 @@ def run(config: dict, run_dir: Path) -> None:
         say_next(run_dir)
 
 
-def announce(config: dict, data: SegmentationData, task: Segmentation, trainer: pl.Trainer) -> None:
+def announce(
+    config: Recipe, data: SegmentationData, task: Segmentation, trainer: pl.Trainer
+) -> None:
     """What is about to happen, in a few lines."""
     splits = data.splits
     told = [f"{len(data.train_source)} training images ({splits['train']})",
@@ -102,7 +105,7 @@ def announce(config: dict, data: SegmentationData, task: Segmentation, trainer: 
 
 
 def training_results(
-    config: dict, data: SegmentationData, trainer: pl.Trainer, progress: Progress, timing: dict
+    config: Recipe, data: SegmentationData, trainer: pl.Trainer, progress: Progress, timing: dict
 ) -> dict:
     """The entries of `results.json` that only training knows."""
     return {
@@ -119,10 +122,10 @@ def training_results(
 
 
 def finish(
-    config: dict,
+    config: Recipe,
     task: Segmentation,
     trainer: pl.Trainer,
-    results: dict,
+    results: Results,
     run_dir: Path,
     checkpoint: Path,
 ) -> None:
@@ -157,7 +160,7 @@ def say_next(run_dir: Path) -> None:
     logger.info("next        segtrain predict %s source=<pictures>", run)
 
 
-def summary(results: dict, config: dict) -> dict[str, float | str]:
+def summary(results: Results, config: Recipe) -> dict[str, float | str]:
     """What tells runs apart in TensorBoard's HPARAMS tab, which shows few columns at once."""
     keys = ("experiment", "architecture", "backbone", "dataset", "total_batch_size", "global_step",
             "seed")  # fmt: skip
@@ -165,7 +168,7 @@ def summary(results: dict, config: dict) -> dict[str, float | str]:
             "config_sha256": config_sha256(config)}  # fmt: skip
 
 
-def hyperparameters(config: dict) -> dict:
+def hyperparameters(config: Recipe) -> dict:
     """The configuration as flat `group.key` entries, and its hash."""
     flat = {"config_sha256": config_sha256(config)}
 

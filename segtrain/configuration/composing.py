@@ -9,10 +9,11 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from segtrain.configuration.checking import checked
 from segtrain.configuration.folder import conf_dir
 from segtrain.configuration.messages import explain_config
-from segtrain.configuration.schema import checked
 from segtrain.errors import UserError
+from segtrain.values import Node
 
 
 def compose_config(overrides: Sequence[str]) -> dict:
@@ -44,7 +45,7 @@ def compose_choices(overrides: Sequence[str]) -> tuple[dict, dict[str, str | Non
         GlobalHydra.instance().hydra = running
 
 
-def changed(node: dict, overrides: Sequence[str], group: str) -> dict:
+def changed(node: Node, overrides: Sequence[str], group: str) -> dict:
     """A configuration node with other values, `<group>.<key>=<value>` each.
 
     Raises:

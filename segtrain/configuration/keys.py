@@ -3,7 +3,7 @@
 from typing import Any
 
 
-def holder_of(config: dict, key: str) -> tuple[dict[str, Any], str] | None:
+def holder_of(config: dict[str, Any], key: str) -> tuple[dict[str, Any], str] | None:
     """The part of the configuration that holds a key's value, and the key's name there.
 
     None where there is no such place: a network without a loss of pixels has no class weights.

@@ -61,7 +61,7 @@ def explain_key(key: str, parent: Any) -> str:
     """
     from omegaconf import OmegaConf, open_dict
 
-    from segtrain.configuration.schema import takes
+    from segtrain.configuration.checking import takes
 
     siblings = [str(name) for name in parent]
     if not siblings:
@@ -119,7 +119,7 @@ def nearest_models(name: str) -> str:
     return f"timm has no model '{name}'; nearest: {', '.join(near[:6]) or 'none'}{own}"
 
 
-def suggest(key: str, config: dict, siblings: Sequence[str]) -> str:
+def suggest(key: str, config: dict[str, Any], siblings: Sequence[str]) -> str:
     """The nearest right keys: of the same last part, of a well-known other name, or alike.
 
     Args:
@@ -142,7 +142,7 @@ def suggest(key: str, config: dict, siblings: Sequence[str]) -> str:
     return nearest(name, siblings)
 
 
-def keys_of(config: dict, prefix: str = "") -> Iterator[str]:
+def keys_of(config: dict[str, Any], prefix: str = "") -> Iterator[str]:
     """Every key of a configuration with all its parts, sections included."""
     for name, value in config.items():
         yield f"{prefix}{name}"

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import save_file
 from torch import nn
@@ -9,12 +10,13 @@ from torch import nn
 from segtrain import __version__
 from segtrain.label_set import LabelSet
 from segtrain.report.results import environment
+from segtrain.values import Node
 
 
 def describe(
     task: str,
-    architecture: dict,
-    inference: dict,
+    architecture: Node,
+    inference: Node,
     labels: LabelSet,
     name: str,
     white_level: float | None = None,
@@ -41,7 +43,7 @@ def describe(
     }
 
 
-def write_folder(model: nn.Module, folder: Path, description: dict) -> None:
+def write_folder(model: nn.Module, folder: Path, description: dict[str, Any]) -> None:
     """Writes `config.json` and `model.safetensors` into a new folder."""
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(description, indent=2) + "\n")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from segtrain import __version__
 from segtrain.assembly import shapes
 from segtrain.configuration.composing import compose_config
+from segtrain.values import Node
 from segtrain.zoo.folder import CONFIG, PREPROCESSOR, WEIGHTS
 from segtrain.zoo.names import hf
 from segtrain.zoo.sizes import architecture, sizes
@@ -23,7 +24,9 @@ from segtrain.zoo.transformers import BILINEAR, FIXED, SIZES, STAGES, TO_UNIT
 KNOWN_ARGUMENTS = {"drop_path_rate", "pretrained_cfg_overlay"}
 
 
-def write_hub_folder(model: nn.Module, folder: Path, description: dict, card: str) -> None:
+def write_hub_folder(
+    model: nn.Module, folder: Path, description: dict[str, Any], card: str
+) -> None:
     """Writes `config.json`, `model.safetensors`, `preprocessor_config.json` and `README.md`.
 
     Args:
@@ -50,7 +53,9 @@ def write_hub_folder(model: nn.Module, folder: Path, description: dict, card: st
     save_file(tensors, folder / WEIGHTS[0], {"format": "pt"})
 
 
-def in_transformers(model: nn.Module, description: dict) -> tuple[str | None, dict[str, Tensor]]:
+def in_transformers(
+    model: nn.Module, description: dict[str, Any]
+) -> tuple[str | None, dict[str, Tensor]]:
     """Which of `hf.LAYOUTS` a network has, and its tensors there; None where it has none."""
     node = description["architecture"]
     kind = _kind_by_name(node)
@@ -71,7 +76,7 @@ def in_transformers(model: nn.Module, description: dict) -> tuple[str | None, di
     return (kind, theirs) if same else (None, {})
 
 
-def _kind_by_name(node: dict) -> str | None:
+def _kind_by_name(node: Node) -> str | None:
     target, backbone = node["_target_"].rpartition(".")[2], node["backbone"]
     if target == "SegFormer":
         is_own = backbone["_target_"].endswith(".MixTransformer") and not node["projection_norm"]
@@ -91,7 +96,7 @@ def _heads(kind: str, model: nn.Module) -> dict[str, list[int]]:
     return {"num_heads": [stage.blocks[0].attn.num_heads for stage in stages]}
 
 
-def transformers_config(kind: str, model: nn.Module, description: dict) -> dict[str, Any]:
+def transformers_config(kind: str, model: nn.Module, description: dict[str, Any]) -> dict[str, Any]:
     """What `config.json` says to transformers of a network in one of its layouts."""
     state, node = model.state_dict(), description["architecture"]
     found = sizes(kind, state) | _heads(kind, model)
@@ -122,7 +127,7 @@ def transformers_config(kind: str, model: nn.Module, description: dict) -> dict[
     }
 
 
-def preprocessor(model: nn.Module, inference: dict) -> dict[str, Any]:
+def preprocessor(model: nn.Module, inference: Node) -> dict[str, Any]:
     """What `preprocessor_config.json` says: how pictures become what the network takes."""
     size = inference.get("size") or {}
     is_fixed = "height" in size

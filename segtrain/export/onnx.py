@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ def require_packages() -> None:
 
 
 def write_onnx(
-    program: ExportedProgram, path: Path, description: dict, returns: tuple[str, ...]
+    program: ExportedProgram, path: Path, description: dict[str, Any], returns: tuple[str, ...]
 ) -> None:
     """Writes one file with graph, weights and, as metadata, what the network is.
 

@@ -4,6 +4,7 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from timm.layers import padding
@@ -108,7 +109,7 @@ def traced_shape(program: ExportedProgram) -> torch.Size:
     return image.meta["val"].shape
 
 
-def write_program(program: ExportedProgram, path: Path, description: dict) -> None:
+def write_program(program: ExportedProgram, path: Path, description: dict[str, Any]) -> None:
     """Writes the program and, as its extra file `config.json`, what it is.
 
     `torch.export.load(path).module()` takes images (N, 3, H, W) uint8 RGB.

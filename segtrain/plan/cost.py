@@ -9,6 +9,7 @@ import torch
 from segtrain.assembly import build_data, make
 from segtrain.configuration.composing import compose_choices, compose_config
 from segtrain.configuration.folder import options
+from segtrain.configuration.schema import Recipe
 from segtrain.plan.needs import DataState, WeightState, data_state, weight_state
 from segtrain.plan.speed import images_a_step, picture_size
 
@@ -31,7 +32,7 @@ class Cost:
     """
 
     experiment: str
-    config: dict
+    config: Recipe
     data: DataState
     weights: WeightState | None
     steps: int | None
@@ -97,7 +98,7 @@ def cost(experiment: str, overrides: list[str], states: dict[str, DataState]) ->
                 at_most, count_parameters(config))  # fmt: skip
 
 
-def training_steps(config: dict, state: DataState) -> tuple[int | None, bool]:
+def training_steps(config: Recipe, state: DataState) -> tuple[int | None, bool]:
     """Steps, and whether they are at most so many."""
     settings = config["trainer"]
     if settings["max_steps"] is not None:
@@ -112,7 +113,7 @@ def training_steps(config: dict, state: DataState) -> tuple[int | None, bool]:
     return math.ceil(settings["max_epochs"] * count / config["batch_size"]), at_most
 
 
-def published_count(config: dict, split: str) -> tuple[int | None, bool]:
+def published_count(config: Recipe, split: str) -> tuple[int | None, bool]:
     """Images of a split of the complete set, and whether it has at most so many."""
     preparation = config["dataset"]["preparation"] or {"counts": {}}
     counts = [preparation["counts"].get(part) for part in split.split("+")]
@@ -133,7 +134,7 @@ def split_counts(root: str | None) -> dict[str, int]:
     return found
 
 
-def count_parameters(config: dict) -> int:
+def count_parameters(config: Recipe) -> int:
     """Of the network, which is not built for it."""
     architecture = config["architecture"]
     plain = architecture | {"backbone": architecture["backbone"] | {"weights": "none"}}

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from segtrain.architecture.imagenet import flavour_of
 from segtrain.assembly import build_data
 from segtrain.configuration.composing import compose_choices
+from segtrain.configuration.schema import Recipe
 from segtrain.dataset.cache import cache_root, is_current
 from segtrain.prepare.archives import is_there
 from segtrain.prepare.once import is_readable, splits_to_verify, state_of
@@ -49,7 +50,7 @@ class WeightState(NamedTuple):
     state: str
 
 
-def data_state(config: dict, choice: str) -> DataState:
+def data_state(config: Recipe, choice: str) -> DataState:
     """State of the data set of a training.
 
     Args:
@@ -95,7 +96,7 @@ def is_verified(name: str) -> bool:
     return any(key is not None and is_current(folder, key) for key in keys)
 
 
-def weight_state(config: dict) -> WeightState | None:
+def weight_state(config: Recipe) -> WeightState | None:
     """State of the weights that a training starts from, before other stages; None for none."""
     given = config["weights"]
     if given is not None:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from segtrain.assembly import build_task, make
+from segtrain.configuration.schema import Recipe, Training
 from segtrain.contracts import DENSE
 from segtrain.dataset.cache import store_entry, stored_entry
 from segtrain.dataset.instances import target_from_masks, training_objects
@@ -25,7 +26,7 @@ CALLS = 3  # of each step: the first is not timed, the fastest of the others cou
 STILL = 1e-12  # learning rate: random labels must not make a network diverge
 
 
-def device_name(trainer: dict) -> str:
+def device_name(trainer: Training) -> str:
     """What the trainer settings lead to on this machine."""
     if uses_gpu(trainer):
         return torch.cuda.get_device_name()
@@ -38,7 +39,7 @@ def device_name(trainer: dict) -> str:
     return f"{name}, {threads} thread{'s' if threads > 1 else ''}"
 
 
-def images_a_step(config: dict) -> int:
+def images_a_step(config: Recipe) -> int:
     """Images that one process sees in a forward pass."""
     trainer = config["trainer"]
     parts = trainer["accumulate_grad_batches"]
@@ -47,7 +48,7 @@ def images_a_step(config: dict) -> int:
     return max(1, config["batch_size"] // parts)
 
 
-def picture_size(config: dict) -> tuple[int, int]:
+def picture_size(config: Recipe) -> tuple[int, int]:
     """Height and width of a training image: the crop, or a 3:4 picture at the middle side."""
     transform = config["dataset"]["transform"]
     if "crop_size" in transform:
@@ -56,7 +57,7 @@ def picture_size(config: dict) -> tuple[int, int]:
     return side, min(transform["long_side"], round(side * 4 / 3))
 
 
-def speed_key(config: dict) -> str:
+def speed_key(config: Recipe) -> str:
     """What the speed depends on, as a hash."""
     parts = [
         device_name(config["trainer"]), torch.__version__, resolve_precision(config["trainer"]),
@@ -67,12 +68,12 @@ def speed_key(config: dict) -> str:
     return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def stored_speed(config: dict) -> dict | None:
+def stored_speed(config: Recipe) -> dict | None:
     """What `measure_speed` found earlier; None where it was not measured."""
     return stored_entry(FILE, speed_key(config), {"seconds": int | float, "measured": str})
 
 
-def measure_speed(config: dict, experiment: str, seconds: float) -> dict:
+def measure_speed(config: Recipe, experiment: str, seconds: float) -> dict:
     """Measures and stores the time of forward, loss, backward and optimiser of one process.
 
     Steps grow from two small images to the recipe's own until the time is used up; what could not
@@ -137,7 +138,7 @@ def _side(length: int, share: float) -> int:
     return length if share == 1 else 8 * max(4, round(share * length / 8)) + 1
 
 
-def _step_of(config: dict) -> Callable[[int, int, int], float]:
+def _step_of(config: Recipe) -> Callable[[int, int, int], float]:
     """(images, height, width) -> seconds of a training step."""
     settings = config["trainer"]
     device = torch.device("cuda" if uses_gpu(settings) else "cpu")

@@ -21,6 +21,7 @@ from segtrain.architecture.instance.fpn import batch_of, with_coarsest
 from segtrain.architecture.instance.mask_rcnn import MaskRCNN
 from segtrain.architecture.instance.panet import PANet
 from segtrain.assembly import build_task, make
+from segtrain.configuration.schema import Recipe
 from segtrain.contracts import DENSE
 from segtrain.dataset.cache import store_entry, stored_entry
 from segtrain.plan.speed import picture_size
@@ -60,7 +61,7 @@ class Line(NamedTuple):
     kept: float
 
 
-def work(config: dict) -> Work:
+def work(config: Recipe) -> Work:
     """What a training takes, counted once and then read from the cache.
 
     Raises:
@@ -76,7 +77,7 @@ def work(config: dict) -> Work:
     return Work(**{name: entry[name] for name in kinds})
 
 
-def work_key(config: dict) -> str:
+def work_key(config: Recipe) -> str:
     """What the work depends on, as a hash."""
     parts = [
         torch.__version__, without_pretraining(config["architecture"]), config["frozen"],
@@ -86,12 +87,12 @@ def work_key(config: dict) -> str:
     return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def uses_half(config: dict) -> bool:
+def uses_half(config: Recipe) -> bool:
     """Whether a GPU computes in 16 bits, as it does with `auto`."""
     return str(config["trainer"]["precision"]) in ("auto", "bf16-mixed", "16-mixed")
 
 
-def count_work(config: dict) -> Work:
+def count_work(config: Recipe) -> Work:
     """What a training takes.
 
     A detector is counted as its backbone, pyramid and region proposals, and its heads with as many

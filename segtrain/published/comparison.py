@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from segtrain.assembly import with_sizes
+from segtrain.configuration.schema import Evaluate, Recipe
 from segtrain.errors import UserError
 from segtrain.label_set import LabelSet
 from segtrain.published.network import Published
-from segtrain.report.results import title_of
+from segtrain.report.results import Results, title_of
 from segtrain.text import console
 from segtrain.zoo.classes import in_order_of, require_classes
 from segtrain.zoo.files import difference
@@ -43,7 +44,7 @@ def in_order_of_data(published: Published, labels: LabelSet, task: str) -> dict[
 
 
 def published_entries(
-    published: Published, config: dict, merged: dict, data: "SegmentationData", sha256: str
+    published: Published, config: Evaluate, merged: Recipe, data: "SegmentationData", sha256: str
 ) -> dict:
     """What `results.json` says of a network that was not trained here.
 
@@ -94,7 +95,7 @@ def published_entries(
     return {"zoo": zoo, "published": figure}
 
 
-def print_comparison(results: dict) -> None:
+def print_comparison(results: Results) -> None:
     """Measured beside published, of an evaluation of a zoo's network; nothing of others."""
     from rich.table import Table
 

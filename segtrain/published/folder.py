@@ -12,6 +12,7 @@ from segtrain.dataset.labels import voc_colour_map
 from segtrain.errors import UserError
 from segtrain.label_set import LabelSet
 from segtrain.trained import Trained, exported
+from segtrain.values import Node
 from segtrain.zoo.classes import in_order_of, labels_of
 from segtrain.zoo.described import Described, read_described
 from segtrain.zoo.folder import PREPROCESSOR, read_json
@@ -103,7 +104,7 @@ def _in_order(found: Described, dataset: str | None, origin: str) -> tuple[Label
     return LabelSet(names, colours, {index: index for index in range(len(names))}), found.state
 
 
-def _architecture_of(node: dict) -> str | None:
+def _architecture_of(node: Node) -> str | None:
     """The option of `conf/architecture` of a node's class, which chooses loss and inference."""
     for file in sorted((conf_dir() / "architecture").glob("*.yaml")):
         if yaml.load(file.read_text(), yaml.CSafeLoader)["_target_"] == node.get("_target_"):

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from segtrain.report.results import Results
+
 INFERENCE = {
     "whole": "whole images",
     "sliding": "sliding windows, scores averaged where they overlap",
@@ -14,7 +16,7 @@ TOLD = ("inference", "scales", "flip", "crf", "output_stride", "long_side", "cro
         "pad", "logit_adjustment")  # fmt: skip
 
 
-def protocol_facts(results: dict) -> dict[str, str]:
+def protocol_facts(results: Results) -> dict[str, str]:
     """Data set, split, inference, scales, flip, CRF, output stride and the rest, in words."""
     protocol = results["protocol"]
     kind = protocol["inference"]

@@ -5,14 +5,17 @@ import json
 import resource
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any, NotRequired, TypedDict
 
 import yaml
 from rich.table import Table
 
+from segtrain.configuration.schema import PublishedValue
 from segtrain.figures import if_known
 from segtrain.text import console
 from segtrain.writing import write_text
@@ -51,7 +54,47 @@ TITLES = {  # of the table printed at the end; others as `results.json` has them
 EXTRA = ("dice", "boundary_iou", "miou_i", "miou_c", "miou_i_worst", "calibration_error")
 
 
-def environment() -> dict:
+class Timing(TypedDict):
+    """Of a training and its test; None where the run did not do it, or its program did not tell."""
+
+    train_seconds: float | None  # without validations
+    train_images_per_second: float | None
+    data_wait_fraction: float | None
+    validations: NotRequired[list[dict[str, float]] | None]  # `step`, `seconds`, `score` of each
+    evaluate_seconds: float | None
+
+
+class Results(TypedDict):
+    """`results.json`: what its readers may count on. The page of the reports says the rest."""
+
+    experiment: str
+    task: str
+    architecture: str
+    backbone: str
+    dataset: str
+    split: str
+    protocol: dict[str, Any]
+    metrics: dict[str, Any]  # fractions 0..1 or None; in `per_class_*` by the class's name
+    published: PublishedValue | None
+    images: int
+    seed: int
+    total_batch_size: int
+    devices: int
+    precision: str
+    timing: Timing
+    parameters: int
+    checkpoint: str
+    checkpoint_sha256: str
+    config_sha256: str
+    global_step: NotRequired[int]
+    epochs: NotRequired[float]
+    peak_memory_bytes: dict[str, int | None]  # of `host` and `device`
+    git_revision: str | None
+    versions: dict[str, str]
+    finished: str  # UTC
+
+
+def environment() -> dict[str, Any]:
     """What the numbers were made with: versions, code revision, memory and the time.
 
     What cannot be found out is None, versions are left out.
@@ -67,7 +110,7 @@ def environment() -> dict:
     }
 
 
-def seconds_to(results: dict, score: float) -> float | None:
+def seconds_to(results: Results, score: float) -> float | None:
     """Seconds of training after which a validation first scored so much, validations left out.
 
     Args:
@@ -78,7 +121,7 @@ def seconds_to(results: dict, score: float) -> float | None:
     return next((one["seconds"] for one in made if one["score"] >= score), None)
 
 
-def config_sha256(config: dict) -> str:
+def config_sha256(config: Mapping[str, Any]) -> str:
     """Hash of what decides the numbers in a resolved configuration, in any order of its keys."""
     idle = ("resume", "report", "extra_metrics")
     lasting = {key: value for key, value in config.items() if key not in idle}
@@ -91,7 +134,7 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_results(path: Path, results: dict) -> None:
+def write_results(path: Path, results: Mapping[str, Any]) -> None:
     """Writes `results.json`, or a later version of it, in one step."""
     write_text(path, json.dumps({"schema": SCHEMA, **results}, indent=2, allow_nan=False) + "\n")
 
@@ -103,7 +146,7 @@ def title_of(metric: str) -> str:
     return TITLES.get(metric, metric.upper().replace("_", " "))
 
 
-def print_scores(metrics: dict, title: str) -> None:
+def print_scores(metrics: dict[str, Any], title: str) -> None:
     """Every class's scores and the summary, in percent, from the `metrics` of `results.json`."""
     named = {name: values for name, values in metrics.items() if isinstance(values, dict)}
     per_class = list(named.values())

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from segtrain.configuration.schema import PublishedValue
 from segtrain.contracts import DENSE
 from segtrain.report.charts import Bar, bar_chart
 from segtrain.report.confusion import confused_pairs, heat_map
@@ -28,7 +29,7 @@ from segtrain.report.page import (
     tiles,
 )
 from segtrain.report.protocol import protocol_facts
-from segtrain.report.results import EXTRA, seconds_to, title_of
+from segtrain.report.results import EXTRA, Results, seconds_to, title_of
 from segtrain.writing import write_text
 
 HEADLINES = {"semantic": "miou", "multilabel": "miou", "instance": "ap", "proposal": "ar1000"}
@@ -59,7 +60,7 @@ GALLERY = {
 class RunReport(NamedTuple):
     """All that the page shows."""
 
-    results: dict  # content of results.json
+    results: Results  # content of results.json
     config: str  # YAML
     curves: dict[str, Curve]  # by their tags; empty where nothing was logged
     confusion: tuple[np.ndarray, list[str]] | None  # counts (K, K) and names
@@ -116,7 +117,7 @@ def _summary(report: RunReport) -> str:
     return section("Result", "".join(parts) + links(beside), anchor="result")
 
 
-def _published(published: dict, metrics: dict) -> Tile:
+def _published(published: PublishedValue, metrics: dict[str, Any]) -> Tile:
     own = metrics.get(published["metric"])
     if own is None:
         return Tile("published", share(published["value"]))
@@ -176,7 +177,7 @@ def _bars(metric: str, values: dict[str, float | None], pixels: dict[str, float]
     return chart
 
 
-def _ap_table(metrics: dict) -> str:
+def _ap_table(metrics: dict[str, Any]) -> str:
     boxes = any(name.startswith("box_") for name in metrics)
     heads = [Column(""), Column("masks %", numeric=True)]
     heads += [Column("boxes %", numeric=True)] if boxes else []
@@ -215,7 +216,7 @@ def _circumstances(report: RunReport) -> str:
     return section("Circumstances", body, anchor="circumstances")
 
 
-def training_facts(results: dict) -> dict[str, str]:
+def training_facts(results: Results) -> dict[str, str]:
     """How a run was trained, how long that took, and what it needed."""
     timing, memory = results["timing"], results["peak_memory_bytes"]
     steps = "not trained here"

@@ -12,7 +12,7 @@ TRAINED_BY = (  # the keys that make another training
 SHOWN = 3
 
 
-def changes(config: dict, recipe: dict) -> list[str]:
+def changes(config: dict[str, Any], recipe: dict[str, Any]) -> list[str]:
     """Differences as `trainer.max_steps 100, not 30000`; the first few of many.
 
     Args:

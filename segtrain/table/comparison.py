@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from segtrain.configuration.messages import nearest
 from segtrain.errors import UserError
-from segtrain.report.results import EXTRA, seconds_to, title_of
+from segtrain.report.results import EXTRA, Results, seconds_to, title_of
 from segtrain.table import wording
 from segtrain.table.groups import Group
 from segtrain.table.sheet import Cell, Column, Sheet
@@ -27,7 +27,7 @@ def _shared(key: str) -> Callable[[Group], str]:
 
 
 def _mean(*path: str) -> Callable[[Group], float | None]:
-    def read(results: dict) -> float | None:
+    def read(results: Results) -> float | None:
         node = results
         for key in path:
             node = node.get(key) if isinstance(node, dict) else None

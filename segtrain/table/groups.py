@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from segtrain.report.results import Results
 from segtrain.table.runs import EVALUATION, Run, read_config
 
 NO_PART_OF_THE_RECIPE = ("seed", "resume", "published", "extra_metrics")
@@ -25,10 +26,10 @@ class Group:
 
     runs: tuple[Run, ...]
     repeated: tuple[Run, ...]
-    config: dict | None
+    config: dict[str, Any] | None
 
     @property
-    def results(self) -> dict:
+    def results(self) -> Results:
         """What all runs share, from the first."""
         return self.runs[0].results
 
@@ -52,7 +53,7 @@ class Group:
         """In their order."""
         return [run.results["seed"] for run in self.runs]
 
-    def average(self, value: Callable[[dict], float | None]) -> float | None:
+    def average(self, value: Callable[[Results], float | None]) -> float | None:
         """Mean over the runs of a value of `results.json`; None where no run has it."""
         known = [v for run in self.runs if (v := value(run.results)) is not None]
         return statistics.mean(known) if known else None
@@ -129,7 +130,7 @@ def recipe(run: Run, trained: dict[str, Run]) -> str:
     return _plain([seedless(training), own])
 
 
-def training_config(run: Run, trained: dict[str, Run]) -> dict | None:
+def training_config(run: Run, trained: dict[str, Run]) -> dict[str, Any] | None:
     """Configuration of the training behind a run, found by the checkpoint's hash or place."""
     if run.config is None or not run.config.keys() >= EVALUATION:
         return run.config
@@ -139,7 +140,7 @@ def training_config(run: Run, trained: dict[str, Run]) -> dict | None:
     return config_of(Path(str(run.results.get("checkpoint"))))
 
 
-def seedless(config: dict) -> dict:
+def seedless(config: dict[str, Any]) -> dict[str, Any]:
     """A training's configuration without what tells seeds apart.
 
     The checkpoint that it started from lies in another folder for every seed; the configuration
@@ -160,7 +161,7 @@ def origin_of(source: str) -> Any:
     return source if config is None else seedless(config)
 
 
-def config_of(checkpoint: Path) -> dict | None:
+def config_of(checkpoint: Path) -> dict[str, Any] | None:
     """Configuration of the run in whose folder a checkpoint lies."""
     return read_config(checkpoint.parent.parent)
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import yaml
 
 from segtrain.errors import UserError
+from segtrain.report.results import Results
 from segtrain.table.groups import Group
 
 
@@ -36,7 +37,7 @@ class Published:
     protocol: str
     source: str
     experiments: list[str]
-    like: dict
+    like: Results
     comparable: bool
     note: str | None = None
     trained_on_val: tuple[str, ...] = ()
@@ -138,7 +139,7 @@ def fill(
     return Filled(published, fitting, unlike, changed, evaluated)
 
 
-def differences(like: dict, results: dict) -> list[str]:
+def differences(like: Results, results: Results) -> list[str]:
     """In what a result was not measured as `like` says, as `split val, not test`."""
     protocol = results["protocol"]
     found = {

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
+from typing import Any
 
 import yaml
 
 from segtrain.errors import UserError
+from segtrain.report.results import SCHEMA, Results
 
-SCHEMA = 1  # of results.json
 HEADLINES = {"semantic": "miou", "multilabel": "miou", "instance": "ap", "proposal": "ar1000"}
 REQUIRED = {
     "experiment": str, "architecture": str, "dataset": str, "split": str, "protocol": dict,
@@ -35,8 +36,8 @@ class Run:
     """
 
     folder: Path
-    results: dict
-    config: dict | None
+    results: Results
+    config: dict[str, Any] | None
 
     @property
     def metric(self) -> str:
@@ -124,7 +125,7 @@ def read_folder(folder: Path, files: Sequence[str]) -> Run | Fault | None:
     return None
 
 
-def read_results(path: Path) -> dict:
+def read_results(path: Path) -> Results:
     """Content of a `results.json` that the tables can use.
 
     Raises:
@@ -151,7 +152,7 @@ def read_results(path: Path) -> dict:
     return results
 
 
-def read_config(folder: Path) -> dict | None:
+def read_config(folder: Path) -> dict[str, Any] | None:
     """Content of a folder's `config.yaml`; None where there is none, or it is damaged."""
     try:
         config = yaml.load((folder / "config.yaml").read_text(), _LOADER)

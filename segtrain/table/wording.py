@@ -1,5 +1,7 @@
 """Numbers and protocols in the words of the tables."""
 
+from typing import Any
+
 from segtrain.table.groups import Group
 
 MINUS = "\N{MINUS SIGN}"
@@ -58,7 +60,7 @@ def large(number: float | None) -> str:
     return f"{number:.3g}" if number < 100 else f"{number:,.0f}"
 
 
-def protocol(of: dict) -> str:
+def protocol(of: dict[str, Any]) -> str:
     """A protocol of `results.json` in short: `whole, stride 16, 6 scales, flip, CRF`."""
     words = [str(of.get("inference", "?"))]
     is_semantic = words[0] not in ("detect", "propose")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from segtrain.architecture.blocks import batch_norms
+from segtrain.configuration.schema import Recipe
 from segtrain.contracts import DENSE
 from segtrain.errors import UserError
 from segtrain.label_set import LabelSet
@@ -97,7 +98,7 @@ class Segmentation(pl.LightningModule):
         evaluation: Evaluation,
         optimizer: Callable,
         labels: LabelSet,
-        config: dict,
+        config: Recipe,
         seed: int,
         compile_model: bool,
         freeze_batch_norm: bool,
@@ -113,7 +114,7 @@ class Segmentation(pl.LightningModule):
         self.config = config
         self.seed = seed
         self.evaluation = evaluation
-        self.metrics: dict | None = None  # of the last evaluation
+        self.metrics: dict[str, Any] | None = None  # of the last evaluation
         self.image_scores: np.ndarray | None = None  # of the last test
         self.confusion: np.ndarray | None = None
         self._chooses_kernels = False  # by trying them, which pays where sizes stay

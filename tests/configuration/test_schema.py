@@ -11,8 +11,9 @@ from conftest import unresolved
 from omegaconf import OmegaConf
 
 from segtrain.cli.main import GROUPS
+from segtrain.configuration.checking import SCHEMAS, checked
 from segtrain.configuration.folder import conf_dir, options
-from segtrain.configuration.schema import SCHEMAS, Sweep, checked
+from segtrain.configuration.schema import Sweep
 from segtrain.configuration.validation import validate
 from segtrain.errors import UserError
 

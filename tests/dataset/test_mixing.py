@@ -8,8 +8,8 @@ from conftest import composed
 from torch.utils.data import DataLoader
 
 from segtrain.assembly import build_data
+from segtrain.configuration.checking import checked
 from segtrain.configuration.folder import conf_dir, options
-from segtrain.configuration.schema import checked
 from segtrain.dataset.batches import collate_crops
 from segtrain.dataset.labels import CAMVID
 from segtrain.dataset.mixing import REACH, ClassMix, CutMix, PasteClasses

@@ -7,7 +7,7 @@ from conftest import composed
 from scipy.ndimage import find_objects as slices_of
 from scipy.ndimage import label as label_components
 
-from segtrain.configuration.schema import checked
+from segtrain.configuration.checking import checked
 from segtrain.dataset.labels import VOC
 from segtrain.dataset.object_crops import Box, cut_out, find_objects, jittered, train_object_crops
 from segtrain.dataset.stream import TrainStream

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from conftest import composed
 from torch import nn
 
-from segtrain.configuration.schema import checked
+from segtrain.configuration.checking import checked
 from segtrain.errors import UserError
 from segtrain.inference.proposalwise import GridBoxes, ProposalWise, enlarged
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from segtrain.architecture.blocks import Normalize
 from segtrain.assembly import make
-from segtrain.configuration.schema import checked
+from segtrain.configuration.checking import checked
 from segtrain.errors import UserError
 from segtrain.inference.semantic import SemanticInference
 from segtrain.inference.window import SlidingWindow

@@ -22,7 +22,7 @@ from torchvision.transforms.functional import resize
 
 from segtrain.architecture.blocks import Normalize
 from segtrain.assembly import make
-from segtrain.configuration.schema import checked
+from segtrain.configuration.checking import checked
 from segtrain.inference.resizing import fitted, resized
 
 REFERENCES = Path(__file__).parent / "references"

@@ -6,8 +6,8 @@ from conftest import composed
 from torch import nn
 
 from segtrain.assembly import make as build
+from segtrain.configuration.checking import checked
 from segtrain.configuration.folder import options
-from segtrain.configuration.schema import checked
 from segtrain.errors import UserError
 from segtrain.loss import segmentation
 from segtrain.loss.pixel import CrossEntropy
