@@ -40,21 +40,32 @@ def validate(hint: Any, value: Any, key: str = "") -> Any:
 
     Raises:
         UserError: names every key whose value is not of its type, which is missing, or which
-            nothing reads; what was found and what is expected.
+            nothing reads; what was found and what is expected. Settings of objects are looked at
+            where all else is right, since their classes take seconds to import.
     """
-    check = _Check(value if isinstance(value, dict) else {})
-    result = check.value(hint, value, key)
-    if check.problems:
-        raise UserError("\n  ".join(check.problems))
-    return result
+    root = value if isinstance(value, dict) else {}
+    _Check(root, of_objects=False).whole(hint, value, key)
+    return _Check(root, of_objects=True).whole(hint, value, key)
 
 
 class _Check:
-    """One walk over a configuration; `problems` are sentences."""
+    """One walk over a configuration; `problems` are sentences.
 
-    def __init__(self, root: dict) -> None:
+    Args:
+        root: the whole of it.
+        of_objects: whether settings of objects are checked, whose classes are imported for it.
+    """
+
+    def __init__(self, root: dict, of_objects: bool) -> None:
         self.root = root
+        self.of_objects = of_objects
         self.problems: list[str] = []
+
+    def whole(self, hint: Any, value: Any, key: str) -> Any:
+        result = self.value(hint, value, key)
+        if self.problems:
+            raise UserError("\n  ".join(self.problems))
+        return result
 
     def value(self, hint: Any, value: Any, key: str) -> Any:
         for choice in choices(hint) if isinstance(value, dict | list) else ():
@@ -105,6 +116,8 @@ class _Check:
                 f"{key}={value}: settings of something that is not chosen; choose it in its group "
                 f"({_choose(key)}), or leave them out"
             )
+            return value
+        if not self.of_objects:
             return value
         name = value["_target_"]
         target = self.imported(name, f"{key}._target_")
