@@ -21,7 +21,7 @@ from segtrain.task.unused import freeze_unused
 class Evaluation(Protocol):
     """How a kind of network is trained on a batch, and measured over a split."""
 
-    task: str  # semantic, multilabel, instance or proposal
+    task: str  # semantic, multilabel, panoptic, instance or proposal
     headline: str  # the metric that chooses the checkpoint
     image_score: str  # what `image_scores` are
 
