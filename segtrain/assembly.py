@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import get_class, instantiate
+from hydra.utils import instantiate
 from torch import Tensor, nn
 
 from segtrain.architecture.blocks import batch_norms
 from segtrain.architecture.weights import load_weights, require_fit
+from segtrain.compatible import task_of
 from segtrain.configuration.messages import where_to_look
 from segtrain.configuration.schema import Inference
 from segtrain.configuration.validation import validate
-from segtrain.contracts import DENSE
 from segtrain.dataset.counts import class_frequency, median_frequency_weights
 from segtrain.dataset.folder import folder_white_level
 from segtrain.dataset.shard_index import ShardReading, describe_shards
@@ -74,47 +74,6 @@ def resolve_white_level(config: dict) -> None:
     source["white_level"] = found or "auto"
 
 
-def require_labels(data: "SegmentationData", config: dict) -> None:
-    """Refuses parts of different tasks: what the data set's labels are, the network learns.
-
-    Raises:
-        UserError: architecture, loss and inference are not for one task; or the labels are masks
-            for a detector, or instances for a semantic network.
-    """
-    from segtrain.dataset.transforms import SemanticPreset
-
-    tasks = {
-        key: getattr(get_class(config[key]["_target_"]), "task", "semantic")
-        for key in ("architecture", "loss", "inference")
-    }
-    if tasks["architecture"] == "semantic" and tasks["inference"] in DENSE:
-        tasks["architecture"] = tasks["inference"]  # the same network does either
-    if len(set(tasks.values())) > 1:
-        found = ", ".join(f"{key} is for '{task}'" for key, task in tasks.items())
-        raise UserError(f"{found}: these three belong together; an architecture chooses its own "
-                        "loss and inference unless others are named")  # fmt: skip
-    has_masks = isinstance(data.transform, SemanticPreset)
-    is_multilabel = tasks["inference"] == "multilabel"
-    if has_masks and data.labels.overlapping != is_multilabel:
-        has, needs = ("may", "do not") if data.labels.overlapping else ("do not", "may")
-        raise UserError(
-            f"dataset={data.name} has classes that {has} overlap, loss and inference are for "
-            f"classes that {needs}; loss=multilabel inference=multilabel belong to data sets such "
-            "as shapes_multilabel, folder_multilabel and coco_json_multilabel, and only to them"
-        )
-    if has_masks == (tasks["inference"] in DENSE):
-        return
-    if has_masks:
-        raise UserError(
-            f"dataset={data.name} has masks of classes for labels; the architecture needs "
-            "instances, such as coco2017, cityscapes_instances or shapes_instances"
-        )
-    raise UserError(
-        f"dataset={data.name} has instances for labels; the architecture needs a semantic "
-        "data set, such as cocostuff, cocovoc or cityscapes"
-    )
-
-
 def with_sizes(inference: dict, dataset: dict) -> dict:
     """The inference node with the largest training size where it leaves the size of the test open.
 
@@ -140,8 +99,7 @@ def build_inference(node: dict, labels: LabelSet) -> Any:
     Raises:
         UserError: it is for panoptic segmentation, and the labels are not.
     """
-    task = getattr(get_class(node["_target_"]), "task", "semantic")
-    if task != "panoptic":
+    if task_of(node) != "panoptic":
         return make(node)
     if labels.things is None:
         raise UserError(
@@ -185,8 +143,7 @@ def rebuild(trained: Trained, inference: dict | None) -> tuple[nn.Module, Any, L
     """
     architecture = without_pretraining(trained.config["architecture"])
     inference = validate(Inference, inference or trained.config["inference"], "inference")
-    tasks = [getattr(get_class(node["_target_"]), "task", "semantic")
-             for node in (trained.config["inference"], inference)]  # fmt: skip
+    tasks = [task_of(node) for node in (trained.config["inference"], inference)]
     if tasks[0] != tasks[1]:
         raise UserError(f"{trained.origin} is a network for '{tasks[0]}', the inference protocol "
                         f"is for '{tasks[1]}'; choose another with inference=...")  # fmt: skip
@@ -230,14 +187,14 @@ def build_task(config: dict, labels: LabelSet) -> "Segmentation":
 
     config["inference"] = with_sizes(config["inference"], config["dataset"])
     inference = build_inference(config["inference"], labels)
-    known = {}
     if inference.task == "semantic":
         check_per_class("loss.pixel.class_weights", config["loss"].get("pixel", {}), labels)
         check_per_class("inference.logit_adjustment", config["inference"], labels)
-        known = {"ignore_index": labels.ignore_index}
     if inference.task == "multilabel":
         check_per_class("loss.pixel.positive_weights", config["loss"].get("pixel", {}), labels)
         check_per_class("inference.thresholds", config["inference"], labels)
+    is_pixelwise = task_of(config["loss"]) == "semantic"
+    known = {"ignore_index": labels.ignore_index} if is_pixelwise else {}
     return Segmentation(
         model=build_model(config, labels.num_classes, labels.names),
         loss=make(config["loss"], **known),

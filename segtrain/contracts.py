@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 DENSE = ("semantic", "multilabel")  # tasks whose networks score every class at every pixel
+OF_PIXELS = (*DENSE, "panoptic")  # tasks whose labels are masks, cut to crops of one size
 
 
 class TrainBatch(TypedDict):
@@ -167,6 +168,14 @@ class Segments(TypedDict):
     scores: Tensor  # (n,) float32 0..1
     semantic: Tensor  # (H, W) uint8, the class of every pixel by the semantic scores
     instances: Detections  # of the classes with instances, which may overlap; frames `image`
+
+
+def is_detector(network: object) -> bool:
+    """Whether it takes images of their own sizes, and in training their objects as well.
+
+    Other networks take one batch of images.
+    """
+    return getattr(network, "task", "semantic") in ("instance", "proposal")
 
 
 def resize(x: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:

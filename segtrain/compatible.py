@@ -1,0 +1,84 @@
+"""Whether architecture, loss, inference and labels are for one task."""
+
+from typing import TYPE_CHECKING
+
+from hydra.utils import get_class
+
+from segtrain.contracts import DENSE, OF_PIXELS
+from segtrain.errors import UserError
+
+if TYPE_CHECKING:
+    from segtrain.dataset.datamodule import SegmentationData
+
+# What kinds of inference can look through networks of a kind, where it is not its own alone.
+SERVES = {"semantic": DENSE, "masks": ("semantic", "masks")}
+
+
+def task_of(node: dict) -> str:
+    """What the class that a configuration node names is for; semantic where it does not say."""
+    return getattr(get_class(node["_target_"]), "task", "semantic")
+
+
+def require_labels(data: "SegmentationData", config: dict) -> None:
+    """Refuses parts of different tasks: what the data set's labels are, the network learns.
+
+    Raises:
+        UserError: architecture, loss and inference are not for one task; or the labels are of
+            another: masks for a detector, instances for a semantic network.
+    """
+    from segtrain.dataset.transforms import SemanticPreset
+
+    task = _common_task(config)
+    has_masks = isinstance(data.transform, SemanticPreset)
+    if has_masks and task in OF_PIXELS and (data.labels.things is None) == (task == "panoptic"):
+        _refuse_kind_of_masks(data, task)
+    if has_masks and data.labels.overlapping != (task == "multilabel"):
+        has, needs = ("may", "do not") if data.labels.overlapping else ("do not", "may")
+        raise UserError(
+            f"dataset={data.name} has classes that {has} overlap, loss and inference are for "
+            f"classes that {needs}; loss=multilabel inference=multilabel belong to data sets such "
+            "as shapes_multilabel, folder_multilabel and coco_json_multilabel, and only to them"
+        )
+    if has_masks == (task in OF_PIXELS):
+        return
+    if has_masks:
+        raise UserError(
+            f"dataset={data.name} has masks of classes for labels; the architecture needs "
+            "instances, such as coco2017, cityscapes_instances or shapes_instances"
+        )
+    raise UserError(
+        f"dataset={data.name} has instances for labels; the architecture needs a semantic "
+        "data set, such as cocostuff, cocovoc or cityscapes"
+    )
+
+
+def _common_task(config: dict) -> str:
+    """The task that architecture, loss and inference are for, which inference alone can tell.
+
+    Raises:
+        UserError: they are for different ones.
+    """
+    tasks = {key: task_of(config[key]) for key in ("architecture", "loss", "inference")}
+    network, loss, task = tasks.values()
+    kind = getattr(get_class(config["inference"]["_target_"]), "network", task)
+    learned = network if network == "masks" else task
+    if kind not in SERVES.get(network, (network,)) or loss != learned:
+        tasks["inference"] = kind
+        found = ", ".join(f"{key} is for '{own}'" for key, own in tasks.items())
+        raise UserError(f"{found}: these three belong together; an architecture chooses its own "
+                        "loss and inference unless others are named")  # fmt: skip
+    return task
+
+
+def _refuse_kind_of_masks(data: "SegmentationData", task: str) -> None:
+    """Refuses masks of classes for panoptic segmentation, and panoptic ones for another task."""
+    if task == "panoptic":
+        raise UserError(
+            f"dataset={data.name} has masks of classes without their instances; "
+            "inference=panoptic belongs to data sets such as coco_panoptic, cityscapes_panoptic "
+            "and shapes_panoptic; give inference=whole"
+        )
+    raise UserError(
+        f"dataset={data.name} has panoptic labels; they belong to architecture=mask2former or "
+        f"architecture=eomt with inference=panoptic, and this inference is for '{task}'"
+    )
