@@ -156,7 +156,8 @@ def draw_segments(
     shades = instance_shades(classes, labels)
     colours, every = np.vstack([[(0, 0, 0)], shades]), np.arange(len(classes) + 1)
     striped = every < 0 if hatched is None else hatched
-    drawn = Image.fromarray(paint_regions(picture, numbers, colours, striped, every > 0))
+    painted = (every > 0) | striped
+    drawn = Image.fromarray(paint_regions(picture, numbers, colours, striped, painted))
     shown = [number for number in every[1:] if captions[number - 1]]
     masks = {number: mask for number in shown if (mask := numbers == number).any()}
     shown = sorted(masks, key=lambda number: -np.count_nonzero(masks[number]))
