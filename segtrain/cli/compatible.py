@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from hydra.utils import get_class
 
+from segtrain.assembly import task_of
 from segtrain.contracts import DENSE, OF_PIXELS
 from segtrain.errors import UserError
 
@@ -12,11 +13,6 @@ if TYPE_CHECKING:
 
 # What kinds of inference can look through networks of a kind, where it is not its own alone.
 SERVES = {"semantic": DENSE, "masks": ("semantic", "masks")}
-
-
-def task_of(node: dict) -> str:
-    """What the class that a configuration node names is for; semantic where it does not say."""
-    return getattr(get_class(node["_target_"]), "task", "semantic")
 
 
 def require_labels(data: "SegmentationData", config: dict) -> None:
