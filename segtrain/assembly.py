@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from segtrain.architecture.blocks import batch_norms
 from segtrain.architecture.weights import load_weights, require_fit
 from segtrain.configuration.messages import where_to_look
+from segtrain.configuration.schema import Inference
 from segtrain.configuration.validation import validate
 from segtrain.dataset.counts import class_frequency, median_frequency_weights
 from segtrain.dataset.folder import folder_white_level
@@ -23,7 +24,7 @@ from segtrain.dataset.shard_index import ShardReading, describe_shards
 from segtrain.errors import UserError
 from segtrain.label_set import LabelSet
 from segtrain.trained import Trained, without_pretraining
-from segtrain.values import ExtraMetric, Node
+from segtrain.values import ExtraMetric
 from segtrain.zoo.initial import load_initial_weights
 
 if TYPE_CHECKING:
@@ -92,6 +93,26 @@ def with_sizes(inference: dict, dataset: dict) -> dict:
     return {key: sizes.get(key) if value is None else value for key, value in inference.items()}
 
 
+def build_inference(node: dict, labels: LabelSet) -> Any:
+    """How a network looks at images.
+
+    Args:
+        node: of the protocol, with its sizes.
+        labels: the classes.
+
+    Raises:
+        UserError: it is for panoptic segmentation, and the labels are not.
+    """
+    if task_of(node) != "panoptic":
+        return make(node)
+    if labels.things is None:
+        raise UserError(
+            "inference=panoptic is for classes of which some have instances and others have none, "
+            "as of dataset=coco_panoptic; these are of another kind: choose another inference=..."
+        )
+    return make(node, things=labels.things)
+
+
 def build_model(
     config: dict, num_classes: int, classes: Sequence[str] | None = None
 ) -> nn.Module:
@@ -125,7 +146,7 @@ def rebuild(trained: Trained, inference: dict | None) -> tuple[nn.Module, Any, L
             has values that cannot be, or is for another task.
     """
     architecture = without_pretraining(trained.config["architecture"])
-    inference = validate(Node, inference or trained.config["inference"], "inference")
+    inference = validate(Inference, inference or trained.config["inference"], "inference")
     tasks = [task_of(node) for node in (trained.config["inference"], inference)]
     if tasks[0] != tasks[1]:
         raise UserError(f"{trained.origin} is a network for '{tasks[0]}', the inference protocol "
@@ -139,7 +160,7 @@ def rebuild(trained: Trained, inference: dict | None) -> tuple[nn.Module, Any, L
     if "thresholds" in inference and inference["thresholds"] is None:
         chosen = trained.config["inference"].get("thresholds")
         inference = {**inference, "thresholds": chosen}
-    return model, make(with_sizes(inference, dataset)), labels
+    return model, build_inference(with_sizes(inference, dataset), labels), labels
 
 
 def _require_room(architecture: dict, num_classes: int, trained: Trained) -> None:
@@ -169,7 +190,7 @@ def build_task(config: dict, labels: LabelSet) -> "Segmentation":
     from segtrain.task.segmentation import Segmentation
 
     config["inference"] = with_sizes(config["inference"], config["dataset"])
-    inference = make(config["inference"])
+    inference = build_inference(config["inference"], labels)
     if inference.task == "semantic":
         check_per_class("loss.pixel.class_weights", config["loss"].get("pixel", {}), labels)
         check_per_class("inference.logit_adjustment", config["inference"], labels)
@@ -208,7 +229,7 @@ def build_evaluation(
     """How networks for a task are trained and measured.
 
     Args:
-        task: semantic, multilabel, instance or proposal.
+        task: semantic, multilabel, panoptic, instance or proposal.
         labels: the classes.
         extra_metrics: of semantic networks, see `SemanticEvaluation`.
         inference: which a semantic network's calibration depends on, and whose thresholds a
@@ -229,6 +250,10 @@ def build_evaluation(
         from segtrain.task.multilabel import MultilabelEvaluation
 
         return MultilabelEvaluation(labels, inference)
+    if task == "panoptic":
+        from segtrain.task.panoptic import PanopticEvaluation
+
+        return PanopticEvaluation(labels)
     from segtrain.task.instance import InstanceEvaluation
 
     return InstanceEvaluation(labels, task)

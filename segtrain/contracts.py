@@ -91,6 +91,7 @@ class InstanceEvalBatch(TypedDict):
 # How masks lie in their boxes: stretched over boxes whose corners are cut to whole pixels, as
 # torchvision pastes them, or sampled where pixels have their centres, as detectron2 does.
 Frames = Literal["whole_pixels", "exact"]
+AnyFrames = Frames | Literal["image"]  # masks of the whole image
 
 
 class Detections(TypedDict):
@@ -102,7 +103,7 @@ class Detections(TypedDict):
     masks: Tensor  # (n, M, M) float32 probabilities, stretched over their boxes; see `frames`
     # Of the masks: whole_pixels, unless it is said. With `image`, masks are (n, H, W) bool of the
     # whole image, and boxes are the ones around them.
-    frames: NotRequired[Frames | Literal["image"]]
+    frames: NotRequired[AnyFrames]
 
 
 class DetectionOutputs(TypedDict):
