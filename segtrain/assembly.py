@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from torch import Tensor, nn
 
 from segtrain.architecture.blocks import batch_norms
 from segtrain.architecture.weights import load_weights, require_fit
-from segtrain.compatible import task_of
 from segtrain.configuration.messages import where_to_look
 from segtrain.configuration.schema import Inference
 from segtrain.configuration.validation import validate
@@ -51,6 +50,11 @@ def make(node: dict, **call_time: Any) -> Any:
             target, hint = node.get("_target_"), where_to_look(str(cause))
             raise UserError(f"{target} cannot be built from its settings: {cause}{hint}") from error
         raise
+
+
+def task_of(node: dict) -> str:
+    """What the class that a configuration node names is for; semantic where it does not say."""
+    return getattr(get_class(node["_target_"]), "task", "semantic")
 
 
 def build_data(config: dict) -> "SegmentationData":

@@ -11,8 +11,8 @@ from torch import Tensor
 from segtrain.architecture.weights import load_weights, read_state_dict
 from segtrain.assembly import build_data, build_model, build_task, make
 from segtrain.callback.bars import Bars
+from segtrain.cli.compatible import require_labels
 from segtrain.cli.report import report
-from segtrain.compatible import require_labels
 from segtrain.configuration.schema import Recipe, checked_stored
 from segtrain.dataset.datamodule import SegmentationData
 from segtrain.errors import UserError

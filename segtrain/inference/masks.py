@@ -29,6 +29,7 @@ class MaskInference:
     """
 
     task: ClassVar[str] = "instance"
+    network: ClassVar[str] = "masks"  # what it looks through
 
     def __init__(
         self,

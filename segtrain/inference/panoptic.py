@@ -35,6 +35,7 @@ class PanopticInference:
     """
 
     task: ClassVar[str] = "panoptic"
+    network: ClassVar[str] = "masks"  # what it looks through
 
     def __init__(
         self,

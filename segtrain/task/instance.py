@@ -4,6 +4,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from segtrain.contracts import Detections, InstanceEvalBatch, InstanceTrainBatch, is_detector
+from segtrain.headlines import HEADLINES
 from segtrain.label_set import LabelSet
 from segtrain.metric.coco import ApAr, CocoEvaluation
 from segtrain.metric.image_scores import best_overlap, panoptic_quality
@@ -12,7 +13,6 @@ from segtrain.task.padding import padded
 
 MASK_THRESHOLD = 0.5  # Mask R-CNN, 3.1
 IMAGE_SCORES = {"instance": "panoptic_quality", "proposal": "best_overlap"}
-HEADLINES = {"instance": "ap", "proposal": "ar1000"}
 MAX_DETECTIONS = {"instance": (1, 10, 100), "proposal": (10, 100, 1000)}
 
 

@@ -6,6 +6,7 @@ from scipy.ndimage import find_objects
 from torch import Tensor, nn
 
 from segtrain.contracts import EvalBatch, Segments, TrainBatch, TrueInstances
+from segtrain.headlines import HEADLINES
 from segtrain.label_set import LabelSet
 from segtrain.masks import encode_crop
 from segtrain.metric.coco import CocoEvaluation
@@ -24,7 +25,7 @@ class PanopticEvaluation(nn.Module):
     """
 
     task = "panoptic"
-    headline = "pq"
+    headline = HEADLINES["panoptic"]
     image_score = "panoptic_quality"
 
     def __init__(self, labels: LabelSet) -> None:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from hydra.utils import get_class
 
+from segtrain.assembly import task_of
 from segtrain.contracts import DENSE, OF_PIXELS
 from segtrain.errors import UserError
 
@@ -12,11 +13,6 @@ if TYPE_CHECKING:
 
 # What kinds of inference can look through networks of a kind, where it is not its own alone.
 SERVES = {"semantic": DENSE, "masks": ("semantic", "masks")}
-
-
-def task_of(node: dict) -> str:
-    """What the class that a configuration node names is for; semantic where it does not say."""
-    return getattr(get_class(node["_target_"]), "task", "semantic")
 
 
 def require_labels(data: "SegmentationData", config: dict) -> None:
@@ -30,8 +26,11 @@ def require_labels(data: "SegmentationData", config: dict) -> None:
 
     task = _common_task(config)
     has_masks = isinstance(data.transform, SemanticPreset)
-    if has_masks and task in OF_PIXELS and (data.labels.things is None) == (task == "panoptic"):
-        _refuse_kind_of_masks(data, task)
+    if has_masks and data.labels.things is not None and task != "panoptic":
+        raise UserError(
+            f"dataset={data.name} has panoptic labels, which architecture=mask2former and "
+            f"architecture=eomt learn with inference=panoptic; this inference is for '{task}'"
+        )
     if has_masks and data.labels.overlapping != (task == "multilabel"):
         has, needs = ("may", "do not") if data.labels.overlapping else ("do not", "may")
         raise UserError(
@@ -41,14 +40,17 @@ def require_labels(data: "SegmentationData", config: dict) -> None:
         )
     if has_masks == (task in OF_PIXELS):
         return
+    is_open = task_of(config["architecture"]) == "masks"  # the same network learns either
     if has_masks:
+        instead = "; or give inference=whole" if is_open else ""
         raise UserError(
             f"dataset={data.name} has masks of classes for labels; the architecture needs "
-            "instances, such as coco2017, cityscapes_instances or shapes_instances"
+            f"instances, such as coco2017, cityscapes_instances or shapes_instances{instead}"
         )
+    instead = "; or give inference=masks" if is_open else ""
     raise UserError(
         f"dataset={data.name} has instances for labels; the architecture needs a semantic "
-        "data set, such as cocostuff, cocovoc or cityscapes"
+        f"data set, such as cocostuff, cocovoc or cityscapes{instead}"
     )
 
 
@@ -68,17 +70,3 @@ def _common_task(config: dict) -> str:
         raise UserError(f"{found}: these three belong together; an architecture chooses its own "
                         "loss and inference unless others are named")  # fmt: skip
     return task
-
-
-def _refuse_kind_of_masks(data: "SegmentationData", task: str) -> None:
-    """Refuses masks of classes for panoptic segmentation, and panoptic ones for another task."""
-    if task == "panoptic":
-        raise UserError(
-            f"dataset={data.name} has masks of classes without their instances; "
-            "inference=panoptic belongs to data sets such as coco_panoptic, cityscapes_panoptic "
-            "and shapes_panoptic; give inference=whole"
-        )
-    raise UserError(
-        f"dataset={data.name} has panoptic labels; they belong to architecture=mask2former or "
-        f"architecture=eomt with inference=panoptic, and this inference is for '{task}'"
-    )
