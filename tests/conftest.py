@@ -182,6 +182,11 @@ def small_network(*selection: str) -> list[str]:
         overrides += ["architecture.channels=16"]
         key = "width" if "width" in architecture else "box_width"
         overrides += [f"architecture.{key}=16"]
+    if "mask_classification" in architecture["_target_"]:
+        sizes = {"channels": 32, "encoder_layers": 1, "encoder_width": 16, "decoder_layers": 4,
+                 "decoder_width": 16, "num_queries": 7, "query_blocks": 2}  # fmt: skip
+        overrides += [f"architecture.{key}={size}" for key, size in sizes.items()
+                      if key in architecture]  # fmt: skip
     if "extra_blocks" in architecture:
         overrides += ["architecture.multi_grid=[1,2]",
                       "+architecture.backbone.timm_arguments.channels=[8,8,8,8]"]  # fmt: skip

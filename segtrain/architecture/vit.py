@@ -110,13 +110,24 @@ class PlainViT(nn.Module):
 
     def onto_image(self, x: Tensor, size: torch.Size) -> Tensor:
         """A map of the padded image -> as many cells that cover the image of that size alone."""
-        rows, columns = (
-            cell_shares(cells, length, self.side, x.device)
-            for cells, length in zip(x.shape[2:], size, strict=True)
-        )
-        with torch.autocast(x.device.type, enabled=False):
-            wide = at_least_float32(x)
-            return rows.to(wide.dtype) @ wide @ columns.to(wide.dtype).T
+        return onto_image(x, size, self.side)
+
+
+def onto_image(x: Tensor, size: torch.Size, stride: int) -> Tensor:
+    """Bilinearly, a map (N, C, h, w) of a padded image -> (N, C, h, w) of the image alone.
+
+    Args:
+        x: starts where the image does.
+        size: height and width of the image without padding.
+        stride: pixels of a cell of the map.
+    """
+    rows, columns = (
+        cell_shares(cells, length, stride, x.device)
+        for cells, length in zip(x.shape[2:], size, strict=True)
+    )
+    with torch.autocast(x.device.type, enabled=False):
+        wide = at_least_float32(x)
+        return rows.to(wide.dtype) @ wide @ columns.to(wide.dtype).T
 
 
 def cell_shares(cells: int, length: int, stride: int, device: torch.device) -> Tensor:

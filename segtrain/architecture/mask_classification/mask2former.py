@@ -1,0 +1,152 @@
+"""Mask2Former: Cheng et al., Masked-attention Mask Transformer for Universal Image Segmentation,
+CVPR 2022 (arXiv 2112.01527)."""
+
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segtrain.architecture.backbone import TimmBackbone
+from segtrain.architecture.mask_classification.classifier import (
+    MaskClassifier,
+    mask_logits,
+    mask_mlp,
+)
+from segtrain.architecture.mask_classification.deformable import sine_positions
+from segtrain.architecture.mask_classification.pixel_decoder import GROUPS, LEVELS, PixelDecoder
+from segtrain.contracts import Queries
+from segtrain.errors import UserError
+from segtrain.values import Count, Rule
+
+Channels = Annotated[
+    Count, Rule(f"that is a multiple of {GROUPS}", lambda number: number % GROUPS == 0)
+]
+
+
+class DecoderLayer(nn.Module):
+    """Queries look at where their masks are, then at one another (section 3.2, figure 2).
+
+    Args:
+        channels: C.
+        heads: of the attentions.
+        width: between the linear layers.
+    """
+
+    def __init__(self, channels: int, heads: int, width: int) -> None:
+        super().__init__()
+        self.cross_attention = nn.MultiheadAttention(channels, heads, batch_first=True)
+        self.cross_norm = nn.LayerNorm(channels)
+        self.self_attention = nn.MultiheadAttention(channels, heads, batch_first=True)
+        self.self_norm = nn.LayerNorm(channels)
+        self.mlp = nn.Sequential(nn.Linear(channels, width), nn.ReLU(), nn.Linear(width, channels))
+        self.mlp_norm = nn.LayerNorm(channels)
+        for parameter in self.parameters():
+            if parameter.ndim > 1:
+                nn.init.xavier_uniform_(parameter)
+
+    def forward(
+        self, x: Tensor, positions: Tensor, cells: Tensor, cell_positions: Tensor, hidden: Tensor
+    ) -> Tensor:
+        """What the queries are after this layer.
+
+        Args:
+            x: (N, Q, C).
+            positions: (Q, C) of the queries.
+            cells: (N, L, C) of a map.
+            cell_positions: (L, C).
+            hidden: (N * heads, Q, L), true where a query does not look.
+        """
+        keys = cells + cell_positions
+        found, _ = self.cross_attention(
+            x + positions, keys, cells, attn_mask=hidden, need_weights=False
+        )
+        x = self.cross_norm(x + found)
+        placed = x + positions
+        found, _ = self.self_attention(placed, placed, x, need_weights=False)
+        x = self.self_norm(x + found)
+        return self.mlp_norm(x + self.mlp(x))
+
+
+class Mask2Former(MaskClassifier):
+    """Queries that look only at where their own masks are, over three maps in turn.
+
+    Args:
+        backbone: with maps of strides 4, 8, 16 and 32.
+        channels: of the pixel decoder and of the queries, a multiple of 32.
+        heads: of all attentions.
+        num_queries: Q; 100 in the paper, 200 for panoptic segmentation with Swin-L.
+        encoder_layers, encoder_width: of the pixel decoder's attention layers.
+        decoder_layers, decoder_width: of the queries' layers.
+        num_classes: K.
+
+    Raises:
+        UserError: the backbone has other strides, or heads cannot share the channels.
+    """
+
+    def __init__(
+        self,
+        backbone: TimmBackbone,
+        channels: Channels,
+        heads: Count,
+        num_queries: Count,
+        encoder_layers: Count,
+        encoder_width: Count,
+        decoder_layers: Count,
+        decoder_width: Count,
+        num_classes: int,
+    ) -> None:
+        if backbone.strides != [4, 8, 16, 32]:
+            raise UserError(f"Mask2Former takes maps of strides 4, 8, 16 and 32, '{backbone.name}' "
+                            f"gives {backbone.strides}; set architecture.backbone.output_stride=32 "
+                            "or choose another")  # fmt: skip
+        if channels % heads:
+            raise UserError(f"architecture.heads={heads} cannot share architecture.channels="
+                            f"{channels}; set a number that divides it")  # fmt: skip
+        super().__init__(backbone, side=32)
+        self.heads = heads
+        self.pixel_decoder = PixelDecoder(
+            backbone.channels, channels, heads, encoder_layers, encoder_width
+        )
+        self.query_features = nn.Parameter(torch.randn(num_queries, channels))
+        self.query_positions = nn.Parameter(torch.randn(num_queries, channels))
+        self.level_embedding = nn.Parameter(torch.randn(LEVELS, channels))
+        self.decoder = nn.ModuleList(
+            DecoderLayer(channels, heads, decoder_width) for _ in range(decoder_layers)
+        )
+        self.norm = nn.LayerNorm(channels)
+        self.classifier = nn.Linear(channels, num_classes + 1)
+        self.mask_mlp = mask_mlp(channels, nn.ReLU)
+
+    def layers(self, image: Tensor) -> list[Queries]:
+        """What the queries say before the first layer and after each; see `MaskClassifier`."""
+        maps, pixels = self.pixel_decoder(self.backbone(image))
+        number, channels = pixels.shape[:2]
+        sizes = [tuple(m.shape[2:]) for m in maps]
+        cells = [
+            m.flatten(2).transpose(1, 2) + level
+            for m, level in zip(maps, self.level_embedding, strict=True)
+        ]
+        positions = [sine_positions(size, channels, image.device) for size in sizes]
+        x = self.query_features.expand(number, -1, -1)
+        found = [self._predict(x, pixels)]
+        for index, layer in enumerate(self.decoder):
+            level = index % LEVELS
+            hidden = self._hidden(found[-1]["mask_logits"], sizes[level])
+            x = layer(x, self.query_positions, cells[level], positions[level], hidden)
+            found.append(self._predict(x, pixels))
+        return found
+
+    def _predict(self, x: Tensor, pixels: Tensor) -> Queries:
+        x = self.norm(x)
+        return {
+            "class_logits": self.classifier(x),
+            "mask_logits": mask_logits(self.mask_mlp(x), pixels),
+        }
+
+    def _hidden(self, masks: Tensor, size: tuple[int, int]) -> Tensor:
+        """(N * heads, Q, cells): true outside a query's mask, nowhere where the mask is empty."""
+        coarse = F.interpolate(masks.detach(), size, mode="bilinear", align_corners=False)
+        outside = (coarse < 0).flatten(2)
+        outside = outside & ~outside.all(2, keepdim=True)
+        return outside[:, None].expand(-1, self.heads, -1, -1).flatten(0, 1)
