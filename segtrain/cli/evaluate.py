@@ -9,8 +9,9 @@ import pytorch_lightning as pl
 from torch import Tensor
 
 from segtrain.architecture.weights import load_weights, read_state_dict
-from segtrain.assembly import build_data, build_model, build_task, make, require_labels
+from segtrain.assembly import build_data, build_model, build_task, make
 from segtrain.callback.bars import Bars
+from segtrain.cli.compatible import require_labels
 from segtrain.cli.report import report
 from segtrain.configuration.schema import Recipe, checked_stored
 from segtrain.dataset.datamodule import SegmentationData
