@@ -12,9 +12,9 @@ from segtrain.assembly import build_data
 from segtrain.configuration.folder import options
 from segtrain.dataset.instances import mask_boxes, target_from_masks, whole_masks
 from segtrain.dataset.random_colours import RandomColours
+from segtrain.dataset.scale_crop import RandomScaleCrop
 from segtrain.dataset.transforms import (
     InstancePreset,
-    RandomScaleCrop,
     SemanticPreset,
     train_semantic,
 )
