@@ -3,11 +3,14 @@
 import math
 import random
 from collections.abc import Sequence
+from typing import Literal
 
 import cv2
 import numpy as np
 
 from segtrain.dataset.random_colours import A
+
+ScaleTo = Literal["source", "fit", "cover"]
 
 MEAN_RGB = (124, 116, 104)  # ImageNet's mean colour: padding that normalises to about zero
 
@@ -20,7 +23,9 @@ class RandomScaleCrop(A.DualTransform):
 
     Args:
         size: height and width of the crop, in pixels.
-        scale_range: the scale is drawn uniformly from it; 1.0 is the source's own resolution.
+        scale_range: the scale is drawn uniformly from it.
+        scale_to: what 1.0 is: the `source`'s own resolution; the one at which the image would `fit`
+            into the crop (large-scale jitter, Ghiasi et al. 2021); or just `cover` it.
         rotation: the angle, in degrees, is drawn uniformly from [-rotation, rotation].
         ignore_index: void.
     """
@@ -31,15 +36,17 @@ class RandomScaleCrop(A.DualTransform):
         scale_range: tuple[float, float],
         rotation: float,
         ignore_index: int,
+        scale_to: ScaleTo = "source",
     ) -> None:
         super().__init__(p=1.0)
         self.size = size
         self.scale_range = scale_range
         self.rotation = rotation
         self.ignore_index = ignore_index
+        self.scale_to = scale_to
 
     def get_params_dependent_on_data(self, params: dict, data: dict) -> dict:
-        scale = self.py_random.uniform(*self.scale_range)
+        scale = self.py_random.uniform(*self.scale_range) * self._unit(params["shape"])
         limit = math.radians(self.rotation)
         angle = self.py_random.uniform(-limit, limit) if limit else 0.0
         outer = bounds_of_turned(self.size, angle) if angle else self.size
@@ -58,6 +65,11 @@ class RandomScaleCrop(A.DualTransform):
             "offset": tuple(offset),
             "turn": turn,
         }
+
+    def _unit(self, shape: tuple[int, ...]) -> float:
+        """What a drawn scale of 1.0 stands for."""
+        ratios = [crop / side for crop, side in zip(self.size, shape[:2], strict=True)]
+        return {"source": 1.0, "fit": min(ratios), "cover": max(ratios)}[self.scale_to]
 
     def apply(
         self,
@@ -144,8 +156,6 @@ def fitted_crop(
     rng: random.Random,
 ) -> tuple[RandomScaleCrop, dict]:
     """A crop of `size`, whose scale 1.0 fits an image of `shape` into it, and what it drew."""
-    fit = min(canvas / side for canvas, side in zip(size, shape[:2], strict=True))
-    low, high = scale_range
-    crop = RandomScaleCrop(size, (low * fit, high * fit), rotation=0.0, ignore_index=0)
+    crop = RandomScaleCrop(size, scale_range, rotation=0.0, ignore_index=0, scale_to="fit")
     crop.set_random_state(np.random.default_rng(rng.getrandbits(32)), rng)
     return crop, crop.get_params_dependent_on_data({"shape": shape}, {})

@@ -16,7 +16,7 @@ from segtrain.dataset.batches import (
 from segtrain.dataset.colours import PhotometricJitter
 from segtrain.dataset.instances import training_objects
 from segtrain.dataset.random_colours import A, RandomColours
-from segtrain.dataset.scale_crop import RandomScaleCrop
+from segtrain.dataset.scale_crop import RandomScaleCrop, ScaleTo
 from segtrain.dataset.scale_jitter import ScaleJitter
 from segtrain.label_set import VOID
 from segtrain.values import Count, CountRange, Fraction, NonNegative, PositiveRange, Size
@@ -81,20 +81,22 @@ def train_semantic(
     saturation: NonNegative,
     hue: NonNegative,
     colours: RandomColours | None = None,
+    scale_to: ScaleTo = "source",
 ) -> SemanticPreset:
     """The training preset: random scale, rotation and crop, flip, blur, colours.
 
     Args:
         crop_size: (height, width) in pixels.
-        scale_range: smallest and largest scale of the source.
+        scale_range: smallest and largest scale.
         rotation: largest angle in degrees, either way.
         flip: probability of a horizontal flip.
         blur: probability of a 5x5 Gaussian blur of the image.
         brightness, contrast, saturation, hue: jitter strengths, 0 for none; hue in turns.
         colours: more changes of colours, before the jitter.
+        scale_to: what a scale of 1.0 is, see `RandomScaleCrop`.
     """
     steps: list[A.BasicTransform | A.BaseCompose] = [
-        RandomScaleCrop(tuple(crop_size), tuple(scale_range), rotation, VOID),
+        RandomScaleCrop(tuple(crop_size), tuple(scale_range), rotation, VOID, scale_to),
         A.HorizontalFlip(p=flip),
     ]
     if blur:
