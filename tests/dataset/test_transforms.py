@@ -277,9 +277,15 @@ def test_random_colours_are_many_and_a_function_of_the_seed():
 
 @pytest.mark.parametrize(
     ("scale_to", "shape", "visible"),
-    [("source", (200, 400), (64, 64)), ("fit", (200, 400), (32, 64)), ("cover", (200, 400), (64, 64)),
-     ("source", (20, 40), (20, 40)), ("fit", (20, 40), (32, 64)), ("cover", (20, 40), (64, 64))],
-)  # fmt: skip
+    [
+        ("source", (200, 400), (64, 64)),
+        ("fit", (200, 400), (32, 64)),
+        ("cover", (200, 400), (64, 64)),
+        ("source", (20, 40), (20, 40)),
+        ("fit", (20, 40), (32, 64)),
+        ("cover", (20, 40), (64, 64)),
+    ],
+)
 def test_what_a_scale_of_one_is(scale_to, shape, visible):
     """In a crop of 64x64 pixels of images that are larger or smaller."""
     preset = train_semantic((64, 64), (1.0, 1.0), 0.0, 0.5, 0.0, 0, 0, 0, 0, scale_to=scale_to)
