@@ -69,9 +69,11 @@ MASK2FORMER = [
     (r"cross_attn_layer_norm", "cross_norm"),
     (r"self_attn_layer_norm", "self_norm"),
     (r"final_layer_norm", "mlp_norm"),
-    (r"cross_attn\.", "cross_attention."),
-    (r"self_attn\.in_proj_(bias|weight)", r"self_attention.in_proj_\1"),
-    (r"self_attn\.", "self_attention."),
+    (r"(cross|self)_attn\.", r"\1_attention."),
+    (r"\.q_proj", ".query"),
+    (r"\.k_proj", ".key"),
+    (r"\.v_proj", ".value"),
+    (r"\.out_proj", ".output"),
     (r"^class_predictor", "classifier"),
 ]  # fmt: skip
 EOMT = [
@@ -123,6 +125,18 @@ def joined(state: dict[str, Tensor], whole: str) -> dict[str, Tensor]:
     return found
 
 
+def parted(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """One tensor of queries, keys and values as three, named as the layers are elsewhere."""
+    found = {}
+    for name, tensor in state.items():
+        if ".in_proj_" in name:
+            for part, one in zip(("q_proj.", "k_proj.", "v_proj."), tensor.chunk(3), strict=True):
+                found[name.replace("in_proj_", part)] = one
+        else:
+            found[name] = tensor
+    return found
+
+
 def mask2former(backbone: PretrainedConfig, **settings) -> Mask2FormerForUniversalSegmentation:
     """Theirs counts the prediction before the first layer as a layer."""
     config = Mask2FormerConfig(
@@ -140,8 +154,7 @@ def load_mask2former(ours: nn.Module, reference: nn.Module) -> None:
     body = {k: v for k, v in body.items() if not k.startswith("swin.layernorm")}
     body = renamed(joined(body, "qkv."), SWIN if is_swin else RESNET)
     ours.load_state_dict(
-        {f"backbone.{k}": v for k, v in body.items()}
-        | renamed(joined(state, "in_proj_"), MASK2FORMER)
+        {f"backbone.{k}": v for k, v in body.items()} | renamed(parted(state), MASK2FORMER)
     )
 
 
@@ -191,5 +204,3 @@ def assert_same(ours: Queries, theirs: Queries, limit: float) -> None:
     for key in ("class_logits", "mask_logits"):
         assert ours[key].shape == theirs[key].shape
         assert (ours[key] - theirs[key]).abs().max() <= limit * theirs[key].std(), key
-
-

@@ -24,6 +24,35 @@ Channels = Annotated[
 ]
 
 
+class Attention(nn.Module):
+    """Of several heads, each with its share of the channels."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query, self.key, self.value, self.output = (
+            nn.Linear(channels, channels) for _ in range(4)
+        )
+        for layer in (self.query, self.key, self.value):
+            nn.init.xavier_uniform_(layer.weight, gain=2**-0.5)  # as if they were one matrix
+            nn.init.zeros_(layer.bias)
+        nn.init.xavier_uniform_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
+
+    def forward(self, queries: Tensor, keys: Tensor, values: Tensor, seen: Tensor | None) -> Tensor:
+        """(N, Q, C), and twice (N, L, C) -> (N, Q, C); seen (N, 1, Q, L) is true where they look,
+        None: everywhere."""
+        number, count, channels = queries.shape
+        query, key, value = (
+            layer(x).view(number, -1, self.heads, channels // self.heads).transpose(1, 2)
+            for layer, x in zip(
+                (self.query, self.key, self.value), (queries, keys, values), strict=True
+            )
+        )
+        found = F.scaled_dot_product_attention(query, key, value, seen)
+        return self.output(found.transpose(1, 2).reshape(number, count, channels))
+
+
 class DecoderLayer(nn.Module):
     """Queries look at where their masks are, then at one another (section 3.2, figure 2).
 
@@ -35,18 +64,17 @@ class DecoderLayer(nn.Module):
 
     def __init__(self, channels: int, heads: int, width: int) -> None:
         super().__init__()
-        self.cross_attention = nn.MultiheadAttention(channels, heads, batch_first=True)
+        self.cross_attention = Attention(channels, heads)
         self.cross_norm = nn.LayerNorm(channels)
-        self.self_attention = nn.MultiheadAttention(channels, heads, batch_first=True)
+        self.self_attention = Attention(channels, heads)
         self.self_norm = nn.LayerNorm(channels)
         self.mlp = nn.Sequential(nn.Linear(channels, width), nn.ReLU(), nn.Linear(width, channels))
         self.mlp_norm = nn.LayerNorm(channels)
-        for parameter in self.parameters():
-            if parameter.ndim > 1:
-                nn.init.xavier_uniform_(parameter)
+        for layer in (self.mlp[0], self.mlp[2]):
+            nn.init.xavier_uniform_(layer.weight)
 
     def forward(
-        self, x: Tensor, positions: Tensor, cells: Tensor, cell_positions: Tensor, hidden: Tensor
+        self, x: Tensor, positions: Tensor, cells: Tensor, cell_positions: Tensor, seen: Tensor
     ) -> Tensor:
         """What the queries are after this layer.
 
@@ -55,16 +83,12 @@ class DecoderLayer(nn.Module):
             positions: (Q, C) of the queries.
             cells: (N, L, C) of a map.
             cell_positions: (L, C).
-            hidden: (N * heads, Q, L), true where a query does not look.
+            seen: (N, 1, Q, L), true where a query looks.
         """
-        keys = cells + cell_positions
-        found, _ = self.cross_attention(
-            x + positions, keys, cells, attn_mask=hidden, need_weights=False
-        )
+        found = self.cross_attention(x + positions, cells + cell_positions, cells, seen)
         x = self.cross_norm(x + found)
         placed = x + positions
-        found, _ = self.self_attention(placed, placed, x, need_weights=False)
-        x = self.self_norm(x + found)
+        x = self.self_norm(x + self.self_attention(placed, placed, x, None))
         return self.mlp_norm(x + self.mlp(x))
 
 
@@ -103,8 +127,7 @@ class Mask2Former(MaskClassifier):
         if channels % heads:
             raise UserError(f"architecture.heads={heads} cannot share architecture.channels="
                             f"{channels}; set a number that divides it")  # fmt: skip
-        super().__init__(backbone, side=32)
-        self.heads = heads
+        super().__init__(backbone)
         self.pixel_decoder = PixelDecoder(
             backbone.channels, channels, heads, encoder_layers, encoder_width
         )
@@ -120,7 +143,7 @@ class Mask2Former(MaskClassifier):
 
     def layers(self, image: Tensor) -> list[Queries]:
         """What the queries say before the first layer and after each; see `MaskClassifier`."""
-        maps, pixels = self.pixel_decoder(self.backbone(image))
+        maps, pixels = self.pixel_decoder(self.backbone(self._padded(image)))
         number, channels = pixels.shape[:2]
         sizes = [tuple(m.shape[2:]) for m in maps]
         cells = [
@@ -132,10 +155,17 @@ class Mask2Former(MaskClassifier):
         found = [self._predict(x, pixels)]
         for index, layer in enumerate(self.decoder):
             level = index % LEVELS
-            hidden = self._hidden(found[-1]["mask_logits"], sizes[level])
-            x = layer(x, self.query_positions, cells[level], positions[level], hidden)
+            seen = seen_cells(found[-1]["mask_logits"], sizes[level])
+            x = layer(x, self.query_positions, cells[level], positions[level], seen)
             found.append(self._predict(x, pixels))
         return found
+
+    def _padded(self, image: Tensor) -> Tensor:
+        """Filled up to whole cells of the last map with the mean colour."""
+        bottom, right = (-length % self.backbone.strides[-1] for length in image.shape[2:])
+        sides = (0, right, 0, bottom)
+        outside = F.pad(torch.zeros_like(image[:1, :1], dtype=torch.float32), sides, value=1.0)
+        return F.pad(image.float(), sides) + outside * self.backbone.normalize.mean
 
     def _predict(self, x: Tensor, pixels: Tensor) -> Queries:
         x = self.norm(x)
@@ -144,9 +174,9 @@ class Mask2Former(MaskClassifier):
             "mask_logits": mask_logits(self.mask_mlp(x), pixels),
         }
 
-    def _hidden(self, masks: Tensor, size: tuple[int, int]) -> Tensor:
-        """(N * heads, Q, cells): true outside a query's mask, nowhere where the mask is empty."""
-        coarse = F.interpolate(masks.detach(), size, mode="bilinear", align_corners=False)
-        outside = (coarse < 0).flatten(2)
-        outside = outside & ~outside.all(2, keepdim=True)
-        return outside[:, None].expand(-1, self.heads, -1, -1).flatten(0, 1)
+
+def seen_cells(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    """(N, 1, Q, cells): true inside a query's mask, and everywhere where the mask is empty."""
+    coarse = F.interpolate(masks.detach(), size, mode="bilinear", align_corners=False)
+    inside = (coarse >= 0).flatten(2)[:, None]
+    return inside | ~inside.any(3, keepdim=True)
