@@ -143,7 +143,7 @@ class Mask2Former(MaskClassifier):
 
     def layers(self, image: Tensor) -> list[Queries]:
         """What the queries say before the first layer and after each; see `MaskClassifier`."""
-        maps, pixels = self.pixel_decoder(self.backbone(self._padded(image)))
+        maps, pixels = self.pixel_decoder(self._maps(image))
         number, channels = pixels.shape[:2]
         sizes = [tuple(m.shape[2:]) for m in maps]
         cells = [
@@ -160,12 +160,25 @@ class Mask2Former(MaskClassifier):
             found.append(self._predict(x, pixels))
         return found
 
-    def _padded(self, image: Tensor) -> Tensor:
-        """Filled up to whole cells of the last map with the mean colour."""
-        bottom, right = (-length % self.backbone.strides[-1] for length in image.shape[2:])
+    def _maps(self, image: Tensor) -> list[Tensor]:
+        """Of the image that is filled up to whole cells of the last map with the mean colour."""
+        strides = self.backbone.strides
+        whole = [(length + strides[-1] - 1) // strides[-1] for length in image.shape[2:]]
+        bottom, right = (
+            strides[-1] * cells - length
+            for cells, length in zip(whole, image.shape[2:], strict=True)
+        )
         sides = (0, right, 0, bottom)
         outside = F.pad(torch.zeros_like(image[:1, :1], dtype=torch.float32), sides, value=1.0)
-        return F.pad(image.float(), sides) + outside * self.backbone.normalize.mean
+        maps = self.backbone(F.pad(image.float(), sides) + outside * self.backbone.normalize.mean)
+        if not torch.compiler.is_exporting():
+            return maps
+        # Sizes as multiples of `whole`: by the convolutions' own terms a graph takes minutes.
+        sizes = [[strides[-1] // stride * cells for cells in whole] for stride in strides]
+        return [
+            F.pad(m, (0, columns - m.shape[3], 0, rows - m.shape[2]))
+            for m, (rows, columns) in zip(maps, sizes, strict=True)
+        ]
 
     def _predict(self, x: Tensor, pixels: Tensor) -> Queries:
         x = self.norm(x)
