@@ -20,7 +20,7 @@ from segtrain.inference.semantic import SemanticInference
 from segtrain.inference.strips import Decide, enlarged_labels, label_map, largest
 from segtrain.inference.window import SlidingWindow
 from segtrain.label_set import LabelSet
-from segtrain.masks import frames_of, paste
+from segtrain.masks import as_arrays, codes_of
 from segtrain.picture import AnyImage, Picture, read_picture
 from segtrain.prediction import (
     InstancePrediction,
@@ -248,20 +248,20 @@ class Predictor:
         self, picture: Picture, seen: np.ndarray, found: Detections
     ) -> InstancePrediction:
         size = picture.pixels.shape[:2]
-        boxes, scores, labels, masks = (
-            found[key].float().cpu().numpy() for key in ("boxes", "scores", "labels", "masks")
-        )
-        if self.task == "instance":
-            kept = scores >= self.settings.min_score
-            boxes, scores, labels, masks = boxes[kept], scores[kept], labels[kept], masks[kept]
-        boxes = boxes * np.tile(np.divide(size, seen.shape[:2])[::-1], 2).astype(np.float32)
+        found = as_arrays(found)
+        boxes, scores, labels = found["boxes"], found["scores"], found["labels"]
+        kept = np.flatnonzero(scores >= self.settings.min_score)
+        if self.task == "proposal":
+            kept = np.arange(len(scores))
+        scale = size[1] / seen.shape[1], size[0] / seen.shape[0]
+        boxes = boxes[kept] * np.float32([*scale, *scale])
         limits = np.array([size[1], size[0]] * 2, np.float32)
         return InstancePrediction(
             picture,
             boxes.clip(0, limits),
-            scores,
-            labels.astype(np.int64),
-            paste(masks, boxes, size, MASK_THRESHOLD, frames_of(found)),
+            scores[kept],
+            labels[kept],
+            codes_of(found, size, MASK_THRESHOLD, kept, scale),
             self.labels,
             self.task,
             self.inference.protocol,

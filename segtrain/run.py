@@ -85,7 +85,7 @@ class Run:
 
     @property
     def metric(self) -> str | None:
-        """The headline metric's name: miou, ap or ar1000; None where there are no results."""
+        """The headline metric's name: miou, pq, ap or ar1000; None where there are no results."""
         return self.record.metric if isinstance(self.record, records.Run) else None
 
     @property

@@ -46,6 +46,8 @@ def stand_in(name: str) -> list[str]:
         sized = [o for o in shared if "size=[" not in o and "crop_size" not in o] + TINY_INSTANCES
         plural = "short_sides" in config["inference"]
         side = "inference.short_sides=[64]" if plural else "inference.short_side=64"
+        if "scale_jitter" in config["dataset"]["transform"]:
+            sized.append("dataset.transform.scale_jitter.crop_size=[64,64]")
         return ["dataset=shapes_instances", *sized, side, "inference.long_side=64"]
     if "multilabel" in config["inference"]["_target_"]:
         return ["dataset=shapes_multilabel", *shared]

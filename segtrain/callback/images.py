@@ -10,6 +10,7 @@ from segtrain.contracts import Detections, InstanceTarget
 from segtrain.inference.multilabel import masks_of
 from segtrain.label_set import LabelSet
 from segtrain.loggers import Rows, write_picture, write_table
+from segtrain.masks import as_arrays
 from segtrain.metric.image_scores import SURE_SCORE
 from segtrain.planes import unpack
 from segtrain.report.drawing import fit, paint_masks
@@ -81,9 +82,8 @@ class ValidationImages(Callback):
         if pl_module.evaluation.task == "semantic":
             prediction = found.argmax(0).cpu().numpy()
             return overlay_strip(image, truth, prediction, labels, self.max_side)
-        floats = {key: found[key].float().cpu() for key in ("boxes", "scores", "masks")}
-        found = {**found, **floats, "labels": found["labels"].cpu()}
         top = SHOWN_PROPOSALS if pl_module.evaluation.task == "proposal" else None
+        found = as_arrays(found)
         return instance_strip(image, truth, found, labels, self.max_side, SURE_SCORE, top)
 
     def _write(self, trainer: pl.Trainer, tag: str, picture: np.ndarray) -> None:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 import yaml
-from torch import Tensor
 
 from segtrain.errors import UserError
 from segtrain.foreign import read_record
 from segtrain.hardware import uses_gpu
 from segtrain.inference.multilabel import masks_of
+from segtrain.masks import as_arrays
 from segtrain.metric.image_scores import FIRST_PROPOSALS
 from segtrain.planes import unpack
 from segtrain.predictor import find_dtype
@@ -184,11 +184,7 @@ def example(
         panels = multilabel_panels(image, masks, valid, prediction, labels, max_side)
         keys = multilabel_keys(masks, prediction, valid, labels)
         return Example(name, score, panels, keys, None)
-    found = {
-        key: value.float().cpu().numpy() if isinstance(value, Tensor) else value
-        for key, value in found.items()
-    }
-    found["labels"] = found["labels"].astype(int)
+    found = as_arrays(found)
     objects = f"{score}, {np.count_nonzero(~truth['crowd'])} objects"
     if task.evaluation.task == "proposal":
         panels = proposal_panels(image, truth, found, labels, max_side, FIRST_PROPOSALS)

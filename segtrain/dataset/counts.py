@@ -11,6 +11,7 @@ from segtrain.dataset.cache import cached_folder, fingerprint
 from segtrain.dataset.workers import one_thread
 from segtrain.label_set import LabelSet
 from segtrain.planes import count_planes
+from segtrain.segments import count_segments
 from segtrain.terminal import track
 
 logger = logging.getLogger("segtrain")
@@ -23,6 +24,8 @@ def count_labels(label: np.ndarray | InstanceTarget, labels: LabelSet) -> np.nda
         return np.append(single, label["crowd"].sum())
     if labels.overlapping:
         return count_planes(label, labels.num_classes)
+    if labels.things is not None:
+        return count_segments(label, labels.num_classes)
     counts = np.bincount(label.ravel(), minlength=256)
     return np.append(counts[: labels.num_classes], counts[labels.ignore_index])
 

@@ -1,6 +1,8 @@
 """Label sets of the data sets that have fixed classes."""
 
 from segtrain.dataset.shapes import CLASSES as SHAPES_CLASSES
+from segtrain.dataset.shapes_panoptic import STUFF as SHAPES_STUFF
+from segtrain.dataset.shapes_panoptic import THINGS as SHAPES_THINGS
 from segtrain.label_set import LabelSet
 
 VOC_CLASSES = (
@@ -132,6 +134,12 @@ SHAPES_INSTANCES = LabelSet(
 )
 SHAPES_MULTILABEL = overlapping(("object", "shadow"))
 SHAPES_BINARY = overlapping(("object",))
+SHAPES_PANOPTIC = LabelSet(
+    (*SHAPES_THINGS, *SHAPES_STUFF),
+    (*SHAPES.palette[1:6], *SHAPES_STUFF.values()),
+    contiguous((*SHAPES_THINGS, *SHAPES_STUFF), void=255),
+    things=frozenset(range(len(SHAPES_THINGS))),
+)
 
 CITYSCAPES = LabelSet(
     tuple(CITYSCAPES_CLASSES.values()),

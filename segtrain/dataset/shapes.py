@@ -136,7 +136,9 @@ def render_scene(rng: Generator, height: int, width: int) -> Scene:
     and 60 % of its area inside the image. Object sizes follow the shorter side.
     """
     placed = _place_figures(rng, (height, width))
-    image = _paint(rng, placed, (height, width))
+    colour = rng.uniform(60, 195) + rng.uniform(-25, 25, 3)
+    background = texture(rng, (height, width), min(height, width), colour)
+    image = paint(rng, background, placed)
     objects = [figure for figure in placed if figure.label]
     labels = np.array([figure.label for figure in objects], np.int64)
     instances = np.array([f.visible for f in objects], bool).reshape(-1, height, width)
@@ -151,13 +153,15 @@ def render_scene(rng: Generator, height: int, width: int) -> Scene:
     return Scene(image, mask, instances, labels)
 
 
-class _Figure(NamedTuple):
+class Figure(NamedTuple):
+    """One figure as it is painted."""
+
     label: int  # 0 for a distractor
     coverage: np.ndarray  # (H, W) uint8, 0..255, antialiased
     visible: np.ndarray  # (H, W) bool
 
 
-def _place_figures(rng: Generator, shape: tuple[int, int]) -> list[_Figure]:
+def _place_figures(rng: Generator, shape: tuple[int, int]) -> list[Figure]:
     """Objects and distractors, topmost first.
 
     Going from the top down, what lies above is already known, so each figure is accepted or
@@ -174,15 +178,29 @@ def _place_figures(rng: Generator, shape: tuple[int, int]) -> list[_Figure]:
             visible = own & free
             needed = max(_MIN_VISIBLE_PIXELS, _MIN_VISIBLE_FRACTION * np.count_nonzero(own))
             if np.count_nonzero(visible) >= needed:
-                placed.append(_Figure(int(label), coverage, visible))
+                placed.append(Figure(int(label), coverage, visible))
                 free &= ~own
                 break
     return placed
 
 
-def draw_figure(rng: Generator, label: int, shape: tuple[int, int]) -> np.ndarray:
-    """Antialiased coverage (H, W) uint8, 0..255, of one figure at a random place."""
-    side = min(shape)
+def draw_figure(
+    rng: Generator,
+    label: int,
+    shape: tuple[int, int],
+    centre: np.ndarray | None = None,
+    size: float = 1.0,
+) -> np.ndarray:
+    """Antialiased coverage (H, W) uint8, 0..255, of one figure.
+
+    Args:
+        rng: what its form, size and angle are drawn from.
+        label: 1 to 7, or 0 for a distractor.
+        shape: height and width of the image.
+        centre: x and y of the figure in pixels; None: a random place.
+        size: in figures of the usual one.
+    """
+    side = min(shape) * size
     kind = CLASSES[label] if label else _DISTRACTORS[rng.integers(len(_DISTRACTORS))]
     radius = max(5.0, side * rng.uniform(0.15, 0.36))
     scale = radius * np.array([1.0, rng.uniform(0.8, 1.0)])
@@ -195,7 +213,8 @@ def draw_figure(rng: Generator, label: int, shape: tuple[int, int]) -> np.ndarra
     angle = rng.uniform(0, 2 * math.pi)
     cosine, sine = math.cos(angle), math.sin(angle)
     transform = scale[:, None] * np.array([[cosine, sine], [-sine, cosine]])
-    centre = rng.uniform(0.1, 0.9, 2) * shape[::-1]
+    if centre is None:
+        centre = rng.uniform(0.1, 0.9, 2) * shape[::-1]
     contours = [contour @ transform + centre for contour in _OUTLINES[kind](rng)]
 
     coverage = np.zeros(shape, np.uint8)
@@ -251,10 +270,12 @@ _OUTLINES: dict[str, Callable[[Generator], list[np.ndarray]]] = {
 _DISTRACTORS = ("blob", "scribble", "letter")
 
 
-def _paint(rng: Generator, figures: list[_Figure], shape: tuple[int, int]) -> np.ndarray:
-    """Image (H, W, 3) uint8: background, then the figures (topmost first), light, blur, noise."""
-    side = min(shape)
-    image = texture(rng, shape, side, rng.uniform(60, 195) + rng.uniform(-25, 25, 3))
+def paint(rng: Generator, image: np.ndarray, figures: list[Figure]) -> np.ndarray:
+    """Image (H, W, 3) uint8 of a background (H, W, 3) uint8, which is painted over.
+
+    Upon it come the figures, whose first is the topmost, light, blur and noise.
+    """
+    shape, side = image.shape[:2], min(image.shape[:2])
     for label, coverage, _ in reversed(figures):
         left, top, width, height = cv2.boundingRect(coverage)
         box = np.s_[top : top + height, left : left + width]

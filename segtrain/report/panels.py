@@ -5,7 +5,7 @@ import numpy as np
 
 from segtrain.contracts import Detections, InstanceTarget
 from segtrain.label_set import LabelSet
-from segtrain.masks import decode, frames_of, paste
+from segtrain.masks import codes_of, decode
 from segtrain.metric.image_scores import SURE_SCORE
 from segtrain.report.drawing import draw_instances, fit, paint_masks, paint_regions
 from segtrain.report.examples import Key
@@ -201,8 +201,7 @@ def draw_found(
 
 def _masks(found: Detections, chosen: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """(m, H, W) uint8 masks of chosen detections."""
-    masks, boxes = (np.asarray(found[key])[chosen] for key in ("masks", "boxes"))
-    return decode(paste(masks, boxes, size, MASK_THRESHOLD, frames_of(found)), size)
+    return decode(codes_of(found, size, MASK_THRESHOLD, chosen), size)
 
 
 def _class_map(masks: np.ndarray, classes: np.ndarray, crowd: np.ndarray) -> np.ndarray:

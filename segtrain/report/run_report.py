@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from segtrain.contracts import DENSE
+from segtrain.headlines import HEADLINES
 from segtrain.report.charts import Bar, bar_chart
 from segtrain.report.confusion import confused_pairs, heat_map
 from segtrain.report.curves import Curve, curve_charts
@@ -31,7 +32,6 @@ from segtrain.report.protocol import protocol_facts
 from segtrain.report.results import EXTRA, seconds_to, title_of
 from segtrain.writing import write_text
 
-HEADLINES = {"semantic": "miou", "multilabel": "miou", "instance": "ap", "proposal": "ar1000"}
 SIBLINGS = ("results.json", "config.yaml", "run.log", "confusion.csv", "image_scores.csv",
             "checkpoints", "tensorboard", "csv")  # fmt: skip
 BESIDE = 24  # classes, up to which charts leave room for a table beside them

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from segtrain.configuration.messages import nearest
 from segtrain.errors import UserError
+from segtrain.headlines import TITLES
 from segtrain.report.results import EXTRA, seconds_to, title_of
 from segtrain.table import wording
 from segtrain.table.groups import Group
@@ -65,8 +66,8 @@ MEASURES = (
     ),
     Measure(
         Column("metric", "metric"),
-        lambda group: wording.METRICS[group.metric],
-        lambda group: wording.METRICS[group.metric],
+        lambda group: TITLES[group.metric],
+        lambda group: TITLES[group.metric],
     ),
     Measure(Column("score", "score %", numeric=True), lambda group: group.mean, wording.score),
     Measure(

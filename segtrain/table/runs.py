@@ -11,9 +11,9 @@ from shlex import quote
 import yaml
 
 from segtrain.errors import UserError
+from segtrain.headlines import HEADLINES
 
 SCHEMA = 1  # of results.json
-HEADLINES = {"semantic": "miou", "multilabel": "miou", "instance": "ap", "proposal": "ar1000"}
 REQUIRED = {
     "experiment": str, "architecture": str, "dataset": str, "split": str, "protocol": dict,
     "metrics": dict, "seed": int, "timing": dict, "peak_memory_bytes": dict,

@@ -4,7 +4,6 @@ from segtrain.table.groups import Group
 
 MINUS = "\N{MINUS SIGN}"
 NONE = "-"
-METRICS = {"miou": "mIoU", "ap": "AP", "ar1000": "AR@1000"}
 
 
 def percent(share: float | None, digits: int = 2) -> str:

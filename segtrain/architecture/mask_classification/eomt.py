@@ -2,6 +2,7 @@
 (arXiv 2503.19108)."""
 
 import math
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,9 @@ from segtrain.architecture.mask_classification.classifier import (
 from segtrain.architecture.vit import PlainViT
 from segtrain.contracts import Queries
 from segtrain.errors import UserError
-from segtrain.values import Count
+from segtrain.values import ASCENDING, Count, Fraction
+
+POWER = 0.9  # of the decay of mask probabilities, as of the rate
 
 
 class Upscale(nn.Module):
@@ -42,6 +45,8 @@ class EoMT(MaskClassifier):
         num_queries: Q; 100 for semantic segmentation in the paper, else 200.
         query_blocks: B, how many of the last blocks see the queries: 3 of ViT-S and ViT-B, 4 of
             ViT-L, 5 of ViT-g.
+        annealing: shares of the training at which the first block's masks begin to go and the last
+            one's are gone, see `anneal`; None: they stay.
         num_classes: K.
 
     Attributes:
@@ -57,7 +62,12 @@ class EoMT(MaskClassifier):
     mask_probability: Tensor
 
     def __init__(
-        self, backbone: PlainViT, num_queries: Count, query_blocks: Count, num_classes: int
+        self,
+        backbone: PlainViT,
+        num_queries: Count,
+        query_blocks: Count,
+        annealing: Annotated[tuple[Fraction, Fraction], ASCENDING] | None,
+        num_classes: int,
     ) -> None:
         require_whole(backbone, query_blocks)
         super().__init__(backbone)
@@ -68,10 +78,25 @@ class EoMT(MaskClassifier):
         steps = int(math.log2(backbone.side // STRIDE))
         self.upscale = nn.Sequential(*(Upscale(width) for _ in range(steps)))
         self.register_buffer("mask_probability", torch.ones(query_blocks))
+        self.annealing = annealing
         self.prefix = num_queries + backbone.body.num_prefix_tokens
         for block in backbone.body.blocks[-query_blocks:]:
             if hasattr(block.attn, "num_prefix_tokens"):  # that have no place to be turned by
                 block.attn.num_prefix_tokens = self.prefix
+
+    def anneal(self, progress: float) -> None:
+        """Sets `mask_probability` by the share of the training that is over.
+
+        Each block's falls from 1 to 0 in a quarter of the time of all, the first one's at its
+        start, the last one's at its end (the authors' configurations).
+        """
+        if self.annealing is None:
+            return
+        start, end = self.annealing
+        duration = max((end - start) / 4, 1e-6)
+        starts = torch.linspace(start, end - duration, len(self.mask_probability))
+        over = ((progress - starts) / duration).clamp(0, 1)
+        self.mask_probability.copy_((1 - over) ** POWER)
 
     def layers(self, image: Tensor) -> list[Queries]:
         """In training also what the queries say before each of their blocks."""
