@@ -70,10 +70,6 @@ MASK2FORMER = [
     (r"self_attn_layer_norm", "self_norm"),
     (r"final_layer_norm", "mlp_norm"),
     (r"(cross|self)_attn\.", r"\1_attention."),
-    (r"\.q_proj", ".query"),
-    (r"\.k_proj", ".key"),
-    (r"\.v_proj", ".value"),
-    (r"\.out_proj", ".output"),
     (r"^class_predictor", "classifier"),
 ]  # fmt: skip
 EOMT = [
@@ -125,18 +121,6 @@ def joined(state: dict[str, Tensor], whole: str) -> dict[str, Tensor]:
     return found
 
 
-def parted(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """One tensor of queries, keys and values as three, named as the layers are elsewhere."""
-    found = {}
-    for name, tensor in state.items():
-        if ".in_proj_" in name:
-            for part, one in zip(("q_proj.", "k_proj.", "v_proj."), tensor.chunk(3), strict=True):
-                found[name.replace("in_proj_", part)] = one
-        else:
-            found[name] = tensor
-    return found
-
-
 def mask2former(backbone: PretrainedConfig, **settings) -> Mask2FormerForUniversalSegmentation:
     """Theirs counts the prediction before the first layer as a layer."""
     config = Mask2FormerConfig(
@@ -154,7 +138,8 @@ def load_mask2former(ours: nn.Module, reference: nn.Module) -> None:
     body = {k: v for k, v in body.items() if not k.startswith("swin.layernorm")}
     body = renamed(joined(body, "qkv."), SWIN if is_swin else RESNET)
     ours.load_state_dict(
-        {f"backbone.{k}": v for k, v in body.items()} | renamed(parted(state), MASK2FORMER)
+        {f"backbone.{k}": v for k, v in body.items()}
+        | renamed(joined(state, "in_proj_"), MASK2FORMER)
     )
 
 

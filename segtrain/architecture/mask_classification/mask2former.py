@@ -25,32 +25,36 @@ Channels = Annotated[
 
 
 class Attention(nn.Module):
-    """Of several heads, each with its share of the channels."""
+    """Of several heads. The parameters of `nn.MultiheadAttention`, whose graphs are for one batch.
+
+    Args:
+        channels: C, which the heads share.
+        heads: how many.
+    """
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.query, self.key, self.value, self.output = (
-            nn.Linear(channels, channels) for _ in range(4)
-        )
-        for layer in (self.query, self.key, self.value):
-            nn.init.xavier_uniform_(layer.weight, gain=2**-0.5)  # as if they were one matrix
-            nn.init.zeros_(layer.bias)
-        nn.init.xavier_uniform_(self.output.weight)
-        nn.init.zeros_(self.output.bias)
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * channels, channels))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * channels))
+        self.out_proj = nn.Linear(channels, channels)
+        for weight in (self.in_proj_weight, self.out_proj.weight):
+            nn.init.xavier_uniform_(weight)
+        nn.init.zeros_(self.out_proj.bias)
 
     def forward(self, queries: Tensor, keys: Tensor, values: Tensor, seen: Tensor | None) -> Tensor:
         """(N, Q, C), and twice (N, L, C) -> (N, Q, C); seen (N, 1, Q, L) is true where they look,
         None: everywhere."""
         number, count, channels = queries.shape
+        projections = zip(self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3), strict=True)
         query, key, value = (
-            layer(x).view(number, -1, self.heads, channels // self.heads).transpose(1, 2)
-            for layer, x in zip(
-                (self.query, self.key, self.value), (queries, keys, values), strict=True
-            )
+            F.linear(x, weight, bias)
+            .view(number, -1, self.heads, channels // self.heads)
+            .transpose(1, 2)
+            for x, (weight, bias) in zip((queries, keys, values), projections, strict=True)
         )
         found = F.scaled_dot_product_attention(query, key, value, seen)
-        return self.output(found.transpose(1, 2).reshape(number, count, channels))
+        return self.out_proj(found.transpose(1, 2).reshape(number, count, channels))
 
 
 class DecoderLayer(nn.Module):
