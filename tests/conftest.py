@@ -157,6 +157,8 @@ def small_network(*selection: str) -> list[str]:
         values |= {"name": "resnet26", "multi_grid": "[1,2]"}
     elif target == "TimmBackbone":
         values |= {"name": "test_resnet", "multi_grid": "null"}
+        if architecture["backbone"].get("stride_in_1x1"):
+            values["stride_in_1x1"] = "false"  # a basic block has no 1x1
     elif target == "MixTransformer":
         values |= {"name": "mit_b0", "drop_path": "0.0"}
     elif target in ("PlainViT", "SimpleFeaturePyramid"):

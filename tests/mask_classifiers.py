@@ -69,9 +69,7 @@ MASK2FORMER = [
     (r"cross_attn_layer_norm", "cross_norm"),
     (r"self_attn_layer_norm", "self_norm"),
     (r"final_layer_norm", "mlp_norm"),
-    (r"cross_attn\.", "cross_attention."),
-    (r"self_attn\.in_proj_(bias|weight)", r"self_attention.in_proj_\1"),
-    (r"self_attn\.", "self_attention."),
+    (r"(cross|self)_attn\.", r"\1_attention."),
     (r"^class_predictor", "classifier"),
 ]  # fmt: skip
 EOMT = [
@@ -191,5 +189,3 @@ def assert_same(ours: Queries, theirs: Queries, limit: float) -> None:
     for key in ("class_logits", "mask_logits"):
         assert ours[key].shape == theirs[key].shape
         assert (ours[key] - theirs[key]).abs().max() <= limit * theirs[key].std(), key
-
-

@@ -98,10 +98,14 @@ class PlainViT(nn.Module):
         return [(self.onto_image(x, image.shape[2:]), prefix[:, 0])
                 for x, prefix in self._intermediates(image, True)]  # fmt: skip
 
+    def padded(self, image: Tensor) -> Tensor:
+        """Normalised, and filled up to whole patches with the mean colour."""
+        bottom, right = (-length % self.side for length in image.shape[2:])
+        return F.pad(self.normalize(image), (0, right, 0, bottom))
+
     def _intermediates(self, image: Tensor, with_prefix: bool) -> list:
-        missing = [-length % self.side for length in image.shape[2:]]
         return self.body.forward_intermediates(
-            F.pad(self.normalize(image), (0, missing[1], 0, missing[0])),
+            self.padded(image),
             indices=self.layers,
             return_prefix_tokens=with_prefix,
             norm=self.norm,

@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 from torch import Tensor
 
 from segtrain.architecture.weights import load_weights, read_state_dict
-from segtrain.assembly import build_data, build_model, build_task, make
+from segtrain.assembly import build_data, build_inference, build_model, build_task, make
 from segtrain.callback.bars import Bars
 from segtrain.cli.compatible import require_labels
 from segtrain.cli.report import report
@@ -187,26 +187,36 @@ def join_ensemble(task: Segmentation, others: list[str], trust_code: bool) -> No
     """
     if not others:
         return
-    if task.inference.task != "semantic":
-        raise UserError(f"ensemble: semantic networks can be averaged, and this one is for "
-                        f"'{task.inference.task}'")  # fmt: skip
+    require_semantic("the network to evaluate", task.inference.task)
     models, inferences = [task.model], [task.inference]
     for other in others:
         source = member(other, trust_code)
         config = source.config | {
             "weights": None, "architecture": without_pretraining(source.config["architecture"])
         }  # fmt: skip
-        inference = make(config["inference"])
-        names = make(config["dataset"]["labels"]).names
-        if inference.task != "semantic" or names != task.labels.names:
-            raise UserError(f"ensemble: {other} has other classes: {', '.join(names)}")
-        model = build_model(config, len(names))
+        labels = make(config["dataset"]["labels"])
+        inference = build_inference(config["inference"], labels)
+        require_semantic(other, inference.task)
+        if labels.names != task.labels.names:
+            raise UserError(f"ensemble: {other} has other classes: {', '.join(labels.names)}")
+        model = build_model(config, labels.num_classes)
         load_weights(model, source.state, str(source.file))
         models.append(model)
         inferences.append(inference)
     crf, inferences[0].crf = inferences[0].crf, None
     task.model, task.inference = Ensemble(models), EnsembleInference(inferences, crf)
     task.evaluation.probabilities = task.inference.gives_probabilities
+
+
+def require_semantic(name: str, task: str) -> None:
+    """Refuses a network for another task in an ensemble.
+
+    Raises:
+        UserError: names it and its task.
+    """
+    if task != "semantic":
+        raise UserError(f"ensemble: {name} is for '{task}', and only probabilities of semantic "
+                        "networks are averaged; use ensemble=[]")  # fmt: skip
 
 
 def finish(task: Segmentation, results: dict, checkpoint: Path, run_dir: Path) -> None:

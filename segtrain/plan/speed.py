@@ -54,8 +54,9 @@ def images_a_step(config: dict) -> int:
 def picture_size(config: dict) -> tuple[int, int]:
     """Height and width of a training image: the crop, or a 3:4 picture at the middle side."""
     transform = config["dataset"]["transform"]
-    if "crop_size" in transform:
-        return tuple(transform["crop_size"])
+    crops = transform.get("scale_jitter") or transform
+    if "crop_size" in crops:
+        return tuple(crops["crop_size"])
     side = round(sum(transform["short_side"]) / 2)
     return side, min(transform["long_side"], round(side * 4 / 3))
 

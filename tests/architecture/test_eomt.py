@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from segtrain.assembly import build_model
 from segtrain.contracts import Queries
-from segtrain.errors import UserError
 
 SMALL = {"hidden_size": 48, "num_hidden_layers": 4, "num_attention_heads": 3, "num_blocks": 2,
          "num_queries": 7}  # fmt: skip

@@ -6,7 +6,7 @@ from torch import nn
 
 from segtrain.architecture.blocks import Normalize
 from segtrain.configuration.schema import checked
-from segtrain.dataset.transforms import MEAN_RGB
+from segtrain.dataset.scale_crop import MEAN_RGB
 from segtrain.errors import UserError
 from segtrain.inference.semantic import SemanticInference
 from segtrain.inference.window import SlidingWindow, coverage, look_once, window_starts

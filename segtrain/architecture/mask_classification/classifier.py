@@ -14,29 +14,27 @@ STRIDE = 4  # of the masks
 class MaskClassifier(nn.Module):
     """A network of queries, each of which says where something is, and of which class.
 
-    Images are padded on the right and at the bottom, with the mean colour. Those who inherit say in
-    `layers` what the queries find.
+    Those who inherit say in `layers` what the queries find.
 
     Args:
-        backbone: with `normalize`.
-        side: images are padded to multiples of it, in pixels.
+        backbone: theirs.
     """
 
     task = "masks"
+    align_corners = False  # of its masks, and of the scores that come of them
 
-    def __init__(self, backbone: nn.Module, side: int) -> None:
+    def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
-        self.side = side
 
     def layers(self, image: Tensor) -> list[Queries]:
         """What the queries say after each layer that is to learn, in evaluation after the last.
 
         Args:
-            image: (N, 3, H, W) RGB in 0..255, of whole multiples of `side`.
+            image: (N, 3, H, W) RGB in 0..255, which is padded on the right and at the bottom.
 
         Returns:
-            First layer first; the masks are (N, Q, H / 4, W / 4).
+            First layer first; the masks have stride 4 and are of the padded image.
         """
         raise NotImplementedError
 
@@ -48,22 +46,18 @@ class MaskClassifier(nn.Module):
         Not All You Need for Semantic Segmentation, NeurIPS 2021, arXiv 2107.06278, section 3.4).
         """
         if self.training:
-            *auxiliary, last = (self._onto(image, queries) for queries in self._padded(image))
+            *auxiliary, last = (self._onto(image, queries) for queries in self.layers(image))
             return {**last, "auxiliary": auxiliary}
-        return {"logits": class_scores(self.queries(image)), "align_corners": False}
+        return {"logits": class_scores(self.queries(image)), "align_corners": self.align_corners}
 
     def queries(self, image: Tensor) -> Queries:
         """What the last layer's queries say in evaluation: masks (N, Q, H, W), as of the image."""
-        queries = self._padded(image)[-1]
-        height, width = image.shape[2:]
-        whole = [STRIDE * length for length in queries["mask_logits"].shape[2:]]
-        masks = resize(queries["mask_logits"], whole, align_corners=False)
-        return {**queries, "mask_logits": masks[:, :, :height, :width]}
-
-    def _padded(self, image: Tensor) -> list[Queries]:
-        bottom, right = (-length % self.side for length in image.shape[2:])
-        mean = self.backbone.normalize.mean
-        return self.layers(F.pad(image.float() - mean, (0, right, 0, bottom)) + mean)
+        queries = self.layers(image)[-1]
+        whole = [STRIDE * cells for cells in queries["mask_logits"].shape[2:]]
+        bottom, right = (old - new for old, new in zip(whole, image.shape[2:], strict=True))
+        masks = resize(queries["mask_logits"], whole, self.align_corners)
+        # A slice would bind an exported graph to sizes that are really padded.
+        return {**queries, "mask_logits": F.pad(masks, (0, -right, 0, -bottom))}
 
     def _onto(self, image: Tensor, queries: Queries) -> Queries:
         """Masks of the padded image as those of the image alone."""

@@ -70,7 +70,7 @@ class EoMT(MaskClassifier):
         num_classes: int,
     ) -> None:
         require_whole(backbone, query_blocks)
-        super().__init__(backbone, side=backbone.side)
+        super().__init__(backbone)
         width = backbone.channels[-1]
         self.query_features = nn.Parameter(torch.randn(num_queries, width))
         self.classifier = nn.Linear(width, num_classes + 1)
@@ -100,10 +100,8 @@ class EoMT(MaskClassifier):
 
     def layers(self, image: Tensor) -> list[Queries]:
         """In training also what the queries say before each of their blocks."""
-        body = self.backbone.body
-        number = len(image)
-        size = tuple(length // self.side for length in image.shape[2:])
-        x, turns = self._embedded(image)
+        body, number = self.backbone.body, image.shape[0]
+        x, turns, size = self._embedded(image)
         first = len(body.blocks) - len(self.mask_probability)
         found = []
         for index, (block, turn) in enumerate(zip(body.blocks, turns, strict=True)):
@@ -116,16 +114,18 @@ class EoMT(MaskClassifier):
             x = block(x, attn_mask=mask, **turn)
         return [*found, self._predict(x, size)]
 
-    def _embedded(self, image: Tensor) -> tuple[Tensor, list[dict[str, Tensor]]]:
-        """Tokens before the first block, and what else each block takes: the turns of places."""
+    def _embedded(self, image: Tensor) -> tuple[Tensor, list[dict[str, Tensor]], torch.Size]:
+        """Tokens before the first block, what else each block takes (the turns of places), and rows
+        and columns of patches."""
         body = self.backbone.body
-        x = body._pos_embed(body.patch_embed(self.backbone.normalize(image)))
+        patches = body.patch_embed(self.backbone.padded(image))
+        x = body._pos_embed(patches)
         turns = [{}] * len(body.blocks)
         if isinstance(x, tuple):
             x, turn = x
             each = turn if getattr(body, "rope_mixed", False) else [turn] * len(turns)
             turns = [{"rope": own} for own in each]
-        return body.norm_pre(x), turns
+        return body.norm_pre(x), turns, patches.shape[1:3]
 
     def _predict(self, x: Tensor, size: tuple[int, int]) -> Queries:
         x = self.backbone.body.norm(x)

@@ -24,6 +24,39 @@ Channels = Annotated[
 ]
 
 
+class Attention(nn.Module):
+    """Of several heads. The parameters of `nn.MultiheadAttention`, whose graphs are for one batch.
+
+    Args:
+        channels: C, which the heads share.
+        heads: how many.
+    """
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * channels, channels))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * channels))
+        self.out_proj = nn.Linear(channels, channels)
+        for weight in (self.in_proj_weight, self.out_proj.weight):
+            nn.init.xavier_uniform_(weight)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(self, queries: Tensor, keys: Tensor, values: Tensor, seen: Tensor | None) -> Tensor:
+        """(N, Q, C), and twice (N, L, C) -> (N, Q, C); seen (N, 1, Q, L) is true where they look,
+        None: everywhere."""
+        number, count, channels = queries.shape
+        projections = zip(self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3), strict=True)
+        query, key, value = (
+            F.linear(x, weight, bias)
+            .view(number, -1, self.heads, channels // self.heads)
+            .transpose(1, 2)
+            for x, (weight, bias) in zip((queries, keys, values), projections, strict=True)
+        )
+        found = F.scaled_dot_product_attention(query, key, value, seen)
+        return self.out_proj(found.transpose(1, 2).reshape(number, count, channels))
+
+
 class DecoderLayer(nn.Module):
     """Queries look at where their masks are, then at one another (section 3.2, figure 2).
 
@@ -35,18 +68,17 @@ class DecoderLayer(nn.Module):
 
     def __init__(self, channels: int, heads: int, width: int) -> None:
         super().__init__()
-        self.cross_attention = nn.MultiheadAttention(channels, heads, batch_first=True)
+        self.cross_attention = Attention(channels, heads)
         self.cross_norm = nn.LayerNorm(channels)
-        self.self_attention = nn.MultiheadAttention(channels, heads, batch_first=True)
+        self.self_attention = Attention(channels, heads)
         self.self_norm = nn.LayerNorm(channels)
         self.mlp = nn.Sequential(nn.Linear(channels, width), nn.ReLU(), nn.Linear(width, channels))
         self.mlp_norm = nn.LayerNorm(channels)
-        for parameter in self.parameters():
-            if parameter.ndim > 1:
-                nn.init.xavier_uniform_(parameter)
+        for layer in (self.mlp[0], self.mlp[2]):
+            nn.init.xavier_uniform_(layer.weight)
 
     def forward(
-        self, x: Tensor, positions: Tensor, cells: Tensor, cell_positions: Tensor, hidden: Tensor
+        self, x: Tensor, positions: Tensor, cells: Tensor, cell_positions: Tensor, seen: Tensor
     ) -> Tensor:
         """What the queries are after this layer.
 
@@ -55,16 +87,12 @@ class DecoderLayer(nn.Module):
             positions: (Q, C) of the queries.
             cells: (N, L, C) of a map.
             cell_positions: (L, C).
-            hidden: (N * heads, Q, L), true where a query does not look.
+            seen: (N, 1, Q, L), true where a query looks.
         """
-        keys = cells + cell_positions
-        found, _ = self.cross_attention(
-            x + positions, keys, cells, attn_mask=hidden, need_weights=False
-        )
+        found = self.cross_attention(x + positions, cells + cell_positions, cells, seen)
         x = self.cross_norm(x + found)
         placed = x + positions
-        found, _ = self.self_attention(placed, placed, x, need_weights=False)
-        x = self.self_norm(x + found)
+        x = self.self_norm(x + self.self_attention(placed, placed, x, None))
         return self.mlp_norm(x + self.mlp(x))
 
 
@@ -103,8 +131,7 @@ class Mask2Former(MaskClassifier):
         if channels % heads:
             raise UserError(f"architecture.heads={heads} cannot share architecture.channels="
                             f"{channels}; set a number that divides it")  # fmt: skip
-        super().__init__(backbone, side=32)
-        self.heads = heads
+        super().__init__(backbone)
         self.pixel_decoder = PixelDecoder(
             backbone.channels, channels, heads, encoder_layers, encoder_width
         )
@@ -120,7 +147,7 @@ class Mask2Former(MaskClassifier):
 
     def layers(self, image: Tensor) -> list[Queries]:
         """What the queries say before the first layer and after each; see `MaskClassifier`."""
-        maps, pixels = self.pixel_decoder(self.backbone(image))
+        maps, pixels = self.pixel_decoder(self._maps(image))
         number, channels = pixels.shape[:2]
         sizes = [tuple(m.shape[2:]) for m in maps]
         cells = [
@@ -132,10 +159,30 @@ class Mask2Former(MaskClassifier):
         found = [self._predict(x, pixels)]
         for index, layer in enumerate(self.decoder):
             level = index % LEVELS
-            hidden = self._hidden(found[-1]["mask_logits"], sizes[level])
-            x = layer(x, self.query_positions, cells[level], positions[level], hidden)
+            seen = seen_cells(found[-1]["mask_logits"], sizes[level])
+            x = layer(x, self.query_positions, cells[level], positions[level], seen)
             found.append(self._predict(x, pixels))
         return found
+
+    def _maps(self, image: Tensor) -> list[Tensor]:
+        """Of the image that is filled up to whole cells of the last map with the mean colour."""
+        strides = self.backbone.strides
+        whole = [(length + strides[-1] - 1) // strides[-1] for length in image.shape[2:]]
+        bottom, right = (
+            strides[-1] * cells - length
+            for cells, length in zip(whole, image.shape[2:], strict=True)
+        )
+        sides = (0, right, 0, bottom)
+        outside = F.pad(torch.zeros_like(image[:1, :1], dtype=torch.float32), sides, value=1.0)
+        maps = self.backbone(F.pad(image.float(), sides) + outside * self.backbone.normalize.mean)
+        if not torch.compiler.is_exporting():
+            return maps
+        # Sizes as multiples of `whole`: by the convolutions' own terms a graph takes minutes.
+        sizes = [[strides[-1] // stride * cells for cells in whole] for stride in strides]
+        return [
+            F.pad(m, (0, columns - m.shape[3], 0, rows - m.shape[2]))
+            for m, (rows, columns) in zip(maps, sizes, strict=True)
+        ]
 
     def _predict(self, x: Tensor, pixels: Tensor) -> Queries:
         x = self.norm(x)
@@ -144,9 +191,9 @@ class Mask2Former(MaskClassifier):
             "mask_logits": mask_logits(self.mask_mlp(x), pixels),
         }
 
-    def _hidden(self, masks: Tensor, size: tuple[int, int]) -> Tensor:
-        """(N * heads, Q, cells): true outside a query's mask, nowhere where the mask is empty."""
-        coarse = F.interpolate(masks.detach(), size, mode="bilinear", align_corners=False)
-        outside = (coarse < 0).flatten(2)
-        outside = outside & ~outside.all(2, keepdim=True)
-        return outside[:, None].expand(-1, self.heads, -1, -1).flatten(0, 1)
+
+def seen_cells(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    """(N, 1, Q, cells): true inside a query's mask, and everywhere where the mask is empty."""
+    coarse = F.interpolate(masks.detach(), size, mode="bilinear", align_corners=False)
+    inside = (coarse >= 0).flatten(2)[:, None]
+    return inside | ~inside.any(3, keepdim=True)
