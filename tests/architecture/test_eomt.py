@@ -142,7 +142,7 @@ def test_parameters(name, blocks, expected):
     ("overrides", "message"),
     [
         (["architecture/backbone=timm"], "architecture/backbone=vit"),
-        (["architecture.backbone.name=test_vit", "architecture.query_blocks=3"], "has 2 blocks"),
+        (["architecture.backbone.name=test_vit", "architecture.query_blocks=7"], "has 6 blocks"),
         (["architecture.backbone.name=test_vit", "architecture.backbone.layers=2",
           "architecture.query_blocks=1"], "layers=1"),
         (["architecture.backbone.name=test_vit", "architecture.backbone.patch_size=14",
