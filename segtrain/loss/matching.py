@@ -10,7 +10,8 @@ from torch import Tensor
 
 from segtrain.contracts import Queries
 from segtrain.label_set import VOID
-from segtrain.loss.points import at_same_points, neighbours
+from segtrain.loss.points import at_same_points
+from segtrain.sampling import neighbours
 from segtrain.segments import CROWD, TrueSegments, keys
 
 WORST = 1e10  # cost of a pair that has none, such as of a query that is not finite

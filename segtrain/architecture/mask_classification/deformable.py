@@ -5,8 +5,9 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from segtrain.sampling import bilinear
 
 POINTS = 4  # that a head looks at, of each map
 
@@ -96,11 +97,11 @@ def sampled_sum(
     ):
         maps = part.permute(0, 2, 3, 1).reshape(number * heads, -1, rows, columns)
         x, y = (
-            2 * (places[..., axis] + offsets[:, :, :, level, :, axis] / side) - 1
+            places[..., axis] + offsets[:, :, :, level, :, axis] / side
             for axis, side in enumerate((columns, rows))
         )
-        grid = torch.stack([x, y], 4).transpose(1, 2).reshape(-1, length, points, 2)
-        found = F.grid_sample(maps, grid, align_corners=False)  # (N * heads, D, L, points)
+        looked = torch.stack([x, y], 4).transpose(1, 2).reshape(number * heads, -1, 2)
+        found = bilinear(maps, looked).unflatten(2, (length, points))  # (N * heads, D, L, points)
         weight = weights[:, :, :, level].transpose(1, 2).reshape(-1, 1, length, points)
         summed = (found * weight).sum(3)
         total = summed if total is None else total + summed
