@@ -32,7 +32,7 @@ def with_auxiliary(name: str) -> list[list[str]]:
 
 def task_of(name: str, *overrides: str) -> Segmentation:
     """An untrained network for the set of shapes of its kind, ready to train."""
-    dataset = "shapes" if name in architectures("semantic") else "shapes_instances"
+    dataset = "shapes_instances" if name in architectures("instance") else "shapes"
     config = composed(f"architecture={name}", f"dataset={dataset}", *overrides)
     torch.manual_seed(0)
     return build_task(config, make(config["dataset"]["labels"]))
@@ -65,7 +65,8 @@ def without_gradient(task: Segmentation) -> list[str]:
     ("name", "overrides"),
     [
         (name, overrides)
-        for name in architectures("semantic") + architectures("instance")
+        for kind in ("semantic", "instance", "mask_classification")
+        for name in architectures(kind)
         for overrides in with_auxiliary(name)
     ],
 )
