@@ -16,16 +16,15 @@ from torch import Tensor, nn
 from segtrain.architecture.blocks import batch_norms
 from segtrain.architecture.weights import load_weights, require_fit
 from segtrain.configuration.messages import where_to_look
-from segtrain.configuration.schema import Recipe
+from segtrain.configuration.schema import Inference
 from segtrain.configuration.validation import validate
-from segtrain.contracts import DENSE
 from segtrain.dataset.counts import class_frequency, median_frequency_weights
 from segtrain.dataset.folder import folder_white_level
 from segtrain.dataset.shard_index import ShardReading, describe_shards
 from segtrain.errors import UserError
 from segtrain.label_set import LabelSet
 from segtrain.trained import Trained, without_pretraining
-from segtrain.values import ExtraMetric, Node
+from segtrain.values import ExtraMetric
 from segtrain.zoo.initial import load_initial_weights
 
 if TYPE_CHECKING:
@@ -53,7 +52,12 @@ def make(node: Node, **call_time: Any) -> Any:
         raise
 
 
-def build_data(config: Recipe) -> "SegmentationData":
+def task_of(node: dict) -> str:
+    """What the class that a configuration node names is for; semantic where it does not say."""
+    return getattr(get_class(node["_target_"]), "task", "semantic")
+
+
+def build_data(config: dict) -> "SegmentationData":
     """The data module; reads no image yet."""
     return make(config["dataset"], batch_size=config["batch_size"], seed=config["seed"])
 
@@ -74,48 +78,7 @@ def resolve_white_level(config: Recipe) -> None:
     source["white_level"] = found or "auto"
 
 
-def require_labels(data: "SegmentationData", config: Recipe) -> None:
-    """Refuses parts of different tasks: what the data set's labels are, the network learns.
-
-    Raises:
-        UserError: architecture, loss and inference are not for one task; or the labels are masks
-            for a detector, or instances for a semantic network.
-    """
-    from segtrain.dataset.transforms import SemanticPreset
-
-    tasks = {
-        key: getattr(get_class(config[key]["_target_"]), "task", "semantic")
-        for key in ("architecture", "loss", "inference")
-    }
-    if tasks["architecture"] == "semantic" and tasks["inference"] in DENSE:
-        tasks["architecture"] = tasks["inference"]  # the same network does either
-    if len(set(tasks.values())) > 1:
-        found = ", ".join(f"{key} is for '{task}'" for key, task in tasks.items())
-        raise UserError(f"{found}: these three belong together; an architecture chooses its own "
-                        "loss and inference unless others are named")  # fmt: skip
-    has_masks = isinstance(data.transform, SemanticPreset)
-    is_multilabel = tasks["inference"] == "multilabel"
-    if has_masks and data.labels.overlapping != is_multilabel:
-        has, needs = ("may", "do not") if data.labels.overlapping else ("do not", "may")
-        raise UserError(
-            f"dataset={data.name} has classes that {has} overlap, loss and inference are for "
-            f"classes that {needs}; loss=multilabel inference=multilabel belong to data sets such "
-            "as shapes_multilabel, folder_multilabel and coco_json_multilabel, and only to them"
-        )
-    if has_masks == (tasks["inference"] in DENSE):
-        return
-    if has_masks:
-        raise UserError(
-            f"dataset={data.name} has masks of classes for labels; the architecture needs "
-            "instances, such as coco2017, cityscapes_instances or shapes_instances"
-        )
-    raise UserError(
-        f"dataset={data.name} has instances for labels; the architecture needs a semantic "
-        "data set, such as cocostuff, cocovoc or cityscapes"
-    )
-
-
-def with_sizes(inference: Node, dataset: Node) -> dict:
+def with_sizes(inference: dict, dataset: dict) -> dict:
     """The inference node with the largest training size where it leaves the size of the test open.
 
     Args:
@@ -128,6 +91,32 @@ def with_sizes(inference: Node, dataset: Node) -> dict:
     largest = max(transform["short_side"])
     sizes = {"short_sides": [largest], "short_side": largest, "long_side": transform["long_side"]}
     return {key: sizes.get(key) if value is None else value for key, value in inference.items()}
+
+
+def build_inference(node: dict, labels: LabelSet) -> Any:
+    """How a network looks at images.
+
+    Args:
+        node: of the protocol, with its sizes.
+        labels: the classes.
+
+    Raises:
+        UserError: it is for panoptic segmentation, and the labels are not.
+    """
+    if task_of(node) != "panoptic":
+        return make(node)
+    if labels.things is None:
+        raise UserError(
+            "inference=panoptic is for classes of which some have instances and others have none, "
+            "as of dataset=coco_panoptic; these are of another kind: choose another inference=..."
+        )
+    return make(node, things=labels.things)
+
+
+def build_loss(node: dict, labels: LabelSet) -> nn.Module:
+    """The loss of a network's outputs, which may have to know the label of void pixels."""
+    is_pixelwise = task_of(node) == "semantic"
+    return make(node, **({"ignore_index": labels.ignore_index} if is_pixelwise else {}))
 
 
 def build_model(
@@ -163,9 +152,8 @@ def rebuild(trained: Trained, inference: Node | None) -> tuple[nn.Module, Any, L
             has values that cannot be, or is for another task.
     """
     architecture = without_pretraining(trained.config["architecture"])
-    inference = validate(Node, inference or trained.config["inference"], "inference")
-    tasks = [getattr(get_class(node["_target_"]), "task", "semantic")
-             for node in (trained.config["inference"], inference)]  # fmt: skip
+    inference = validate(Inference, inference or trained.config["inference"], "inference")
+    tasks = [task_of(node) for node in (trained.config["inference"], inference)]
     if tasks[0] != tasks[1]:
         raise UserError(f"{trained.origin} is a network for '{tasks[0]}', the inference protocol "
                         f"is for '{tasks[1]}'; choose another with inference=...")  # fmt: skip
@@ -178,7 +166,7 @@ def rebuild(trained: Trained, inference: Node | None) -> tuple[nn.Module, Any, L
     if "thresholds" in inference and inference["thresholds"] is None:
         chosen = trained.config["inference"].get("thresholds")
         inference = {**inference, "thresholds": chosen}
-    return model, make(with_sizes(inference, dataset)), labels
+    return model, build_inference(with_sizes(inference, dataset), labels), labels
 
 
 def _require_room(architecture: Node, num_classes: int, trained: Trained) -> None:
@@ -208,18 +196,16 @@ def build_task(config: Recipe, labels: LabelSet) -> "Segmentation":
     from segtrain.task.segmentation import Segmentation
 
     config["inference"] = with_sizes(config["inference"], config["dataset"])
-    inference = make(config["inference"])
-    known = {}
+    inference = build_inference(config["inference"], labels)
     if inference.task == "semantic":
         check_per_class("loss.pixel.class_weights", config["loss"].get("pixel", {}), labels)
         check_per_class("inference.logit_adjustment", config["inference"], labels)
-        known = {"ignore_index": labels.ignore_index}
     if inference.task == "multilabel":
         check_per_class("loss.pixel.positive_weights", config["loss"].get("pixel", {}), labels)
         check_per_class("inference.thresholds", config["inference"], labels)
     return Segmentation(
         model=build_model(config, labels.num_classes, labels.names),
-        loss=make(config["loss"], **known),
+        loss=build_loss(config["loss"], labels),
         inference=inference,
         evaluation=build_evaluation(
             inference.task,
@@ -247,7 +233,7 @@ def build_evaluation(
     """How networks for a task are trained and measured.
 
     Args:
-        task: semantic, multilabel, instance or proposal.
+        task: semantic, multilabel, panoptic, instance or proposal.
         labels: the classes.
         extra_metrics: of semantic networks, see `SemanticEvaluation`.
         inference: which a semantic network's calibration depends on, and whose thresholds a
@@ -268,6 +254,10 @@ def build_evaluation(
         from segtrain.task.multilabel import MultilabelEvaluation
 
         return MultilabelEvaluation(labels, inference)
+    if task == "panoptic":
+        from segtrain.task.panoptic import PanopticEvaluation
+
+        return PanopticEvaluation(labels)
     from segtrain.task.instance import InstanceEvaluation
 
     return InstanceEvaluation(labels, task)

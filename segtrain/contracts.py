@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 DENSE = ("semantic", "multilabel")  # tasks whose networks score every class at every pixel
+OF_PIXELS = (*DENSE, "panoptic")  # tasks whose labels are masks, cut to crops of one size
 
 
 class TrainBatch(TypedDict):
@@ -90,6 +91,7 @@ class InstanceEvalBatch(TypedDict):
 # How masks lie in their boxes: stretched over boxes whose corners are cut to whole pixels, as
 # torchvision pastes them, or sampled where pixels have their centres, as detectron2 does.
 Frames = Literal["whole_pixels", "exact"]
+AnyFrames = Frames | Literal["image"]  # masks of the whole image
 
 
 class Detections(TypedDict):
@@ -101,7 +103,7 @@ class Detections(TypedDict):
     masks: Tensor  # (n, M, M) float32 probabilities, stretched over their boxes; see `frames`
     # Of the masks: whole_pixels, unless it is said. With `image`, masks are (n, H, W) bool of the
     # whole image, and boxes are the ones around them.
-    frames: NotRequired[Frames | Literal["image"]]
+    frames: NotRequired[AnyFrames]
 
 
 class DetectionOutputs(TypedDict):
@@ -166,6 +168,14 @@ class Segments(TypedDict):
     scores: Tensor  # (n,) float32 0..1
     semantic: Tensor  # (H, W) uint8, the class of every pixel by the semantic scores
     instances: Detections  # of the classes with instances, which may overlap; frames `image`
+
+
+def is_detector(network: object) -> bool:
+    """Whether it takes images of their own sizes, and in training their objects as well.
+
+    Other networks take one batch of images.
+    """
+    return getattr(network, "task", "semantic") in ("instance", "proposal")
 
 
 def resize(x: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:

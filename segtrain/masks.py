@@ -6,8 +6,9 @@ Shapes: n masks, H x W pixels of the image, h x w of a crop, M x M cells of a ne
 import cv2
 import numpy as np
 from pycocotools import mask as rle
+from torch import Tensor
 
-from segtrain.contracts import Detections, Frames
+from segtrain.contracts import AnyFrames, Detections
 
 
 def encode(masks: np.ndarray) -> list[bytes]:
@@ -61,9 +62,38 @@ def decode(codes: list[bytes], size: tuple[int, int]) -> np.ndarray:
     return masks
 
 
-def frames_of(found: Detections) -> Frames:
-    """How the masks of an image lie in their boxes."""
-    return found.get("frames", "whole_pixels")
+def as_arrays(found: Detections) -> Detections:
+    """What was found as arrays, numbers of fewer bits as float32."""
+    return {
+        key: (value.float() if value.is_floating_point() else value).cpu().numpy()
+        if isinstance(value, Tensor)
+        else value
+        for key, value in found.items()
+    }
+
+
+def codes_of(
+    found: Detections,
+    size: tuple[int, int],
+    threshold: float,
+    chosen: np.ndarray | None = None,
+    scale: tuple[float, float] = (1.0, 1.0),
+) -> list[bytes]:
+    """Codes of what a network found in an image, see `paste`.
+
+    Args:
+        found: tensors on any device, or arrays.
+        size: H and W of the image.
+        threshold: of the pixels that belong to an object.
+        chosen: (m,) which detections, or (n,) bool; None for all.
+        scale: what boxes are multiplied by, horizontally and vertically, where the network has seen
+            the image at another size.
+    """
+    found = as_arrays(found)
+    chosen = slice(None) if chosen is None else chosen
+    boxes = found["boxes"][chosen] * np.float32([*scale, *scale])
+    frames = found.get("frames", "whole_pixels")
+    return paste(found["masks"][chosen], boxes, size, threshold, frames)
 
 
 def paste(
@@ -71,7 +101,7 @@ def paste(
     boxes: np.ndarray,
     size: tuple[int, int],
     threshold: float,
-    frames: Frames = "whole_pixels",
+    frames: AnyFrames = "whole_pixels",
 ) -> list[bytes]:
     """Codes of a network's masks, stretched over their boxes and thresholded.
 
@@ -81,13 +111,16 @@ def paste(
     pixels have their centres. Only what is visible is computed.
 
     Args:
-        masks: (n, M, M) float32 probabilities.
+        masks: (n, M, M) float32 probabilities; or, where `frames` says so, (n, H, W) bool of the
+            whole image, whose pixels stay what they are, or the nearest ones at another size.
         boxes: (n, 4) float32 x1 y1 x2 y2; they may be empty and may lie outside the image.
         size: H and W of the image.
         threshold: of the pixels that belong to the object, not negative: they are above it, or at
             least it where frames are exact.
         frames: how masks lie in their boxes.
     """
+    if frames == "image":
+        return encode(_fitted(masks, size))
     if frames == "exact":
         return [_sampled(*pair, size, threshold) for pair in zip(masks, boxes, strict=True)]
     cells = masks.shape[-1] + 2
@@ -104,6 +137,15 @@ def paste(
             left, top, visible = 0, 0, np.zeros((0, 0), bool)
         codes.append(encode_crop(visible, left, top, size))
     return codes
+
+
+def _fitted(masks: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Masks (n, h, w) bool at `size`, by the nearest pixel."""
+    if masks.shape[1:] == size:
+        return masks
+    resized = [cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+               for mask in masks.view(np.uint8)]  # fmt: skip
+    return np.array(resized, np.uint8).reshape(-1, *size)
 
 
 def _sampled(mask: np.ndarray, box: np.ndarray, size: tuple[int, int], threshold: float) -> bytes:

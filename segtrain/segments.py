@@ -25,6 +25,14 @@ class TrueSegments(NamedTuple):
     crowd: Tensor  # (n,) bool
 
 
+class SegmentMap(NamedTuple):
+    """The n segments of one image, without a mask for each."""
+
+    map: Tensor  # (H, W) int64: 0 of void pixels, i of the i-th segment
+    labels: Tensor  # (n,) int64 train ids
+    crowd: Tensor  # (n,) bool
+
+
 def pack(classes: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     """Train ids (H, W) uint8 and numbers of instances (H, W) of 0..CROWD -> (H, W, 3) uint8."""
     low, high = numbers & 255, numbers >> 8
@@ -64,7 +72,21 @@ def unpack(mask: Tensor) -> TrueSegments:
     return TrueSegments(own == found.view(-1, 1, 1), (found >> 16).long(), found & CROWD == CROWD)
 
 
+def index(mask: Tensor) -> SegmentMap:
+    """One image's labels (H, W, 3) -> the segment of each pixel; see `unpack` for their order."""
+    void = VOID << 16
+    own = keys(mask).clamp(max=void)
+    found, place = own.unique(return_inverse=True)
+    found = found[found < void]
+    return SegmentMap((place + 1) * (own < void), (found >> 16).long(), found & CROWD == CROWD)
+
+
 def count_segments(packed: np.ndarray, num_classes: int) -> np.ndarray:
     """(K + 1,) int64 pixels per class of (H, W, 3); last, void ones."""
     counts = np.bincount(packed[..., 0].ravel(), minlength=256)
     return np.append(counts[:num_classes], counts[VOID])
+
+
+def id_colours(ids: np.ndarray) -> np.ndarray:
+    """Numbers of segments (H, W) -> (H, W, 3) uint8 RGB, R + 256 G + 256² B, as COCO's format."""
+    return np.dstack([(ids >> shift & 255).astype(np.uint8) for shift in (0, 8, 16)])

@@ -42,7 +42,8 @@ def build_trainer(
     progress = Progress(config["batch_size"], wait)
     trainer = pl.Trainer(
         **common_trainer_arguments(settings, run_dir),
-        benchmark=headline == "miou" and not settings["deterministic"],  # crops have one size
+        # Crops have one size.
+        benchmark=headline in ("miou", "pq") and not settings["deterministic"],
         max_steps=max_steps,
         max_epochs=-1,
         gradient_clip_val=settings["gradient_clip_val"],

@@ -139,7 +139,7 @@ def choices(experiment: str) -> dict:
 
 
 def architectures(kind: str) -> list[str]:
-    """Names of the architectures of a kind, semantic or instance."""
+    """Names of the architectures of a kind: semantic, instance or mask_classification."""
     import yaml
 
     from segtrain.configuration.folder import conf_dir
@@ -157,6 +157,8 @@ def small_network(*selection: str) -> list[str]:
         values |= {"name": "resnet26", "multi_grid": "[1,2]"}
     elif target == "TimmBackbone":
         values |= {"name": "test_resnet", "multi_grid": "null"}
+        if architecture["backbone"].get("stride_in_1x1"):
+            values["stride_in_1x1"] = "false"  # a basic block has no 1x1
     elif target == "MixTransformer":
         values |= {"name": "mit_b0", "drop_path": "0.0"}
     elif target in ("PlainViT", "SimpleFeaturePyramid"):
@@ -180,6 +182,11 @@ def small_network(*selection: str) -> list[str]:
         overrides += ["architecture.channels=16"]
         key = "width" if "width" in architecture else "box_width"
         overrides += [f"architecture.{key}=16"]
+    if "mask_classification" in architecture["_target_"]:
+        sizes = {"channels": 32, "encoder_layers": 1, "encoder_width": 16, "decoder_layers": 4,
+                 "decoder_width": 16, "num_queries": 7, "query_blocks": 2}  # fmt: skip
+        overrides += [f"architecture.{key}={size}" for key, size in sizes.items()
+                      if key in architecture]  # fmt: skip
     if "extra_blocks" in architecture:
         overrides += ["architecture.multi_grid=[1,2]",
                       "+architecture.backbone.timm_arguments.channels=[8,8,8,8]"]  # fmt: skip

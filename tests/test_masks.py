@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from pycocotools import mask as rle
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-from segtrain.masks import decode, encode, encode_crop, paste
+from segtrain.masks import codes_of, decode, encode, encode_crop, paste
 
 
 def official(masks):
@@ -153,3 +153,39 @@ def test_exact_frames_without_area_have_no_pixel():
     boxes = np.array([[3, 3, 3, 9], [-9, -9, -1, -1], [30, 3, 40, 9]], np.float32)
     assert not decode(paste(np.ones((3, 4, 4), np.float32), boxes, (12, 12), 0.5, "exact"),
                       (12, 12)).any()  # fmt: skip
+
+
+def whole_image(count=3, size=(20, 30)):
+    """Detections whose masks are of the whole image."""
+    masks = torch.rand(count, *size, generator=torch.Generator().manual_seed(0)) > 0.5
+    boxes = torch.tensor([[0.0, 0.0, size[1], size[0]]]).repeat(count, 1)
+    return {"boxes": boxes, "scores": torch.ones(count), "labels": torch.zeros(count).long(),
+            "masks": masks, "frames": "image"}  # fmt: skip
+
+
+def test_masks_of_the_image_stay_as_they_are():
+    found = whole_image()
+    assert codes_of(found, (20, 30), 0.5) == official(found["masks"].numpy())
+    chosen = np.array([2, 0])
+    assert codes_of(found, (20, 30), 0.5, chosen) == official(found["masks"].numpy()[chosen])
+    assert codes_of(whole_image(0), (20, 30), 0.5) == []
+
+
+@pytest.mark.parametrize("size", [(40, 60), (10, 15), (20, 60)])
+def test_masks_of_a_resized_image_take_the_nearest_pixels(size):
+    found = whole_image()
+    nearest = F.interpolate(found["masks"][None].float(), size, mode="nearest-exact")[0]
+    assert codes_of(found, size, 0.5, scale=(2.0, 2.0)) == official(nearest.numpy())
+
+
+def test_boxes_grow_with_the_image():
+    generator = torch.Generator().manual_seed(0)
+    found = {"boxes": torch.tensor([[2.0, 3, 12, 11]]), "scores": torch.ones(1),
+             "labels": torch.zeros(1),
+             "masks": torch.rand(1, 7, 7, generator=generator)}  # fmt: skip
+    boxes = np.array([[4, 9, 24, 33]], np.float32)
+    expected = paste(found["masks"].numpy(), boxes, (60, 60), 0.5)
+    assert codes_of(found, (60, 60), 0.5, scale=(2.0, 3.0)) == expected
+    rounded = found["masks"].bfloat16()  # autocast's
+    expected = paste(rounded.float().numpy(), boxes, (60, 60), 0.5)
+    assert codes_of(found | {"masks": rounded}, (60, 60), 0.5, scale=(2.0, 3.0)) == expected

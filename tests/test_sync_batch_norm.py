@@ -64,10 +64,13 @@ def test_converted_backbone_is_the_same_function(name):
         assert_same(plain(image), model(image))
 
 
-@pytest.mark.parametrize("name", architectures("semantic") + architectures("instance"))
+@pytest.mark.parametrize(
+    "name",
+    architectures("semantic") + architectures("instance") + architectures("mask_classification"),
+)
 def test_converted_network_is_the_same_function(name):
     chosen = f"architecture={name}"
-    is_semantic = name in architectures("semantic")
+    is_semantic = name not in architectures("instance")
     dataset = "dataset=shapes" if is_semantic else "dataset=shapes_instances"
     config = composed(chosen, *small_network(chosen), dataset)
     task = build_task(config, make(config["dataset"]["labels"]))

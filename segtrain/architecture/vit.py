@@ -98,10 +98,14 @@ class PlainViT(nn.Module):
         return [(self.onto_image(x, image.shape[2:]), prefix[:, 0])
                 for x, prefix in self._intermediates(image, True)]  # fmt: skip
 
+    def padded(self, image: Tensor) -> Tensor:
+        """Normalised, and filled up to whole patches with the mean colour."""
+        bottom, right = (-length % self.side for length in image.shape[2:])
+        return F.pad(self.normalize(image), (0, right, 0, bottom))
+
     def _intermediates(self, image: Tensor, with_prefix: bool) -> list:
-        missing = [-length % self.side for length in image.shape[2:]]
         return self.body.forward_intermediates(
-            F.pad(self.normalize(image), (0, missing[1], 0, missing[0])),
+            self.padded(image),
             indices=self.layers,
             return_prefix_tokens=with_prefix,
             norm=self.norm,
@@ -110,13 +114,24 @@ class PlainViT(nn.Module):
 
     def onto_image(self, x: Tensor, size: torch.Size) -> Tensor:
         """A map of the padded image -> as many cells that cover the image of that size alone."""
-        rows, columns = (
-            cell_shares(cells, length, self.side, x.device)
-            for cells, length in zip(x.shape[2:], size, strict=True)
-        )
-        with torch.autocast(x.device.type, enabled=False):
-            wide = at_least_float32(x)
-            return rows.to(wide.dtype) @ wide @ columns.to(wide.dtype).T
+        return onto_image(x, size, self.side)
+
+
+def onto_image(x: Tensor, size: torch.Size, stride: int) -> Tensor:
+    """Bilinearly, a map (N, C, h, w) of a padded image -> (N, C, h, w) of the image alone.
+
+    Args:
+        x: starts where the image does.
+        size: height and width of the image without padding.
+        stride: pixels of a cell of the map.
+    """
+    rows, columns = (
+        cell_shares(cells, length, stride, x.device)
+        for cells, length in zip(x.shape[2:], size, strict=True)
+    )
+    with torch.autocast(x.device.type, enabled=False):
+        wide = at_least_float32(x)
+        return rows.to(wide.dtype) @ wide @ columns.to(wide.dtype).T
 
 
 def cell_shares(cells: int, length: int, stride: int, device: torch.device) -> Tensor:

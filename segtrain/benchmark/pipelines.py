@@ -14,7 +14,7 @@ from torchvision.transforms import functional as TF
 
 from segtrain.dataset.files import read_image, read_mask
 from segtrain.dataset.pairs import Pair
-from segtrain.dataset.transforms import MEAN_RGB
+from segtrain.dataset.scale_crop import MEAN_RGB
 from segtrain.label_set import VOID
 
 JITTER = ("brightness", "contrast", "saturation", "hue")

@@ -7,7 +7,7 @@ from pytorch_lightning.callbacks import Callback
 
 from segtrain.callback.progress import Progress
 from segtrain.contracts import Source
-from segtrain.sweep.ledger import TITLES
+from segtrain.headlines import TITLES
 from segtrain.terminal import Bar
 
 

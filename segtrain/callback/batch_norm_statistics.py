@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from segtrain.architecture.blocks import batch_norms
-from segtrain.contracts import DENSE
+from segtrain.contracts import OF_PIXELS
 from segtrain.dataset.stream import StepSampler, TrainStream
 from segtrain.dataset.workers import one_thread
 from segtrain.errors import UserError
@@ -32,8 +32,8 @@ class BatchNormStatistics(Callback):
         self.num_images = num_images
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if pl_module.evaluation.task not in DENSE:
-            raise UserError("callback=batch_norm_statistics is for semantic networks only")
+        if pl_module.evaluation.task not in OF_PIXELS:
+            raise UserError("callback=batch_norm_statistics is for data sets with masks only")
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn != "fit":

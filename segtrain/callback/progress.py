@@ -8,7 +8,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.profilers import Profiler
 
 from segtrain.callback.system import SystemFigures
-from segtrain.sweep.ledger import TITLES
+from segtrain.headlines import TITLES
 from segtrain.terminal import lines
 
 logger = logging.getLogger("segtrain")

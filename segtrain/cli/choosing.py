@@ -126,6 +126,10 @@ class Chosen(NamedTuple):
         found = {side in transform for transform in transforms if transform}
         return _one_of(found, typed, "data sets that are seen whole and in crops")
 
+    def jitters_scale(self, stage: str) -> bool:
+        """Whether images of instances are cropped in training, after large-scale jitter."""
+        return bool(self._choices("dataset/transform/scale_jitter", stage) - {None, "null"})
+
     def _evaluates_detector(self) -> bool:
         given = {key: plain_path(value) for key, value in self.settings.items()}
         if weights := given.get("weights"):

@@ -9,14 +9,16 @@ import pytorch_lightning as pl
 from torch import Tensor
 
 from segtrain.architecture.weights import load_weights, read_state_dict
-from segtrain.assembly import build_data, build_model, build_task, make, require_labels
+from segtrain.assembly import build_data, build_inference, build_model, build_task, make
 from segtrain.callback.bars import Bars
+from segtrain.cli.compatible import require_labels
 from segtrain.cli.report import report
 from segtrain.configuration.checking import checked_stored
 from segtrain.configuration.schema import Evaluate, Recipe
 from segtrain.dataset.datamodule import SegmentationData
 from segtrain.errors import UserError
 from segtrain.inference.ensemble import Ensemble, EnsembleInference
+from segtrain.label_set import LabelSet
 from segtrain.published.comparison import (
     in_order_of_data,
     own_split,
@@ -183,21 +185,23 @@ def join_ensemble(task: Segmentation, others: list[str], trust_code: bool) -> No
     """Puts the networks of other runs beside the task's own, each tested as its run says.
 
     Raises:
-        UserError: a run has other classes, or is not semantic.
+        UserError: the task or a run is not semantic, or a run has other classes.
     """
     if not others:
         return
+    require_semantic("the network to evaluate", task.inference.task)
     models, inferences = [task.model], [task.inference]
     for other in others:
         source = member(other, trust_code)
         config = source.config | {
             "weights": None, "architecture": without_pretraining(source.config["architecture"])
         }  # fmt: skip
-        inference = make(config["inference"])
-        names = make(config["dataset"]["labels"]).names
-        if inference.task != "semantic" or names != task.labels.names:
-            raise UserError(f"ensemble: {other} has other classes: {', '.join(names)}")
-        model = build_model(config, len(names))
+        labels = make(config["dataset"]["labels"])
+        inference = build_inference(config["inference"], labels)
+        require_semantic(other, inference.task)
+        if labels.names != task.labels.names:
+            raise UserError(f"ensemble: {other} has other classes: {', '.join(labels.names)}")
+        model = build_model(config, labels.num_classes)
         load_weights(model, source.state, str(source.file))
         models.append(model)
         inferences.append(inference)
@@ -206,7 +210,18 @@ def join_ensemble(task: Segmentation, others: list[str], trust_code: bool) -> No
     task.evaluation.probabilities = task.inference.gives_probabilities
 
 
-def finish(task: Segmentation, results: Results, checkpoint: Path, run_dir: Path) -> None:
+def require_semantic(name: str, task: str) -> None:
+    """Refuses a network for another task in an ensemble.
+
+    Raises:
+        UserError: names it and its task.
+    """
+    if task != "semantic":
+        raise UserError(f"ensemble: {name} is for '{task}', and only probabilities of semantic "
+                        "networks are averaged; use ensemble=[]")  # fmt: skip
+
+
+def finish(task: Segmentation, results: dict, checkpoint: Path, run_dir: Path) -> None:
     """Writes and prints the scores, where there are labels, and packs what a test server gets.
 
     Raises:
@@ -253,6 +268,13 @@ def record(data: SegmentationData, task: Segmentation, run_dir: Path) -> None:
         write_confusion(run_dir, task.confusion, task.labels.names)
 
 
+def told_apart(labels: LabelSet) -> dict:
+    """The classes of a panoptic set whose instances are told apart, for its results."""
+    if labels.things is None:
+        return {}
+    return {"things": [labels.names[label] for label in sorted(labels.things)]}
+
+
 def evaluate_task(
     config: Recipe, data: SegmentationData, task: Segmentation, checkpoint: Path, run_dir: Path
 ) -> Results:
@@ -282,6 +304,7 @@ def evaluate_task(
             **task.inference.protocol,
             "output_stride": task.model.backbone.output_stride,
         },
+        **told_apart(task.labels),
         "metrics": task.metrics,
         "published": config["published"],
         "images": len(data.test_source),

@@ -36,12 +36,13 @@ COMMANDS = {
 }
 SHORT = {"val": "evaluate"}
 GROUPS = (
-    "dataset", "dataset/mix", "dataset/transform/colours", "architecture", "loss", "optimizer",
-    "inference", "inference/window", "inference/crf", "trainer", "callback", "logger", "sweep",
-    "measure",
+    "dataset", "dataset/mix", "dataset/transform/colours", "dataset/transform/scale_jitter",
+    "architecture", "loss", "optimizer", "inference", "inference/window", "inference/crf",
+    "trainer", "callback", "logger", "sweep", "measure",
 )  # fmt: skip
 IN_HELP_OF_COMMANDS = (
-    "dataset/mix", "dataset/transform/colours", "inference/window", "inference/crf", "measure",
+    "dataset/mix", "dataset/transform/colours", "dataset/transform/scale_jitter",
+    "inference/window", "inference/crf", "measure",
 )  # fmt: skip
 
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import yaml
-from torch import Tensor
 
 from segtrain.configuration.schema import Recipe, Report, ReportAgain
 from segtrain.errors import UserError
 from segtrain.foreign import read_record
 from segtrain.hardware import uses_gpu
 from segtrain.inference.multilabel import masks_of
+from segtrain.masks import as_arrays
 from segtrain.metric.image_scores import FIRST_PROPOSALS
 from segtrain.planes import unpack
 from segtrain.predictor import find_dtype
@@ -36,6 +36,7 @@ from segtrain.report.panels import (
 from segtrain.report.record import ImageScores, read_confusion, read_image_scores
 from segtrain.report.results import Results
 from segtrain.report.run_report import IMAGE_SCORE_TITLES, RunReport, write_report
+from segtrain.report.segments import class_map, panoptic_keys, panoptic_panels
 from segtrain.table.runs import read_results
 
 if TYPE_CHECKING:
@@ -186,11 +187,13 @@ def example(
         panels = multilabel_panels(image, masks, valid, prediction, labels, max_side)
         keys = multilabel_keys(masks, prediction, valid, labels)
         return Example(name, score, panels, keys, None)
-    found = {
-        key: value.float().cpu().numpy() if isinstance(value, Tensor) else value
-        for key, value in found.items()
-    }
-    found["labels"] = found["labels"].astype(int)
+    found = as_arrays(found)
+    if task.evaluation.task == "panoptic":
+        panels = panoptic_panels(image, truth, found, labels, max_side)
+        layers = label_layers(truth[..., 0], class_map(found), panels["image"].shape[:2])
+        count = len(found["labels"])
+        return Example(name, f"{score}, {count} segment{'s' * (count != 1)} found", panels,
+                       panoptic_keys(truth, found, labels), layers)  # fmt: skip
     objects = f"{score}, {np.count_nonzero(~truth['crowd'])} objects"
     if task.evaluation.task == "proposal":
         panels = proposal_panels(image, truth, found, labels, max_side, FIRST_PROPOSALS)

@@ -182,7 +182,11 @@ def _size(short: Short, chosen: Chosen) -> list[str]:
     short_side, long_side = sorted(pairs[0])
     if sizes[0][2] is None:
         long_side = round(short_side * 1333 / 800)  # the usual shape, Mask R-CNN's
-    return [f"{SIDES[0]}=[{short_side},{short_side}]", f"{SIDES[1]}={long_side}"]
+    sides = [f"{SIDES[0]}=[{short_side},{short_side}]", f"{SIDES[1]}={long_side}"]
+    if chosen.jitters_scale(short.stage):
+        height, width = pairs[0]
+        sides.append(f"dataset.transform.scale_jitter.crop_size=[{height},{width}]")
+    return sides
 
 
 def _refuse_contradictions(arguments: Sequence[str], made: dict[Short, list[str]]) -> None:

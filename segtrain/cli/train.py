@@ -9,15 +9,10 @@ from shlex import quote
 import pytorch_lightning as pl
 
 from segtrain.architecture.weights import load_weights, read_state_dict
-from segtrain.assembly import (
-    build_data,
-    build_task,
-    require_labels,
-    resolve_class_weights,
-    resolve_white_level,
-)
+from segtrain.assembly import build_data, build_task, resolve_class_weights, resolve_white_level
 from segtrain.callback.images import per_class_rows
 from segtrain.callback.progress import Progress
+from segtrain.cli.compatible import require_labels
 from segtrain.cli.evaluate import evaluate_checkpoint
 from segtrain.cli.report import report
 from segtrain.configuration.keys import holder_of

@@ -26,6 +26,7 @@ Paths = Text | list[Text]
 Port = Annotated[int, Rule("from 0 to 65535", lambda number: 0 <= number <= 65535)]
 SUCH = Rule("such as [1,8,64]", lambda numbers: True)  # an example, no rule
 Dataset = Annotated[Node, Given("batch_size", "seed")]
+Inference = Annotated[Node, Given("things")]
 
 
 class Processes(TypedDict):
@@ -88,7 +89,7 @@ class Recipe(TypedDict):
     dataset: Dataset
     loss: Annotated[Node, Given("ignore_index")]
     optimizer: Annotated[Node, Given("model", "max_steps")]
-    inference: Node
+    inference: Inference
     architecture: Annotated[Node, Given("num_classes")]
     trainer: Training
     callback: NotRequired[dict[str, Node]]
@@ -120,7 +121,7 @@ class Evaluate(TypedDict):
     """`segtrain evaluate`."""
 
     dataset: NotRequired[Dataset]
-    inference: NotRequired[Node]
+    inference: NotRequired[Inference]
     trainer: Computation
     run: Text | None
     checkpoint: Text | None
@@ -150,7 +151,7 @@ class Use(TypedDict):
 class Predict(Use):
     """`segtrain predict`."""
 
-    inference: NotRequired[Node]
+    inference: NotRequired[Inference]
     trainer: Processes
     run: Text | None
     checkpoint: Text | None
@@ -170,7 +171,7 @@ class Predict(Use):
 class Demo(Use):
     """`segtrain demo`."""
 
-    inference: NotRequired[Node]
+    inference: NotRequired[Inference]
     run: Text | None
     checkpoint: Text | None
     model: Text | None

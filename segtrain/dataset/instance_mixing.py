@@ -11,7 +11,7 @@ import numpy as np
 from segtrain.contracts import InstanceTarget
 from segtrain.dataset.instances import target_from_masks
 from segtrain.dataset.mixing import REACH, Read, Sample, Transform, generator
-from segtrain.dataset.transforms import RandomScaleCrop
+from segtrain.dataset.scale_crop import fitted_crop
 from segtrain.values import Count, Fraction, PositiveRange, Size
 
 Labelled = tuple[np.ndarray, InstanceTarget]
@@ -122,11 +122,7 @@ def jittered(
 
     Masks may lose all pixels; boxes and areas are left as they were, for `visible_target`.
     """
-    fit = min(canvas / side for canvas, side in zip(size, image.shape[:2], strict=True))
-    low, high = scale_range
-    crop = RandomScaleCrop(size, (low * fit, high * fit), rotation=0.0, ignore_index=0)
-    crop.set_random_state(np.random.default_rng(rng.getrandbits(32)), rng)
-    drawn = crop.get_params_dependent_on_data({"shape": image.shape}, {})
+    crop, drawn = fitted_crop(image.shape, size, scale_range, rng)
     image = crop.apply(image, **drawn)
     masks = np.zeros((len(target["masks"]), *size), np.uint8)
     for placed, mask in zip(masks, target["masks"], strict=True):

@@ -6,7 +6,8 @@ from typing import Literal, NamedTuple
 import cv2
 import numpy as np
 
-from segtrain.dataset.transforms import MEAN_RGB, A, SemanticPreset
+from segtrain.dataset.scale_crop import MEAN_RGB
+from segtrain.dataset.transforms import A, SemanticPreset
 from segtrain.errors import UserError
 from segtrain.label_set import VOID
 from segtrain.values import Fraction, Positive, ProperFraction, Size

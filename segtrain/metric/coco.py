@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 from segtrain.contracts import Detections, TrueInstances
 from segtrain.label_set import LabelSet
-from segtrain.masks import frames_of, paste
+from segtrain.masks import as_arrays, codes_of
 from segtrain.metric.matching import (
     EvaluatedImage,
     found_entry,
@@ -92,11 +92,11 @@ class CocoEvaluation:
             ValueError: an image was added before.
         """
         for found, truth in zip(detections, targets, strict=True):
-            scores, labels = found["scores"].float().cpu().numpy(), found["labels"].cpu().numpy()
+            found = as_arrays(found)
+            scores, labels = found["scores"], found["labels"]
             kept = best(scores, labels, self.max_detections[-1], self.class_agnostic)
-            boxes = found["boxes"].float().cpu().numpy()[kept]
-            masks = found["masks"].float().cpu().numpy()[kept]
-            codes = paste(masks, boxes, truth["size"], self.mask_threshold, frames_of(found))
+            boxes = found["boxes"][kept]
+            codes = codes_of(found, truth["size"], self.mask_threshold, kept)
             image = EvaluatedImage(_by_label(truth), boxes, scores[kept], labels[kept], codes)
             if truth["image_id"] in self.images:
                 raise ValueError(f"image id {truth['image_id']} stands for two images")

@@ -1,7 +1,7 @@
 """Parameter groups: backbone and head, biases and kinds that do not decay apart."""
 
 import re
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -9,11 +9,12 @@ from torch.nn.modules.conv import _ConvNd
 
 from segtrain.errors import UserError
 
-Kind = Literal["bias", "norm", "depthwise", "position"]
-KINDS = ("bias", "norm", "depthwise", "position")  # of parameters that a recipe may leave undecayed
+Kind = Literal["bias", "norm", "depthwise", "position", "embedding"]
+KINDS = get_args(Kind)  # of parameters that a recipe may leave undecayed
 BLOCK = re.compile(r"backbone\.body\.blocks\.(\d+)\.")  # of a plain transformer of timm
 EMBEDDINGS = re.compile(r"backbone\.body\.(patch_embed\.|pos_embed|cls_|reg_token|norm_pre\.)")
 POSITIONS = ("pos_embed", "pos_embed_window", "relative_position_bias_table")  # timm's names
+EMBEDDED = ("query_features", "query_positions", "level_embedding")  # of mask classification
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
 
 
@@ -25,6 +26,7 @@ def parameter_groups(
     bias_multiplier: float,
     no_decay: list[Kind],
     layer_decay: float = 1.0,
+    whole_last: bool = False,
 ) -> list[dict]:
     """Groups for a torch optimiser, named `backbone`, `head`, `backbone_no_decay`, `head_bias`, ...
 
@@ -40,6 +42,8 @@ def parameter_groups(
         no_decay: kinds that are not decayed, see `parameter_kinds`.
         layer_decay: a plain transformer's last block learns at this times the backbone's rate, the
             one before it at its square, and so on down to the embeddings (BEiT, Bao et al. 2022).
+        whole_last: whether the last block learns at the whole rate instead, and the one before it
+            at this times it; embeddings then learn as the first block (EoMT).
 
     Returns:
         Non-empty groups; every trainable parameter is in exactly one.
@@ -51,7 +55,7 @@ def parameter_groups(
         raise UserError(f"optimizer.no_decay={no_decay}: no kind {', '.join(map(str, unknown))}; "
                         f"choose from {', '.join(KINDS)}")  # fmt: skip
     kinds = parameter_kinds(model)
-    heights = {} if layer_decay == 1 else layer_heights(model)
+    heights = {} if layer_decay == 1 else layer_heights(model, whole_last)
     groups: dict[str, dict] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -78,9 +82,10 @@ def parameter_groups(
     return list(groups.values())
 
 
-def layer_heights(model: nn.Module) -> dict[str, int]:
+def layer_heights(model: nn.Module, whole_last: bool) -> dict[str, int]:
     """How far below the head each parameter of a plain transformer's blocks and embeddings is, by
-    name: 1 in the last block, one more in the embeddings than in the first.
+    name: 1 in the last block, one more in the embeddings than in the first; or, where the last
+    block is taken for whole, 0 in it, and in the embeddings as in the first.
 
     Raises:
         UserError: the backbone is another.
@@ -92,8 +97,9 @@ def layer_heights(model: nn.Module) -> dict[str, int]:
         raise UserError("optimizer.layer_decay needs a plain vision transformer for a backbone, "
                         "as of architecture/backbone=vit; set optimizer.layer_decay=1")  # fmt: skip
     depth = 1 + max(blocks.values())
-    heights = {name: depth - block for name, block in blocks.items()}
-    return heights | dict.fromkeys(embeddings, depth + 1)
+    top = 0 if whole_last else 1
+    heights = {name: depth - 1 - block + top for name, block in blocks.items()}
+    return heights | dict.fromkeys(embeddings, depth - 1 + 2 * top)
 
 
 def parameter_kinds(model: nn.Module) -> dict[str, str]:
@@ -103,7 +109,7 @@ def parameter_kinds(model: nn.Module) -> dict[str, str]:
     where it has a single row; so are EncNet's codewords. `bias`: of convolutions and linear layers.
     `norm`: scales and shifts of norm layers, and other factors of channels, whatever their axes,
     such as (1, C, 1, 1). `position`: of transformers, absolute embeddings and tables of relative
-    biases.
+    biases. `embedding`: of queries and of the levels of a pyramid.
     """
     norms, matrices = set(), {}
     for module in model.modules():
@@ -120,5 +126,7 @@ def parameter_kinds(model: nn.Module) -> dict[str, str]:
         other = "bias" if is_bias else "norm" if is_vector else "weight"
         if name.endswith(POSITIONS):
             other = "position"
+        elif name.endswith(EMBEDDED):
+            other = "embedding"
         kinds[name] = matrices.get(id(parameter), other)
     return kinds

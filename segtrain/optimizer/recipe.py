@@ -8,7 +8,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from segtrain.optimizer.groups import Kind, parameter_groups
-from segtrain.optimizer.schedule import poly, step_decay
+from segtrain.optimizer.schedule import delayed_poly, poly, step_decay
 from segtrain.values import Natural, NonNegative, ProperFraction, Share
 
 
@@ -74,6 +74,60 @@ def adamw_poly(
     groups = parameter_groups(model, lr, weight_decay, head_multiplier, 1.0, no_decay, layer_decay)
     optimizer = AdamW(groups, lr=lr, betas=tuple(betas), fused=_fused(model))
     return optimizer, _poly_lr(optimizer, max_steps, power, warmup_steps)
+
+
+def adamw_step(
+    model: nn.Module,
+    max_steps: int,
+    *,
+    lr: NonNegative,
+    betas: tuple[ProperFraction, ProperFraction],
+    weight_decay: NonNegative,
+    head_multiplier: NonNegative,
+    no_decay: list[Kind],
+    gamma: NonNegative,
+    milestones: list[Natural],
+    warmup_steps: Natural,
+    warmup_factor: ProperFraction,
+) -> tuple[Optimizer, LambdaLR]:
+    """AdamW, its rate multiplied by gamma at each milestone; see `sgd_step`."""
+    groups = parameter_groups(model, lr, weight_decay, head_multiplier, 1.0, no_decay)
+    optimizer = AdamW(groups, lr=lr, betas=tuple(betas), fused=_fused(model))
+    factor = partial(step_decay, gamma=gamma, milestones=milestones, warmup_steps=warmup_steps,
+                     warmup_factor=warmup_factor)  # fmt: skip
+    return optimizer, LambdaLR(optimizer, factor)
+
+
+def adamw_two_stage(
+    model: nn.Module,
+    max_steps: int,
+    *,
+    lr: NonNegative,
+    betas: tuple[ProperFraction, ProperFraction],
+    weight_decay: NonNegative,
+    head_multiplier: NonNegative,
+    no_decay: list[Kind],
+    power: NonNegative,
+    warmup_steps: Natural,
+    backbone_warmup_steps: Natural,
+    layer_decay: Share,
+) -> tuple[Optimizer, LambdaLR]:
+    """AdamW for a trained plain transformer with new parts, as EoMT (arXiv 2503.19108) trains.
+
+    The backbone's rate is 0 while the others' rises in `warmup_steps`, then rises in
+    `backbone_warmup_steps`. Each decays by poly over the steps that are left to it.
+    """
+    groups = parameter_groups(
+        model, lr, weight_decay, head_multiplier, 1.0, no_decay, layer_decay, whole_last=True
+    )
+    optimizer = AdamW(groups, lr=lr, betas=tuple(betas), fused=_fused(model))
+    stages = {"head": (0, warmup_steps), "backbone": (warmup_steps, backbone_warmup_steps)}
+    factors = []
+    for group in groups:
+        wait, rising = stages[group["name"].partition("_")[0]]
+        factors.append(partial(delayed_poly, max_steps=max_steps, power=power, wait=wait,
+                               warmup_steps=rising))  # fmt: skip
+    return optimizer, LambdaLR(optimizer, factors)
 
 
 def _sgd(model: nn.Module, groups: list[dict], lr: float, momentum: float) -> SGD:

@@ -12,6 +12,15 @@ def poly(step: int, max_steps: int, power: float, warmup_steps: int) -> float:
     return max(0.0, 1 - step / max_steps) ** power * warm_up(step, warmup_steps, 0.0)
 
 
+def delayed_poly(step: int, max_steps: int, power: float, wait: int, warmup_steps: int) -> float:
+    """Nothing for `wait` steps, then `warm_up` from 0, then poly decay over the steps left."""
+    if step < wait:
+        return 0.0
+    start = wait + warmup_steps
+    over = max(0, step - start) / max(1, max_steps - start)
+    return max(0.0, 1 - over) ** power * warm_up(step - wait, warmup_steps, 0.0)
+
+
 def step_decay(
     step: int, gamma: float, milestones: list[int], warmup_steps: int, warmup_factor: float
 ) -> float:

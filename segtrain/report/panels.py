@@ -5,7 +5,7 @@ import numpy as np
 
 from segtrain.contracts import Detections, InstanceTarget
 from segtrain.label_set import LabelSet
-from segtrain.masks import decode, frames_of, paste
+from segtrain.masks import codes_of, decode
 from segtrain.metric.image_scores import SURE_SCORE
 from segtrain.report.drawing import draw_instances, fit, paint_masks, paint_regions
 from segtrain.report.examples import Key
@@ -53,7 +53,7 @@ def semantic_panels(
     ]
     kind = (truth != prediction).astype(np.uint8)
     kind[truth == labels.ignore_index] = 2
-    errors = _marked(picture, kind, {1: WRONG}, striped=2)
+    errors = marked(picture, kind, {1: WRONG}, striped=2)
     return {"image": picture, "truth": shown[0], "prediction": shown[1], "errors": errors}
 
 
@@ -81,7 +81,7 @@ def multilabel_panels(
         "image": picture,
         "truth": paint_masks(picture, truth & valid, labels),
         "prediction": paint_masks(picture, prediction, labels),
-        "errors": _marked(picture, kind, {1: WRONG}, striped=2),
+        "errors": marked(picture, kind, {1: WRONG}, striped=2),
     }
 
 
@@ -112,7 +112,7 @@ def instance_panels(
         "image": small,
         "truth": draw_truth(image, truth, labels, max_side),
         "prediction": draw_found(image, found, labels, max_side, SURE_SCORE, None),
-        "errors": _marked(small, kind, {1: MISSED, 2: EXTRA, 3: SWAPPED}, striped=4),
+        "errors": marked(small, kind, {1: MISSED, 2: EXTRA, 3: SWAPPED}, striped=4),
     }
 
 
@@ -201,8 +201,7 @@ def draw_found(
 
 def _masks(found: Detections, chosen: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """(m, H, W) uint8 masks of chosen detections."""
-    masks, boxes = (np.asarray(found[key])[chosen] for key in ("masks", "boxes"))
-    return decode(paste(masks, boxes, size, MASK_THRESHOLD, frames_of(found)), size)
+    return decode(codes_of(found, size, MASK_THRESHOLD, chosen), size)
 
 
 def _class_map(masks: np.ndarray, classes: np.ndarray, crowd: np.ndarray) -> np.ndarray:
@@ -213,7 +212,7 @@ def _class_map(masks: np.ndarray, classes: np.ndarray, crowd: np.ndarray) -> np.
     return classes_at
 
 
-def _marked(
+def marked(
     picture: np.ndarray, kind: np.ndarray, colours: dict[int, tuple], striped: int
 ) -> np.ndarray:
     """A pale grey picture with pixels of some kinds (H, W) in their colours, one kind striped."""

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from segtrain.contracts import Detections
 from segtrain.label_set import LabelSet
-from segtrain.masks import frames_of, paste
+from segtrain.masks import codes_of
 from segtrain.task.instance import MASK_THRESHOLD
 
 
@@ -21,7 +21,6 @@ def found_instances(
     found: Detections, size: tuple[int, int], labels: LabelSet
 ) -> Iterator[FoundInstance]:
     """What was found in an image of `size` (H, W), best first, as it is evaluated."""
-    boxes, masks = (found[key].float().cpu().numpy() for key in ("boxes", "masks"))
-    codes = paste(masks, boxes, size, MASK_THRESHOLD, frames_of(found))
+    codes = codes_of(found, size, MASK_THRESHOLD)
     classes = labels.decode(found["labels"].cpu().numpy()).tolist()
     return map(FoundInstance, classes, found["scores"].float().tolist(), codes)

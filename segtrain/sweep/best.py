@@ -8,7 +8,8 @@ from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
-from segtrain.sweep.ledger import TITLES, Ledger, percent
+from segtrain.headlines import TITLES
+from segtrain.sweep.ledger import Ledger, percent
 from segtrain.writing import write_text
 
 BEST = "best.yaml"

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from segtrain.errors import UserError
+from segtrain.headlines import HEADLINES, TITLES
 from segtrain.text import console, visible
 from segtrain.writing import write_json
 
@@ -27,8 +28,6 @@ SILENCE = 120  # seconds after which a job on another machine is taken for dead
 INTERRUPTED = 128  # exit codes from here on are signals', which mean the whole sweep
 STOP = "stop"  # file in the sweep's folder that keeps further jobs from being begun
 ENDED = ("done", "pruned")  # never run again
-HEADLINES = {"semantic": "miou", "multilabel": "miou", "instance": "ap", "proposal": "ar1000"}
-TITLES = {"miou": "mIoU", "ap": "AP", "ar1000": "AR@1000"}
 STYLES = {"done": "green", "failed": "red", "pruned": "yellow", "left": "dim"}
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
+from segtrain.headlines import TITLES
 from segtrain.report import page
 from segtrain.report.charts import Point, Series, line_chart, percent, scatter_chart
 from segtrain.table import wording
@@ -80,8 +81,8 @@ def charts(groups: Sequence[Group], beside: Path) -> str:
         )  # fmt: skip
     drawn = [
         scatter_chart(
-            of_task, f"{dataset} {split}: {wording.METRICS[metric]} against training speed",
-            "images/s in training", f"{wording.METRICS[metric]} %", log_x=differ(of_task),
+            of_task, f"{dataset} {split}: {TITLES[metric]} against training speed",
+            "images/s in training", f"{TITLES[metric]} %", log_x=differ(of_task),
         )
         for (dataset, split, metric), of_task in points.items()
         if len(of_task) > 1
@@ -104,7 +105,7 @@ def learning(groups: Sequence[Group]) -> str:
                 scores = [one["score"] for one in made]
                 lines[run.results["dataset"], run.metric].append(Series(name, minutes, scores))
     drawn = [
-        line_chart(of_task, f"{dataset}: validation {wording.METRICS[metric]}",
+        line_chart(of_task, f"{dataset}: validation {TITLES[metric]}",
                    "minutes of training", percent, from_zero=True)
         for (dataset, metric), of_task in lines.items()
     ]  # fmt: skip

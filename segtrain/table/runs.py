@@ -12,9 +12,9 @@ from typing import Any
 import yaml
 
 from segtrain.errors import UserError
-from segtrain.report.results import SCHEMA, Results
+from segtrain.headlines import HEADLINES
 
-HEADLINES = {"semantic": "miou", "multilabel": "miou", "instance": "ap", "proposal": "ar1000"}
+SCHEMA = 1  # of results.json
 REQUIRED = {
     "experiment": str, "architecture": str, "dataset": str, "split": str, "protocol": dict,
     "metrics": dict, "seed": int, "timing": dict, "peak_memory_bytes": dict,

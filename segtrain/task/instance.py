@@ -1,17 +1,18 @@
-"""Training and evaluation of detectors and of networks for segment proposals."""
+"""Training and evaluation of networks for instances and for segment proposals."""
 
 import numpy as np
 from torch import Tensor, nn
 
-from segtrain.contracts import Detections, InstanceEvalBatch, InstanceTrainBatch
+from segtrain.contracts import Detections, InstanceEvalBatch, InstanceTrainBatch, is_detector
+from segtrain.headlines import HEADLINES
 from segtrain.label_set import LabelSet
 from segtrain.metric.coco import ApAr, CocoEvaluation
 from segtrain.metric.image_scores import best_overlap, panoptic_quality
 from segtrain.metric.processes import in_split_order
+from segtrain.task.padding import padded
 
 MASK_THRESHOLD = 0.5  # Mask R-CNN, 3.1
 IMAGE_SCORES = {"instance": "panoptic_quality", "proposal": "best_overlap"}
-HEADLINES = {"instance": "ap", "proposal": "ar1000"}
 MAX_DETECTIONS = {"instance": (1, 10, 100), "proposal": (10, 100, 1000)}
 
 
@@ -45,6 +46,9 @@ class InstanceEvaluation:
         weights: dict[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """The weighted terms of the loss of one batch."""
+        if not is_detector(model):
+            images, segments = padded(batch)
+            return loss(model(images), segments, weights)
         outputs = model(batch["image"], batch["target"])
         return loss(outputs) if weights is None else loss(outputs, weights)
 
@@ -52,6 +56,8 @@ class InstanceEvaluation:
         self, model: nn.Module, loss: nn.Module, batch: InstanceTrainBatch
     ) -> dict[str, Tensor]:
         """What the loss divides sums over the batch's examples by."""
+        if not is_detector(model):
+            return loss.weights(None, padded(batch)[1])
         return loss.weights(model(batch["image"], batch["target"]))
 
     def reset(self) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from segtrain.contracts import EvalBatch, TrainBatch
+from segtrain.headlines import HEADLINES
 from segtrain.label_set import LabelSet
 from segtrain.metric.image_scores import ImageScores
 from segtrain.metric.multilabel import DEFAULT, GRID, Hits, ThresholdCounts, best_thresholds, hits
@@ -27,7 +28,7 @@ class MultilabelEvaluation(nn.Module):
     """
 
     task = "multilabel"
-    headline = "miou"
+    headline = HEADLINES["multilabel"]
     image_score = "miou"
 
     def __init__(self, labels: LabelSet, inference: Any) -> None:

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from segtrain.architecture.blocks import batch_norms
-from segtrain.configuration.schema import Recipe
-from segtrain.contracts import DENSE
+from segtrain.contracts import is_detector
 from segtrain.errors import UserError
 from segtrain.label_set import LabelSet
 from segtrain.loss.segmentation import mean_over_processes
@@ -22,7 +21,7 @@ from segtrain.task.unused import freeze_unused
 class Evaluation(Protocol):
     """How a kind of network is trained on a batch, and measured over a split."""
 
-    task: str  # semantic, multilabel, instance or proposal
+    task: str  # semantic, multilabel, panoptic, instance or proposal
     headline: str  # the metric that chooses the checkpoint
     image_score: str  # what `image_scores` are
 
@@ -135,7 +134,7 @@ class Segmentation(pl.LightningModule):
 
     def compile_network(self) -> None:
         """Lets `model`, or its dense parts, go through torch.compile from the next step on."""
-        if self.evaluation.task in DENSE:
+        if not is_detector(self.model):
             self.model.compile()
             return
         # Only what is dense: the number of regions is another one in every image.
@@ -148,7 +147,7 @@ class Segmentation(pl.LightningModule):
 
     def setup(self, stage: str) -> None:
         if stage == "fit":  # before the optimiser and data-parallel training see the parameters
-            freeze_unused(self.model, self.evaluation.task)
+            freeze_unused(self.model)
 
     def configure_optimizers(self) -> dict:
         optimizer, schedule = self.make_optimizer(self.model, self.trainer.max_steps)
@@ -178,6 +177,8 @@ class Segmentation(pl.LightningModule):
     def training_step(self, batch: dict, batch_idx: int) -> Tensor:
         """The loss of the whole batch, whose gradient is that of its last part yet to be added."""
         self.trainer.optimizers[0].zero_grad()
+        if hasattr(self.model, "anneal"):  # what a network changes in the course of a training
+            self.model.anneal(self.global_step / self.trainer.max_steps)
         parts = split(batch, self.parts)
         # A loss of the user's own may have no weights: the parts' losses are averaged then.
         is_weighted = len(parts) > 1 and hasattr(self.loss, "weights")

@@ -6,6 +6,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from segtrain.contracts import EvalBatch, TrainBatch
+from segtrain.headlines import HEADLINES
 from segtrain.label_set import LabelSet
 from segtrain.metric.boundary import boundary_iou, boundary_matrix
 from segtrain.metric.calibration import CalibrationError, calibration_counts, confidence
@@ -34,7 +35,7 @@ class SemanticEvaluation(nn.Module):
     """
 
     task = "semantic"
-    headline = "miou"
+    headline = HEADLINES["semantic"]
     image_score = "miou"
 
     def __init__(

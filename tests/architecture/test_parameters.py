@@ -7,6 +7,7 @@ from conftest import composed
 from segtrain.assembly import build_model
 
 R50_DEEP = "architecture.backbone.name=resnet50s"
+NEW_BASELINE = ["architecture.norm=batch", "architecture.box_convs=4", "architecture.rpn.convs=2"]
 NO_AUX = "architecture.auxiliary=false"
 
 COUNTS = [
@@ -34,6 +35,8 @@ COUNTS = [
     ("encnet", 59, [], 62_907_345),
     ("encnet", 59, [R50_DEEP], 43_915_217),
     ("linear", 21, [], 22_056_192 + 2 * 384 + 385 * 21),
+    # Detectron2's own count of its new baseline, whose background has neither boxes nor a mask.
+    ("mask_rcnn", 80, NEW_BASELINE, 46_301_232 + 4 * 1025 + 257),
 ]
 
 

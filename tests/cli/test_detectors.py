@@ -13,7 +13,7 @@ from conftest import TINY, TINY_INSTANCES, only_run, results_of, small_network
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from segtrain.sweep.ledger import TITLES
+from segtrain.headlines import TITLES
 
 TESTS = Path(__file__).parents[1]
 

@@ -1,12 +1,15 @@
 """`segtrain evaluate`: protocols, output stride and ensembles of trained runs."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
-from conftest import TINY, only_run, results_of
+from conftest import TINY, composed, only_run, results_of
 
 from segtrain.architecture.weights import load_weights, read_state_dict
 from segtrain.assembly import build_data, build_evaluation, build_task
-from segtrain.cli.evaluate import find_checkpoint, stored_config
+from segtrain.cli import evaluate
+from segtrain.cli.evaluate import find_checkpoint, join_ensemble, stored_config
 from segtrain.dataset.labels import SHAPES_INSTANCES
 from segtrain.errors import UserError
 from segtrain.inference.ensemble import Ensemble, EnsembleInference
@@ -84,6 +87,21 @@ def test_members_must_know_the_same_classes(segtrain, run, folder_set):
     code, _, err = segtrain("evaluate", "run=outputs/run", "ensemble=[outputs/other]")
     assert code == 2
     assert "other classes" in err
+
+
+@pytest.mark.parametrize("task", ["multilabel", "instance", "proposal", "panoptic"])
+def test_ensembles_are_of_semantic_networks(task):
+    own = SimpleNamespace(inference=SimpleNamespace(task=task))
+    with pytest.raises(UserError, match=f"the network to evaluate is for '{task}'"):
+        join_ensemble(own, ["outputs/other"], False)
+
+
+def test_members_of_ensembles_are_semantic(monkeypatch):
+    member = SimpleNamespace(config=composed("experiment=mask_rcnn_shapes"))
+    monkeypatch.setattr(evaluate, "member", lambda *_: member)
+    own = SimpleNamespace(model=None, inference=SimpleNamespace(task="semantic"))
+    with pytest.raises(UserError, match="outputs/other is for 'instance'"):
+        join_ensemble(own, ["outputs/other"], False)
 
 
 def test_proposal_wise(segtrain, run):

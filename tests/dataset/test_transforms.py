@@ -12,9 +12,9 @@ from segtrain.assembly import build_data
 from segtrain.configuration.folder import options
 from segtrain.dataset.instances import mask_boxes, target_from_masks, whole_masks
 from segtrain.dataset.random_colours import RandomColours
+from segtrain.dataset.scale_crop import RandomScaleCrop
 from segtrain.dataset.transforms import (
     InstancePreset,
-    RandomScaleCrop,
     SemanticPreset,
     train_semantic,
 )
@@ -295,3 +295,22 @@ def test_random_colours_are_many_and_a_function_of_the_seed():
         assert (out == again(image, mask, (seed,))[0]).all()
         seen.add(out.tobytes())
     assert len(seen) > 25
+
+
+@pytest.mark.parametrize(
+    ("scale_to", "shape", "visible"),
+    [
+        ("source", (200, 400), (64, 64)),
+        ("fit", (200, 400), (32, 64)),
+        ("cover", (200, 400), (64, 64)),
+        ("source", (20, 40), (20, 40)),
+        ("fit", (20, 40), (32, 64)),
+        ("cover", (20, 40), (64, 64)),
+    ],
+)
+def test_what_a_scale_of_one_is(scale_to, shape, visible):
+    """In a crop of 64x64 pixels of images that are larger or smaller."""
+    preset = train_semantic((64, 64), (1.0, 1.0), 0.0, 0.5, 0.0, 0, 0, 0, 0, scale_to=scale_to)
+    mask = preset(np.zeros((*shape, 3), np.uint8), np.zeros(shape, np.uint8), (3,))[1]
+    rows, columns = np.nonzero(mask == 0)
+    assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == visible

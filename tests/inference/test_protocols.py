@@ -5,8 +5,8 @@ from conftest import composed
 from torch import nn
 
 from segtrain.architecture.blocks import Normalize
-from segtrain.configuration.checking import checked
-from segtrain.dataset.transforms import MEAN_RGB
+from segtrain.configuration.schema import checked
+from segtrain.dataset.scale_crop import MEAN_RGB
 from segtrain.errors import UserError
 from segtrain.inference.semantic import SemanticInference
 from segtrain.inference.window import SlidingWindow, coverage, look_once, window_starts

@@ -17,8 +17,8 @@ from conftest import composed
 from segtrain.architecture.instance.rpn import RegionProposals
 from segtrain.architecture.instance.two_stage import View, find_boxes
 from segtrain.assembly import make
-from segtrain.configuration.checking import checked
-from segtrain.masks import decode, frames_of, paste
+from segtrain.configuration.schema import checked
+from segtrain.masks import codes_of, decode, paste
 
 REFERENCE = Path(__file__).parent / "references" / "detectron2_detections.npz"
 PAGE = Path(__file__).parents[2] / "docs" / "inference.md"
@@ -98,7 +98,7 @@ def test_boxes_scores_and_labels_are_detectron2s(found, expected):
 
 
 def test_masks_are_detectron2s(found, expected):
-    codes = paste(found["masks"].numpy(), found["boxes"].numpy(), SIZE, 0.5, frames_of(found))
+    codes = codes_of(found, SIZE, 0.5)
     masks = decode(codes, SIZE)
     assert np.mean(masks != expected["masks"]) <= 1e-5
     coarse = decode(paste(found["masks"].numpy(), found["boxes"].numpy(), SIZE, 0.5), SIZE)

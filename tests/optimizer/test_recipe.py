@@ -7,7 +7,7 @@ from segtrain.assembly import build_model, make
 from segtrain.configuration.folder import options
 from segtrain.errors import UserError
 from segtrain.optimizer.groups import parameter_groups
-from segtrain.optimizer.schedule import poly, step_decay
+from segtrain.optimizer.schedule import delayed_poly, poly, step_decay
 
 
 class Net(nn.Module):
@@ -19,8 +19,10 @@ class Net(nn.Module):
 
 @pytest.mark.parametrize("name", options("optimizer"))
 def test_rate_of_every_group_at_start_middle_and_end(name):
-    steps = name == "sgd_step"
+    steps = name.endswith("_step")
     own = ["optimizer.milestones=[40,80]"] if steps else ["optimizer.power=0.9"]
+    if name == "adamw_two_stage":
+        own += ["optimizer.backbone_warmup_steps=0", "optimizer.layer_decay=1"]
     recipe = make(
         composed(
             f"optimizer={name}",
@@ -63,6 +65,40 @@ def test_warm_up_rises_linearly_into_steps():
     assert rates[30] == pytest.approx(0.01)
 
 
+def test_a_backbone_waits_while_new_parts_warm_up():
+    """EoMT: 500 steps of the new parts, 1000 of the backbone; poly decay of each from then on."""
+    head = [delayed_poly(step, 10_000, 0.9, wait=0, warmup_steps=500) for step in range(10_001)]
+    body = [delayed_poly(step, 10_000, 0.9, wait=500, warmup_steps=1000) for step in range(10_001)]
+    assert body[:500] == [0.0] * 500
+    assert head[249] == body[999] == pytest.approx(0.5)
+    assert head[499] == head[500] == body[1499] == body[1500] == 1.0
+    assert head[5250] == pytest.approx(0.5**0.9)
+    assert body[5750] == pytest.approx(0.5**0.9)
+    assert head[10_000] == body[10_000] == 0
+
+
+def test_new_parts_of_a_plain_transformer_learn_first():
+    """And the last block at the whole rate, embeddings at that of the first block."""
+    net = plain_transformer()
+    own = ["optimizer.lr=1.0", "optimizer.warmup_steps=1", "optimizer.backbone_warmup_steps=0"]
+    recipe = make(composed("optimizer=adamw_two_stage", *own)["optimizer"])
+    optimizer, schedule = recipe(net, max_steps=1_000_000)
+    rates = []
+    for _ in range(2):
+        of = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+        rates.append({name: of[id(p)] for name, p in net.named_parameters()})
+        optimizer.step()
+        schedule.step()
+    assert {name for name, rate in rates[0].items() if rate} == {
+        name for name, _ in net.named_parameters() if not name.startswith("backbone.")
+    }
+    body = {name.removeprefix("backbone.body."): rate for name, rate in rates[1].items()}
+    assert body["blocks.5.mlp.fc1.weight"] == body["norm.weight"] == pytest.approx(1.0)
+    assert body["blocks.4.mlp.fc1.weight"] == pytest.approx(0.8)
+    first = body["blocks.0.mlp.fc1.weight"]
+    assert first == body["pos_embed"] == body["patch_embed.proj.weight"] == pytest.approx(0.8**5)
+
+
 def test_warm_up_starts_from_a_share_of_the_rate():
     """Detectron's starts from a third."""
     rates = [step_decay(step, 0.1, [600], warmup_steps=500, warmup_factor=1 / 3)
@@ -92,10 +128,19 @@ SCALES = {
     **dict.fromkeys(
         ("linear", "dpt"), {"backbone.body.pos_embed": True, "backbone.body.cls_token": False}
     ),
-}
+    "eomt": {"backbone.body.pos_embed": True, "backbone.body.cls_token": False,
+             "query_features": True},
+    "mask2former": {
+        **dict.fromkeys(("query_features", "query_positions", "level_embedding",
+                         "pixel_decoder.level_embedding"), True),
+        **{f"decoder.{layer}.{kind}_attention.in_proj_weight": True
+           for layer in range(4) for kind in ("cross", "self")},
+    },
+}  # fmt: skip
+KINDS = ("semantic", "instance", "mask_classification")
 
 
-@pytest.mark.parametrize("name", architectures("semantic") + architectures("instance"))
+@pytest.mark.parametrize("name", [name for kind in KINDS for name in architectures(kind)])
 def test_every_architecture_decays_weights_alone(name):
     """Matrices and kernels, and what else has several dimensions as it is listed above."""
     architecture = composed(f"architecture={name}", *small_network(f"architecture={name}"))
@@ -130,6 +175,7 @@ def mixed() -> nn.Module:
         nn.Conv2d(4, 4, 3, groups=2),
     )  # fmt: skip
     net.backbone.pos_embed = nn.Parameter(torch.zeros(1, 9, 4))
+    net.query_features = nn.Parameter(torch.zeros(5, 4))
     return net
 
 
@@ -138,6 +184,7 @@ OF_KIND = {
     "norm": ["backbone.1.weight", "backbone.1.bias"],
     "depthwise": ["backbone.2.weight"],
     "position": ["backbone.pos_embed"],
+    "embedding": ["query_features"],
 }
 
 

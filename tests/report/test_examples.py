@@ -76,8 +76,17 @@ def scene():
     return image, truth, found
 
 
-def test_errors_of_instances():
-    panels = instance_panels(*scene(), SHAPES_INSTANCES, 300)
+def in_whole_image(found):
+    """The same scene's detections with masks of the whole image."""
+    masks = np.zeros((2, 200, 300), bool)
+    masks[0, 50:150, 20:100] = masks[1, 50:150, 110:190] = True
+    return found | {"masks": masks, "frames": "image"}
+
+
+@pytest.mark.parametrize("framed", [dict, in_whole_image])
+def test_errors_of_instances(framed):
+    image, truth, found = scene()
+    panels = instance_panels(image, truth, framed(found), SHAPES_INSTANCES, 300)
     errors = panels["errors"].astype(int)
     assert np.ptp(errors[100, 60]) == 0  # found
     for column, colour in ((150, EXTRA), (240, MISSED)):

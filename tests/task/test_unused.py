@@ -32,7 +32,7 @@ def with_auxiliary(name: str) -> list[list[str]]:
 
 def task_of(name: str, *overrides: str) -> Segmentation:
     """An untrained network for the set of shapes of its kind, ready to train."""
-    dataset = "shapes" if name in architectures("semantic") else "shapes_instances"
+    dataset = "shapes_instances" if name in architectures("instance") else "shapes"
     config = composed(f"architecture={name}", f"dataset={dataset}", *overrides)
     torch.manual_seed(0)
     return build_task(config, make(config["dataset"]["labels"]))
@@ -65,13 +65,14 @@ def without_gradient(task: Segmentation) -> list[str]:
     ("name", "overrides"),
     [
         (name, overrides)
-        for name in architectures("semantic") + architectures("instance")
+        for kind in ("semantic", "instance", "mask_classification")
+        for name in architectures(kind)
         for overrides in with_auxiliary(name)
     ],
 )
 def test_networks_of_the_papers_use_all_they_have(name, overrides):
     task = small_task(name, *overrides)
-    assert unused_parameters(task.model, task.evaluation.task) == []
+    assert unused_parameters(task.model) == []
     assert without_gradient(task) == []
 
 
@@ -83,7 +84,7 @@ def test_those_of_a_backbone_that_a_training_step_gives_no_gradient(name, backbo
         name, "architecture/backbone=timm", f"architecture.backbone.name={backbone}",
         "architecture.backbone.weights=none", *(backbones if name == "mask_rcnn" else []),
     )  # fmt: skip
-    found = unused_parameters(task.model, task.evaluation.task)
+    found = unused_parameters(task.model)
     assert found == without_gradient(task)
     assert bool(found) == (backbone == "hrnet_w18_small" and name != "mask_rcnn")
 
@@ -93,7 +94,7 @@ def test_looking_changes_nothing_but_what_learns():
     task.model.unused = nn.Linear(2, 2)
     before = copy.deepcopy(task.model)
     states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
-    freeze_unused(task.model, "semantic")
+    freeze_unused(task.model)
     assert torch.equal(states[0], torch.get_rng_state())
     assert (states[1] == np.random.get_state()[1]).all()
     assert states[2] == random.getstate()
@@ -114,7 +115,7 @@ def test_looking_changes_nothing_but_what_learns():
 def test_a_network_that_was_just_evaluated_and_one_image_a_process():
     """Heads of the training are seen, and maps of a single value are no trouble."""
     model = small_task("pspnet").model
-    assert unused_parameters(model.eval(), "semantic") == []
+    assert unused_parameters(model.eval()) == []
     assert not model.training
 
 
@@ -124,7 +125,7 @@ def test_a_compiled_network_is_not_compiled_for_it():
 
     model = small_task("deeplabv3").model
     model.compile(backend=backend)
-    assert unused_parameters(model, "semantic") == []
+    assert unused_parameters(model) == []
     with pytest.raises(Exception, match="compiled"):
         model(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
 

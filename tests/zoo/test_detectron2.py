@@ -28,6 +28,7 @@ MODELS = sorted(path.name.removesuffix(".txt.gz") for path in FOLDER.glob("*.txt
 DEEPLABS = [model for model in MODELS if "deeplab" in model]
 LARGE_DETECTORS = ["mask_rcnn_R_101_FPN_3x", "mask_rcnn_X_101_32x8d_FPN_3x"]
 DETECTOR = "mask_rcnn_R_50_FPN_3x"
+NEW_BASELINE = "mask_rcnn_R_50_FPN_100ep_LSJ"
 # So that boxes move a little only, and that probabilities are neither alike nor 0 and 1.
 SHARES = {"anchor_deltas": 0.05, "objectness_logits": 0.3, "bbox_pred": 0.3, "cls_score": 0.5,
           "mask_head.predictor": 0.5}  # fmt: skip
@@ -161,6 +162,10 @@ def detector() -> nn.Module:
 @pytest.mark.parametrize("size", ["120x160", "90x150"])
 def test_parts_of_a_detector_equal_detectron2s(detector, size):
     assert largest_of_parts(detector, DETECTOR, size) <= 1e-4
+
+
+def test_parts_of_a_new_baseline_equal_detectron2s():
+    assert largest_of_parts(network(NEW_BASELINE).double(), NEW_BASELINE, "90x150") <= 1e-4
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """Mask R-CNN with a feature pyramid (He et al., ICCV 2017, arXiv 1703.06870)."""
 
 from collections.abc import Callable
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -21,7 +21,7 @@ class MaskRCNN(nn.Module):
         rpn: (in_channels, finest_stride) -> proposals.
         channels: of the pyramid and of the mask head.
         box_size: cells a side that the box head pools.
-        box_width: of its two fully-connected layers.
+        box_width: of its fully-connected layers.
         mask_size: cells a side that the mask head pools; masks have twice as many.
         positive_iou: overlap from which a region is an example of an object.
         samples: regions an image that train the heads.
@@ -29,6 +29,10 @@ class MaskRCNN(nn.Module):
         roi_aligned: whether RoIAlign takes a cell to have its value at its centre (see `RoIAlign`).
             Masks are learnt from accordingly.
         roi_sampling_ratio: its points along a bin's sides; 0: one a cell.
+        norm: `none`, `batch` (synchronised over GPUs) or `group`, behind every convolution of
+            pyramid and heads.
+        box_convs: convolutions of the box head before one fully-connected layer; 0 for two of
+            these.
     """
 
     task: ClassVar[str] = "instance"
@@ -47,18 +51,22 @@ class MaskRCNN(nn.Module):
         positive_iou: Fraction,
         samples: Count,
         positive_fraction: Fraction,
-        roi_aligned: bool = False,  # older runs do not say it, nor the ratio
+        roi_aligned: bool = False,  # older runs do not say it, nor what follows
         roi_sampling_ratio: Natural = SAMPLING_RATIO,
+        norm: Literal["none", "batch", "group"] = "none",
+        box_convs: Natural = 0,
     ) -> None:
         super().__init__()
         require_pyramid(backbone.strides)
         self.backbone = backbone
-        self.neck = FeaturePyramid(backbone.channels, channels, norm="none")
+        self.neck = FeaturePyramid(backbone.channels, channels, norm)
         strides = backbone.strides
         self.rpn = rpn(in_channels=channels, finest_stride=strides[0])
         self.align = RoIAlign(roi_aligned, roi_sampling_ratio)
-        self.box = BoxHead(num_classes, channels, strides, box_size, box_width, self.align)
-        self.mask = MaskHead(num_classes, channels, strides, mask_size, channels, self.align)
+        self.box = BoxHead(
+            num_classes, channels, strides, box_size, box_width, box_convs, norm, self.align
+        )
+        self.mask = MaskHead(num_classes, channels, strides, mask_size, channels, norm, self.align)
         self.sampling = (positive_iou, samples, positive_fraction)
 
     def forward(self, images: list[Tensor], targets: list[TrainInstances]) -> DetectionOutputs:

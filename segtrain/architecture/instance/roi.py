@@ -11,6 +11,7 @@ from torchvision.ops import roi_align
 
 from segtrain.architecture.blocks import at_least_float32, init_classifier, init_head
 from segtrain.architecture.instance.boxes import encode, match, sample
+from segtrain.architecture.instance.fpn import conv
 from segtrain.contracts import TrainInstances
 
 BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of the head's regression targets (Fast R-CNN, 3.1)
@@ -165,14 +166,19 @@ def numbered(boxes: list[Tensor]) -> Tensor:
 
 
 class BoxHead(nn.Module):
-    """Two fully-connected layers, then scores and class-specific box offsets.
+    """Layers that see a region, then scores and class-specific box offsets.
+
+    Either two fully-connected layers (Mask R-CNN, figure 4) or some 3x3 convolutions and one (Wu
+    and He 2018, arXiv 1803.08494, 4.2).
 
     Args:
         num_classes: K.
         in_channels: of the maps.
         strides: of the maps.
         size: cells a side that are pooled.
-        width: of the layers.
+        width: of the fully-connected layers.
+        convs: convolutions before one fully-connected layer; 0 for two of the latter.
+        norm: behind the convolutions, see `conv`.
         align: how regions are read from the maps.
     """
 
@@ -183,23 +189,32 @@ class BoxHead(nn.Module):
         strides: list[int],
         size: int,
         width: int,
+        convs: int,
+        norm: str,
         align: RoIAlign,
     ) -> None:
         super().__init__()
         self.strides = strides
         self.size = size
         self.align = align
+        self.convs = nn.ModuleList(conv(in_channels, in_channels, 3, norm) for _ in range(convs))
         self.fc1 = nn.Linear(in_channels * size**2, width)
-        self.fc2 = nn.Linear(width, width)
+        self.fc2 = None if convs else nn.Linear(width, width)
+        init_head(self.convs)
         for layer in (self.fc1, self.fc2):
-            nn.init.kaiming_uniform_(layer.weight, a=1)
-            nn.init.zeros_(layer.bias)
+            if layer is not None:
+                nn.init.kaiming_uniform_(layer.weight, a=1)
+                nn.init.zeros_(layer.bias)
         self.classifier = box_classifier(width, num_classes)
 
     def forward(self, maps: list[Tensor], boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Boxes (r, 4) of each image -> logits (R, 1 + K) and offsets (R, 1 + K, 4), float32."""
-        x = pool(maps, self.strides, boxes, self.size, self.align).flatten(1)
-        x = self.fc2(self.fc1(x).relu()).relu()
+        x = pool(maps, self.strides, boxes, self.size, self.align)
+        for layer in self.convs:
+            x = layer(x).relu()
+        x = self.fc1(x.flatten(1)).relu()
+        if self.fc2 is not None:
+            x = self.fc2(x).relu()
         return classify_boxes(self.classifier, x)
 
 
@@ -227,6 +242,7 @@ class MaskHead(nn.Module):
         strides: of the maps.
         size: cells a side that are pooled; masks have twice as many.
         channels: of the convolutions.
+        norm: behind them, see `conv`.
         align: how regions are read from the maps.
     """
 
@@ -237,6 +253,7 @@ class MaskHead(nn.Module):
         strides: list[int],
         size: int,
         channels: int,
+        norm: str,
         align: RoIAlign,
     ) -> None:
         super().__init__()
@@ -245,7 +262,7 @@ class MaskHead(nn.Module):
         self.align = align
         widths = [in_channels, channels, channels, channels, channels]
         self.convs = nn.ModuleList(
-            nn.Conv2d(before, after, 3, padding=1)
+            conv(before, after, 3, norm)
             for before, after in zip(widths[:-1], widths[1:], strict=True)
         )
         self.deconv = nn.ConvTranspose2d(channels, channels, 2, stride=2)
@@ -256,7 +273,7 @@ class MaskHead(nn.Module):
     def forward(self, maps: list[Tensor], boxes: list[Tensor], labels: Tensor) -> Tensor:
         """Boxes (q, 4) of each image and their labels (Q,), 1..K -> logits (Q, M, M), float32."""
         x = pool(maps, self.strides, boxes, self.size, self.align)
-        for conv in self.convs:
-            x = conv(x).relu()
+        for layer in self.convs:
+            x = layer(x).relu()
         x = self.classifier(self.deconv(x).relu())
         return at_least_float32(x[torch.arange(labels.shape[0], device=x.device), labels])

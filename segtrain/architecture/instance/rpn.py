@@ -41,7 +41,7 @@ class AnchorExamples(TypedDict):
 
 
 class RegionProposals(nn.Module):
-    """3x3 convolution and two 1x1 siblings, shared by all levels.
+    """3x3 convolutions, mostly one, and two 1x1 siblings, shared by all levels.
 
     Args:
         in_channels: of the pyramid's maps.
@@ -57,6 +57,7 @@ class RegionProposals(nn.Module):
         exact_anchors: whether anchors have their exact sides and stand a stride apart, as in
             Detectron2. If not, their sides are rounded, and they spread over the batch, as in
             torchvision: where P5 has an odd number of cells, those of P6 are a little closer.
+        convs: 3x3 convolutions before the siblings.
 
     Raises:
         UserError: there is not one anchor size a level.
@@ -75,15 +76,19 @@ class RegionProposals(nn.Module):
         pre_nms: ProposalCounts,
         post_nms: ProposalCounts,
         nms_iou: Fraction,
-        exact_anchors: bool = False,  # older runs do not say it
+        exact_anchors: bool = False,  # older runs say neither
+        convs: Count = 1,
     ) -> None:
         super().__init__()
         if len(anchor_sizes) != LEVELS:
             raise UserError(f"rpn.anchor_sizes={anchor_sizes}: expected {LEVELS}, of P2 to P6")
         self.conv = nn.Conv2d(in_channels, in_channels, 3, padding=1)
+        self.convs = nn.ModuleList(
+            nn.Conv2d(in_channels, in_channels, 3, padding=1) for _ in range(convs - 1)
+        )
         self.objectness = nn.Conv2d(in_channels, len(aspect_ratios), 1)
         self.deltas = nn.Conv2d(in_channels, 4 * len(aspect_ratios), 1)
-        for layer in (self.conv, self.objectness, self.deltas):
+        for layer in (self.conv, *self.convs, self.objectness, self.deltas):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)
         self.finest_stride = finest_stride
@@ -123,6 +128,8 @@ class RegionProposals(nn.Module):
     def score(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(N, C, h, w) -> objectness (N, h * w * A) and offsets (N, h * w * A, 4)."""
         hidden = self.conv(x).relu()
+        for layer in self.convs:
+            hidden = layer(hidden).relu()
         objectness = self.objectness(hidden).permute(0, 2, 3, 1).flatten(1)
         deltas = self.deltas(hidden).permute(0, 2, 3, 1).reshape(len(x), -1, 4)
         return at_least_float32(objectness), at_least_float32(deltas)

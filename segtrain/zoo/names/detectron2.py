@@ -20,12 +20,17 @@ PLAIN_STEM = ((r"stem\.conv1\.norm\.", "bn1."), (r"stem\.conv1\.", "conv1."))
 DEEP_STEM = ((r"stem\.conv1\.norm\.", "conv1.1."), (r"stem\.conv1\.", "conv1.0."),
              (r"stem\.conv2\.norm\.", "conv1.4."), (r"stem\.conv2\.", "conv1.3."),
              (r"stem\.conv3\.norm\.", "bn1."), (r"stem\.conv3\.", "conv1.6."))  # fmt: skip
+# Pyramid and heads of the new baselines, whose convolutions have batch norm behind them.
+NORMS = ((r"^(backbone\.fpn_\w+|roi_heads\.\w+\.(?:conv|mask_fcn)\d)\.(?=weight)", r"\1.0."),
+         (r"^(backbone\.fpn_\w+|roi_heads\.\w+\.(?:conv|mask_fcn)\d)\.norm\.", r"\1.1."))  # fmt: skip
 DETECTOR = (
     (r"^backbone\.fpn_(lateral|output)(\d)\.",
      lambda found: f"neck.{found[1]}s.{int(found[2]) - 2}."),
-    (r"^proposal_generator\.rpn_head\.conv\.", "rpn.conv."),
+    (r"^proposal_generator\.rpn_head\.conv\.conv1\.", "rpn.convs.0."),
+    (r"^proposal_generator\.rpn_head\.conv\.(conv0\.)?", "rpn.conv."),
     (r"^proposal_generator\.rpn_head\.objectness_logits\.", "rpn.objectness."),
     (r"^proposal_generator\.rpn_head\.anchor_deltas\.", "rpn.deltas."),
+    (r"^roi_heads\.box_head\.conv(\d)\.", lambda found: f"box.convs.{int(found[1]) - 1}."),
     (r"^roi_heads\.box_head\.fc(\d)\.", r"box.fc\1."),
     (r"^roi_heads\.box_predictor\.cls_score\.", "box.classifier.scores."),
     (r"^roi_heads\.box_predictor\.bbox_pred\.", "box.classifier.boxes."),
@@ -50,6 +55,7 @@ DEEPLABV3PLUS = (
     (r"^sem_seg_head\.predictor\.", "classifier."),
 )  # fmt: skip
 
+PYRAMID_NORM = "backbone.fpn_lateral2.norm.weight"
 MASKS = "roi_heads.mask_head.predictor.weight"
 SCORES = "sem_seg_head.predictor.weight"
 DEEPLABV3_POOLING = "sem_seg_head.aspp.convs.4.1.weight"
@@ -57,6 +63,8 @@ DEEPLABV3PLUS_POOLING = "sem_seg_head.decoder.res5.project_conv.convs.4.1.weight
 RESNETS = {(3, 4, 6, 3): "50", (3, 4, 23, 3): "101"}
 DETECTOR_SETTINGS = ("architecture.roi_aligned=true", "architecture.roi_sampling_ratio=0",
                      "architecture.rpn.exact_anchors=true")  # fmt: skip
+NEW_BASELINE = ("architecture.norm=batch", "architecture.box_convs=4",
+                "architecture.rpn.convs=2")  # fmt: skip
 DEEPLAB_SETTINGS = ("architecture.backbone.name=resnet101s", "architecture.align_corners=false",
                     "architecture.pooling_window=[512,1024]",
                     "architecture.pooling_norm=false")  # fmt: skip
@@ -77,6 +85,8 @@ def recognised(state: dict[str, Tensor]) -> Recognised | None:
             name, backbone = "ResNet", (f"architecture.backbone.name=resnet{resnet}.tv_in1k",
                                         "architecture.backbone.stride_in_1x1=true")  # fmt: skip
         overrides = ("architecture=mask_rcnn", *backbone, *DETECTOR_SETTINGS)
+        if PYRAMID_NORM in state:
+            overrides += NEW_BASELINE
         return Recognised(f"Mask R-CNN {name}-{resnet}", overrides, len(state[MASKS]))
     pooling = {"deeplabv3": DEEPLABV3_POOLING, "deeplabv3plus": DEEPLABV3PLUS_POOLING}
     for architecture, key in pooling.items():
@@ -95,6 +105,8 @@ def renamed(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tenso
     """
     is_deep = "backbone.stem.conv3.weight" in state
     head = DETECTOR if MASKS in state else DEEPLABV3
+    if PYRAMID_NORM in state:
+        head = (*NORMS, *DETECTOR)
     if DEEPLABV3PLUS_POOLING in state:
         head = DEEPLABV3PLUS
     rules = (*BACKBONE, *(DEEP_STEM if is_deep else PLAIN_STEM), *head)
