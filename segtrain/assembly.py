@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from segtrain.architecture.blocks import batch_norms
 from segtrain.architecture.weights import load_weights, require_fit
 from segtrain.configuration.messages import where_to_look
-from segtrain.configuration.schema import Inference
+from segtrain.configuration.schema import Inference, Recipe
 from segtrain.configuration.validation import validate
 from segtrain.dataset.counts import class_frequency, median_frequency_weights
 from segtrain.dataset.folder import folder_white_level
@@ -24,7 +24,7 @@ from segtrain.dataset.shard_index import ShardReading, describe_shards
 from segtrain.errors import UserError
 from segtrain.label_set import LabelSet
 from segtrain.trained import Trained, without_pretraining
-from segtrain.values import ExtraMetric
+from segtrain.values import ExtraMetric, Node
 from segtrain.zoo.initial import load_initial_weights
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def task_of(node: dict) -> str:
     return getattr(get_class(node["_target_"]), "task", "semantic")
 
 
-def build_data(config: dict) -> "SegmentationData":
+def build_data(config: Recipe) -> "SegmentationData":
     """The data module; reads no image yet."""
     return make(config["dataset"], batch_size=config["batch_size"], seed=config["seed"])
 

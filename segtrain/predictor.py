@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from segtrain import notebook
+from segtrain.configuration.schema import Recipe
 from segtrain.contracts import DENSE, Detections, Segments
 from segtrain.errors import UserError
 from segtrain.hardware import resolve_precision

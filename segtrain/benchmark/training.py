@@ -127,7 +127,7 @@ def build_loop(config: Recipe, clock: "Clock", parts: "PartTimes", steps: int) -
 
 
 def count_operations(
-    task: Segmentation, config: dict, labels: LabelSet, device: torch.device
+    task: Segmentation, config: Recipe, labels: LabelSet, device: torch.device
 ) -> float:
     """Floating-point operations of forward, loss and backward for one image.
 
@@ -142,7 +142,7 @@ def count_operations(
     return counter.get_total_flops() / COUNTED
 
 
-def batch_of(config: dict, labels: LabelSet, count: int) -> dict:
+def batch_of(config: Recipe, labels: LabelSet, count: int) -> dict:
     """Random images on the host with labels of the data set's kind."""
     shape = (count, *picture_size(config))
     batch = random_batch(config, labels, shape, torch.device("cpu"))

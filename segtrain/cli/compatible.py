@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from hydra.utils import get_class
 
 from segtrain.assembly import task_of
+from segtrain.configuration.schema import Recipe
 from segtrain.contracts import DENSE, OF_PIXELS
 from segtrain.errors import UserError
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 SERVES = {"semantic": DENSE, "masks": ("semantic", "masks")}
 
 
-def require_labels(data: "SegmentationData", config: dict) -> None:
+def require_labels(data: "SegmentationData", config: Recipe) -> None:
     """Refuses parts of different tasks: what the data set's labels are, the network learns.
 
     Raises:
@@ -54,7 +55,7 @@ def require_labels(data: "SegmentationData", config: dict) -> None:
     )
 
 
-def _common_task(config: dict) -> str:
+def _common_task(config: Recipe) -> str:
     """The task that architecture, loss and inference are for, which inference alone can tell.
 
     Raises:

@@ -221,7 +221,7 @@ def require_semantic(name: str, task: str) -> None:
                         "networks are averaged; use ensemble=[]")  # fmt: skip
 
 
-def finish(task: Segmentation, results: dict, checkpoint: Path, run_dir: Path) -> None:
+def finish(task: Segmentation, results: Results, checkpoint: Path, run_dir: Path) -> None:
     """Writes and prints the scores, where there are labels, and packs what a test server gets.
 
     Raises:

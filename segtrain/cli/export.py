@@ -165,7 +165,7 @@ def write(
     config: Export,
     model: nn.Module,
     inference: AnyInference,
-    description: dict,
+    description: dict[str, Any],
     path: Path,
 ) -> Network | None:
     """Writes the network and reads it again; None for one of proposals, which is its weights.
@@ -192,7 +192,7 @@ def write(
 
 
 def deployed(
-    config: dict, model: nn.Module, inference: AnyInference
+    config: Export, model: nn.Module, inference: AnyInference
 ) -> Deployed | DeployedDetector | DeployedQueries | None:
     """The network with what is around it, as a function of pictures; None for proposals."""
     if isinstance(inference, SemanticInference):

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from segtrain.assembly import build_task, make
+from segtrain.configuration.schema import Recipe, Training
 from segtrain.dataset.cache import store_entry, stored_entry
 from segtrain.dataset.instances import target_from_masks, training_objects
 from segtrain.hardware import resolve_precision, uses_gpu
@@ -175,7 +176,7 @@ def _step_of(config: Recipe) -> Callable[[int, int, int], float]:
 
 
 def random_batch(
-    config: dict, labels: LabelSet, shape: tuple[int, int, int], device: torch.device
+    config: Recipe, labels: LabelSet, shape: tuple[int, int, int], device: torch.device
 ) -> dict:
     """Random images with labels of the kind that the data set's transform and classes say.
 

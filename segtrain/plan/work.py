@@ -21,6 +21,7 @@ from segtrain.architecture.instance.fpn import batch_of, with_coarsest
 from segtrain.architecture.instance.mask_rcnn import MaskRCNN
 from segtrain.architecture.instance.panet import PANet
 from segtrain.assembly import build_task, make
+from segtrain.configuration.schema import Recipe
 from segtrain.contracts import is_detector
 from segtrain.dataset.cache import store_entry, stored_entry
 from segtrain.plan.speed import picture_size

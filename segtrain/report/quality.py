@@ -2,13 +2,13 @@
 
 from segtrain.report.charts import Bar, bar_chart
 from segtrain.report.page import Cell, Column, columns, paragraph, table
-from segtrain.report.results import title_of
+from segtrain.report.results import Results, title_of
 
 QUALITIES = ("pq", "sq", "rq")
 PARTS = {"": "all", "_things": "things", "_stuff": "stuff"}
 
 
-def panoptic_classes(results: dict) -> str:
+def panoptic_classes(results: Results) -> str:
     """HTML: the means, and below them each class's figures.
 
     Args:

@@ -30,7 +30,7 @@ from segtrain.report.page import (
 )
 from segtrain.report.protocol import protocol_facts
 from segtrain.report.quality import panoptic_classes, percent_cell
-from segtrain.report.results import EXTRA, PANOPTIC, seconds_to, title_of
+from segtrain.report.results import EXTRA, PANOPTIC, Results, seconds_to, title_of
 from segtrain.writing import write_text
 
 SIBLINGS = ("results.json", "config.yaml", "run.log", "confusion.csv", "image_scores.csv",

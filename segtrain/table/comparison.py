@@ -8,7 +8,7 @@ from typing import NamedTuple
 from segtrain.configuration.messages import nearest
 from segtrain.errors import UserError
 from segtrain.headlines import TITLES
-from segtrain.report.results import EXTRA, PANOPTIC, seconds_to, title_of
+from segtrain.report.results import EXTRA, PANOPTIC, Results, seconds_to, title_of
 from segtrain.table import wording
 from segtrain.table.groups import Group
 from segtrain.table.sheet import Cell, Column, Sheet

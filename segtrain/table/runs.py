@@ -13,8 +13,8 @@ import yaml
 
 from segtrain.errors import UserError
 from segtrain.headlines import HEADLINES
+from segtrain.report.results import SCHEMA, Results
 
-SCHEMA = 1  # of results.json
 REQUIRED = {
     "experiment": str, "architecture": str, "dataset": str, "split": str, "protocol": dict,
     "metrics": dict, "seed": int, "timing": dict, "peak_memory_bytes": dict,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from segtrain.architecture.blocks import batch_norms
+from segtrain.configuration.schema import Recipe
 from segtrain.contracts import is_detector
 from segtrain.errors import UserError
 from segtrain.label_set import LabelSet

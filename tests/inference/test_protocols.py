@@ -5,7 +5,7 @@ from conftest import composed
 from torch import nn
 
 from segtrain.architecture.blocks import Normalize
-from segtrain.configuration.schema import checked
+from segtrain.configuration.checking import checked
 from segtrain.dataset.scale_crop import MEAN_RGB
 from segtrain.errors import UserError
 from segtrain.inference.semantic import SemanticInference

@@ -17,7 +17,7 @@ from conftest import composed
 from segtrain.architecture.instance.rpn import RegionProposals
 from segtrain.architecture.instance.two_stage import View, find_boxes
 from segtrain.assembly import make
-from segtrain.configuration.schema import checked
+from segtrain.configuration.checking import checked
 from segtrain.masks import codes_of, decode, paste
 
 REFERENCE = Path(__file__).parent / "references" / "detectron2_detections.npz"
