@@ -39,6 +39,11 @@ def pack(classes: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     return np.dstack([classes, low.astype(np.uint8), high.astype(np.uint8)])
 
 
+def numbers_of(packed: np.ndarray) -> np.ndarray:
+    """(H, W) int32 numbers of the instances of (H, W, 3) uint8; those of void mean nothing."""
+    return packed[..., 1].astype(np.int32) | packed[..., 2].astype(np.int32) << 8
+
+
 def keys(mask: Tensor) -> Tensor:
     """One int32 a pixel that tells segments apart, class * 2**16 + number.
 
