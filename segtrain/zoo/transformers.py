@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from segtrain.architecture.imagenet import TORCHVISION
 from segtrain.errors import UserError
 from segtrain.zoo import mask_classification
 from segtrain.zoo.names import hf
@@ -59,8 +58,6 @@ SIZES = {
 EPSILON = 1e-6  # of EoMT's layer norms, where nothing says it
 EPSILONS = {"eomt": 1e-6, "eomt_dinov3": 1e-5}  # of timm's bodies
 BINS = [1, 2, 3, 6]  # of the pyramid pooling, where nothing says it
-BILINEAR = 2  # of Pillow
-TO_UNIT = 1 / 255
 
 
 class Network(NamedTuple):
@@ -216,54 +213,3 @@ def _classes(config: Mapping[str, Any], count: int, origin: str) -> tuple[str, .
         raise UserError(f"{origin}: id2label is {str(told)[:80]}, expected a name of its own for "
                         f"each of the {count} classes of the tensors")  # fmt: skip
     return tuple(names)
-
-
-def preprocessing(config: Mapping[str, Any], origin: str) -> tuple[list[str], list[str]]:
-    """Overrides for what a `preprocessor_config.json` does with pictures.
-
-    Returns:
-        For the architecture, where mean and deviation are not those of its backbone; and for the
-        inference, where pictures are resized.
-
-    Raises:
-        UserError: numbers are missing or make no sense.
-    """
-    mean, std = config.get("image_mean", [0.0] * 3), config.get("image_std", [1.0] * 3)
-    if not config.get("do_normalize", True):
-        mean, std = [0.0] * 3, [1.0] * 3
-    factor = config.get("rescale_factor", TO_UNIT) if config.get("do_rescale", True) else 1.0
-    numbers = [*_three(mean, "image_mean", origin), *_three(std, "image_std", origin)]
-    if not isinstance(factor, int | float) or factor <= 0 or min(numbers[3:]) <= 0:
-        raise UserError(f"{origin}: rescale_factor and image_std have to be above 0")
-    scaled = [round(number / (255 * factor), 12) for number in numbers]
-    if scaled == [*TORCHVISION.mean, *TORCHVISION.std]:
-        return [], _seen(config, origin)
-    overlay = f"{{mean:{scaled[:3]},std:{scaled[3:]}}}".replace(" ", "")
-    body = [f"+architecture.backbone.timm_arguments.pretrained_cfg_overlay={overlay}"]
-    return body, _seen(config, origin)
-
-
-def _three(values: Any, key: str, origin: str) -> list[float]:
-    is_list = isinstance(values, list) and len(values) == 3
-    if not is_list or not all(isinstance(value, int | float) for value in values):
-        raise UserError(f"{origin}: {key} is {str(values)[:80]}, expected three numbers")
-    return [float(value) for value in values]
-
-
-def _seen(config: Mapping[str, Any], origin: str) -> list[str]:
-    """Overrides of the inference for the size that pictures are resized to."""
-    if not config.get("do_resize", True) or config.get("size") is None:
-        return []
-    size = config["size"]
-    size = {"height": size, "width": size} if isinstance(size, int) else size
-    names = {"height": "height", "width": "width", "shortest_edge": "short", "longest_edge": "long"}
-    fits = isinstance(size, Mapping) and bool(size) and size.keys() <= names.keys() and all(
-        type(side) is int and 0 < side <= 16_384 for side in size.values()
-    )  # fmt: skip
-    if not fits:
-        raise UserError(f"{origin}: size is {str(size)[:80]}, expected height and width, or "
-                        "shortest_edge, in pixels")  # fmt: skip
-    sides = ",".join(f"{names[key]}:{side}" for key, side in size.items())
-    own = ["inference=whole", "inference.pad=false", f"inference.size={{{sides}}}"]
-    is_bilinear = config.get("resample", BILINEAR) == BILINEAR
-    return [*own, "inference.resampling=pillow"] if is_bilinear else own
