@@ -31,9 +31,10 @@ HEAD = "| `architecture=` | format | file | largest logit | largest difference |
 
 
 def semantic_architectures() -> list[str]:
-    """Choices of conf/architecture that are semantic networks."""
+    """Choices of conf/architecture that score the classes of every pixel."""
     files = sorted((conf_dir() / "architecture").glob("*.yaml"))
-    return [f.stem for f in files if ".semantic." in yaml.safe_load(f.read_text())["_target_"]]
+    targets = {f.stem: yaml.safe_load(f.read_text())["_target_"] for f in files}
+    return [name for name, target in targets.items() if ".instance." not in target]
 
 
 def lively(name: str, images: Tensor) -> nn.Module:

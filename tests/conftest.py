@@ -139,7 +139,7 @@ def choices(experiment: str) -> dict:
 
 
 def architectures(kind: str) -> list[str]:
-    """Names of the architectures of a kind, semantic or instance."""
+    """Names of the architectures of a kind: semantic, instance or mask_classification."""
     import yaml
 
     from segtrain.configuration.folder import conf_dir

@@ -100,7 +100,8 @@ def test_parts_do_not_know_one_another(path):
         others = {name.split(".")[1] for name in imported if name.startswith("segtrain.")}
         assert others <= {part, "configuration", "contracts", "errors", "foreign", "masks",
                           "suppression", "lifetime", "terminal", "text", "values",
-                          "hardware", "label_set", "planes", "sampling", "segments", "writing"}  # fmt: skip
+                          "hardware", "label_set", "planes", "sampling", "segments",
+                          "writing"}  # fmt: skip
     if part not in ("cli", "configuration", "assembly.py", "sweep"):
         assert not any(name.split(".")[0] in ("hydra", "omegaconf") for name in imported)
 

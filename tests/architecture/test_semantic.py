@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from segtrain.assembly import build_model, make
 
 NAMES = architectures("semantic")
+SCORING = NAMES + architectures("mask_classification")  # semantic ones in evaluation
 CLASSES = 5
 
 
@@ -28,7 +29,7 @@ def pixels(*shape: int) -> torch.Tensor:
     return torch.randint(0, 256, shape, dtype=torch.uint8)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SCORING)
 @pytest.mark.parametrize("size", [(64, 64), (33, 47), (65, 129), (1, 1)])
 def test_any_size_in_evaluation(name, size):
     model = small(name).eval()
@@ -63,7 +64,7 @@ def test_every_parameter_learns(name, batch, size):
     )
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SCORING)
 def test_state_dict_survives_saving(name, tmp_path):
     model, other = small(name), small(name)
     with torch.no_grad():
@@ -92,7 +93,7 @@ def test_bfloat16_autocast_and_copy(name):
     assert (exact - rough).abs().max() <= 0.05 * exact.abs().max() + 1e-3
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SCORING)
 def test_memory_format_does_not_matter(name):
     model = small(name, "trainer.channels_last=false").eval()
     image = pixels(2, 3, 49, 70)
@@ -122,7 +123,7 @@ def test_compiles_without_a_graph_break(name, backend):
     torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SCORING)
 def test_only_classifiers_depend_on_the_classes(name):
     """Weights made for other classes load but for layers that are called classifiers."""
     first, second = small(name).state_dict(), small(name, classes=CLASSES + 2).state_dict()

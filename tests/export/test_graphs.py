@@ -30,7 +30,7 @@ from segtrain.export.torch_export import (
 )
 
 CLASSES = 5
-NAMES = architectures("semantic")
+NAMES = architectures("semantic") + architectures("mask_classification")
 FAST = ("deeplabv2_vgg16", "deeplabv3_torchvision", "fcn32s", "parsenet")
 SIZES = [(65, 129), (150, 101)]  # of the form 8k + 1, where nothing is padded, and not
 PICTURES = smooth_pictures()

@@ -128,10 +128,19 @@ SCALES = {
     **dict.fromkeys(
         ("linear", "dpt"), {"backbone.body.pos_embed": True, "backbone.body.cls_token": False}
     ),
-}
+    "eomt": {"backbone.body.pos_embed": True, "backbone.body.cls_token": False,
+             "query_features": True},
+    "mask2former": {
+        **dict.fromkeys(("query_features", "query_positions", "level_embedding",
+                         "pixel_decoder.level_embedding"), True),
+        **{f"decoder.{layer}.{kind}_attention.in_proj_weight": True
+           for layer in range(4) for kind in ("cross", "self")},
+    },
+}  # fmt: skip
+KINDS = ("semantic", "instance", "mask_classification")
 
 
-@pytest.mark.parametrize("name", architectures("semantic") + architectures("instance"))
+@pytest.mark.parametrize("name", [name for kind in KINDS for name in architectures(kind)])
 def test_every_architecture_decays_weights_alone(name):
     """Matrices and kernels, and what else has several dimensions as it is listed above."""
     architecture = composed(f"architecture={name}", *small_network(f"architecture={name}"))

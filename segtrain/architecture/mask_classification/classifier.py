@@ -55,7 +55,7 @@ class MaskClassifier(nn.Module):
         queries = self.layers(image)[-1]
         whole = [STRIDE * cells for cells in queries["mask_logits"].shape[2:]]
         bottom, right = (old - new for old, new in zip(whole, image.shape[2:], strict=True))
-        masks = resize(queries["mask_logits"], whole, self.align_corners)
+        masks = resize(at_least_float32(queries["mask_logits"]), whole, self.align_corners)
         # A slice would bind an exported graph to sizes that are really padded.
         return {**queries, "mask_logits": F.pad(masks, (0, -right, 0, -bottom))}
 
@@ -71,7 +71,8 @@ def class_scores(queries: Queries) -> Tensor:
     """(N, K, h, w): how much every query is of a class and at a pixel, summed over the queries."""
     classes = at_least_float32(queries["class_logits"]).softmax(2)[:, :, :-1]
     masks = at_least_float32(queries["mask_logits"]).sigmoid()
-    return torch.einsum("nqk,nqhw->nkhw", classes, masks)
+    with torch.autocast(masks.device.type, enabled=False):  # which would round the sums
+        return torch.einsum("nqk,nqhw->nkhw", classes, masks)
 
 
 def mask_mlp(width: int, activation: type[nn.Module]) -> nn.Sequential:

@@ -150,8 +150,8 @@ class EoMT(MaskClassifier):
 def require_whole(backbone: PlainViT, query_blocks: int) -> None:
     """Refuses a backbone without the parts that queries need; see `EoMT`."""
     if type(backbone) is not PlainViT:
-        raise UserError("EoMT takes a plain vision transformer; set architecture/backbone=vit "
-                        "architecture.backbone.patch_size=16")  # fmt: skip
+        raise UserError("EoMT takes a plain vision transformer; set "
+                        "architecture/backbone=vit_eomt")  # fmt: skip
     depth = len(backbone.body.blocks)
     if backbone.layers != [depth - 1] or not backbone.norm:
         raise UserError("EoMT takes a whole transformer and its norm; set architecture.backbone."
