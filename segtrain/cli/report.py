@@ -189,7 +189,8 @@ def example(
     if task.evaluation.task == "panoptic":
         panels = panoptic_panels(image, truth, found, labels, max_side)
         layers = label_layers(truth[..., 0], class_map(found), panels["image"].shape[:2])
-        return Example(name, f"{score}, {len(found['labels'])} segments found", panels,
+        count = len(found["labels"])
+        return Example(name, f"{score}, {count} segment{'s' * (count != 1)} found", panels,
                        panoptic_keys(truth, found, labels), layers)  # fmt: skip
     objects = f"{score}, {np.count_nonzero(~truth['crowd'])} objects"
     if task.evaluation.task == "proposal":

@@ -90,7 +90,7 @@ def matched(true: SegmentMap, found: Segments) -> np.ndarray:
     shape = len(own) + 1, len(others) + 1
     pairs = true.map.numpy() * shape[1] + found["map"]
     shared = np.bincount(pairs.ravel(), minlength=shape[0] * shape[1]).reshape(shape)
-    union = shared[1:].sum(1, keepdims=True) + shared[1:].sum(0) - shared
+    union = shared.sum(1, keepdims=True) + shared[1:].sum(0) - shared
     same = np.zeros(shape, bool)
     same[1:, 1:] = own[:, None] == others
     return same & (shared > MATCH_IOU * union)
