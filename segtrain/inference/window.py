@@ -254,9 +254,7 @@ def mean_colour(model: nn.Module, dtype: torch.dtype) -> Tensor:
     return model.backbone.normalize.mean.round().to(dtype)
 
 
-def padded(
-    batch: Tensor, model: nn.Module, size: tuple[int, int], black: bool = False
-) -> Tensor:
+def padded(batch: Tensor, model: nn.Module, size: tuple[int, int], black: bool = False) -> Tensor:
     """Pictures (N, 3, H, W) with the mean colour, or black, right and below: (N, 3, *size)."""
     colour = mean_colour(model, batch.dtype) * (not black)
     filled = colour.expand(len(batch), 3, *size)
