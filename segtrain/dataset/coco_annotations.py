@@ -198,6 +198,8 @@ def read_content(path: Path) -> dict[str, Any]:
             for entry in parts[part]:
                 require_values(entry, part, keys)
         for place, entry in enumerate(parts["all"]):
+            if "segments_info" in entry:
+                raise ValueError("it is a panoptic one, which dataset=folder_panoptic reads")
             entry.setdefault("id", f"at place {place}")
             require_values(entry, "annotations", ("id", "image_id", "category_id"))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
