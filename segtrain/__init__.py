@@ -10,13 +10,21 @@ if TYPE_CHECKING:
     from segtrain.errors import UserError
     from segtrain.loading import load
     from segtrain.network import build
-    from segtrain.prediction import InstancePrediction, Prediction, SemanticPrediction
+    from segtrain.prediction import (
+        InstancePrediction,
+        MultilabelPrediction,
+        PanopticPrediction,
+        Prediction,
+        SemanticPrediction,
+    )
     from segtrain.predictor import Predictor
     from segtrain.run import Run, Runs, runs
 
 __version__ = "0.2.0"
 __all__ = [
     "InstancePrediction",
+    "MultilabelPrediction",
+    "PanopticPrediction",
     "Prediction",
     "Predictor",
     "Run",
@@ -30,6 +38,8 @@ __all__ = [
 
 _PLACES = {
     "InstancePrediction": "segtrain.prediction",
+    "MultilabelPrediction": "segtrain.prediction",
+    "PanopticPrediction": "segtrain.prediction",
     "Prediction": "segtrain.prediction",
     "Predictor": "segtrain.predictor",
     "Run": "segtrain.run",

@@ -113,6 +113,12 @@ def build_inference(node: dict, labels: LabelSet) -> Any:
     return make(node, things=labels.things)
 
 
+def build_loss(node: dict, labels: LabelSet) -> nn.Module:
+    """The loss of a network's outputs, which may have to know the label of void pixels."""
+    is_pixelwise = task_of(node) == "semantic"
+    return make(node, **({"ignore_index": labels.ignore_index} if is_pixelwise else {}))
+
+
 def build_model(
     config: dict, num_classes: int, classes: Sequence[str] | None = None
 ) -> nn.Module:
@@ -197,11 +203,9 @@ def build_task(config: dict, labels: LabelSet) -> "Segmentation":
     if inference.task == "multilabel":
         check_per_class("loss.pixel.positive_weights", config["loss"].get("pixel", {}), labels)
         check_per_class("inference.thresholds", config["inference"], labels)
-    is_pixelwise = task_of(config["loss"]) == "semantic"
-    known = {"ignore_index": labels.ignore_index} if is_pixelwise else {}
     return Segmentation(
         model=build_model(config, labels.num_classes, labels.names),
-        loss=make(config["loss"], **known),
+        loss=build_loss(config["loss"], labels),
         inference=inference,
         evaluation=build_evaluation(
             inference.task,

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image, ImageOps
@@ -78,6 +79,26 @@ def picture_pixels(path: Path) -> int:
             return header.width * header.height
     except (OSError, SyntaxError, ValueError):
         return 0
+
+
+def resized_by(image: np.ndarray, scale: float) -> np.ndarray:
+    """(H, W, 3) uint8 -> both sides multiplied by `scale`."""
+    return resized_to(image, tuple(max(1, round(side * scale)) for side in image.shape[:2]))
+
+
+def resized_to(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(H, W, 3) uint8 -> (*size, 3)."""
+    if size == image.shape[:2]:
+        return image
+    is_smaller = size[0] < image.shape[0] or size[1] < image.shape[1]
+    how = cv2.INTER_AREA if is_smaller else cv2.INTER_LINEAR
+    return cv2.resize(image, size[::-1], interpolation=how)
+
+
+def fit_pixels(image: np.ndarray, most: int) -> np.ndarray:
+    """The image, reduced where it has more than `most` pixels."""
+    scale = (most / (image.shape[0] * image.shape[1])) ** 0.5
+    return image if scale >= 1 else resized_by(image, scale)
 
 
 def _from_pillow(image: Image.Image, white: float | None) -> Picture:

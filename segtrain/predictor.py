@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from segtrain import notebook
-from segtrain.contracts import DENSE, Detections
+from segtrain.contracts import DENSE, Detections, Segments
 from segtrain.errors import UserError
 from segtrain.hardware import resolve_precision
 from segtrain.inference.multilabel import masks_of
@@ -21,10 +21,18 @@ from segtrain.inference.strips import Decide, enlarged_labels, label_map, larges
 from segtrain.inference.window import SlidingWindow
 from segtrain.label_set import LabelSet
 from segtrain.masks import as_arrays, codes_of
-from segtrain.picture import AnyImage, Picture, read_picture
+from segtrain.picture import (
+    AnyImage,
+    Picture,
+    fit_pixels,
+    read_picture,
+    resized_by,
+    resized_to,
+)
 from segtrain.prediction import (
     InstancePrediction,
     MultilabelPrediction,
+    PanopticPrediction,
     Prediction,
     SemanticPrediction,
 )
@@ -45,7 +53,8 @@ class Settings(NamedTuple):
             change a few pixels; `auto` as in training.
         min_score: instances that score less are left out; proposals are all kept.
         max_pixels: larger pictures go through a sliding window at one scale, so that memory does
-            not grow with the number of classes; for networks that find instances they are reduced.
+            not grow with the number of classes; for networks that find instances or segments they
+            are reduced.
         short_side: semantic networks see pictures with a shorter side of so many pixels, and their
             scores are resized back; None: as they are.
     """
@@ -70,7 +79,7 @@ class Predictor:
 
     Attributes:
         device: that the network is on.
-        task: semantic, multilabel, instance or proposal.
+        task: semantic, multilabel, instance, proposal or panoptic.
         white: the white level of images of more than 8 bits a channel, see `read_picture`.
 
     Raises:
@@ -116,13 +125,16 @@ class Predictor:
             return self._dense(pictures)
         seen = [fit_pixels(picture.pixels, self.settings.max_pixels) for picture in pictures]
         found = self._look(seen)
+        if self.task == "panoptic":
+            return [self._segments(*each) for each in zip(pictures, found, strict=True)]
         return [self._instances(*each) for each in zip(pictures, seen, found, strict=True)]
 
     def probabilities(self, image: AnyImage) -> np.ndarray:
         """(K, H, W) float32 of a picture; they sum to 1, unless classes may overlap.
 
         Raises:
-            UserError: the network finds instances, or the picture has more than `max_pixels`.
+            UserError: the network finds instances or segments, or the picture has more than
+                `max_pixels`.
         """
         picture = read_picture(image, self.white)
         seen = self._resized(picture.pixels)
@@ -267,6 +279,18 @@ class Predictor:
             self.inference.protocol,
         )
 
+    def _segments(self, picture: Picture, found: Segments) -> PanopticPrediction:
+        size = picture.pixels.shape[:2]
+        numbers = found["map"].cpu().numpy().astype(np.uint16)
+        return PanopticPrediction(
+            picture,
+            cv2.resize(numbers, size[::-1], interpolation=cv2.INTER_NEAREST).astype(np.int32),
+            found["labels"].cpu().numpy(),
+            found["scores"].float().cpu().numpy(),
+            self.labels,
+            self.inference.protocol,
+        )
+
 
 def find_device(name: str) -> torch.device:
     """The device of that name; `auto` takes a GPU where there is one.
@@ -296,23 +320,3 @@ def find_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     if precision not in PRECISIONS:
         raise UserError(f"precision={precision}: expected auto, {', '.join(PRECISIONS)}")
     return PRECISIONS[precision]
-
-
-def resized_by(image: np.ndarray, scale: float) -> np.ndarray:
-    """(H, W, 3) uint8 -> both sides multiplied by `scale`."""
-    return resized_to(image, tuple(max(1, round(side * scale)) for side in image.shape[:2]))
-
-
-def resized_to(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(H, W, 3) uint8 -> (*size, 3)."""
-    if size == image.shape[:2]:
-        return image
-    is_smaller = size[0] < image.shape[0] or size[1] < image.shape[1]
-    how = cv2.INTER_AREA if is_smaller else cv2.INTER_LINEAR
-    return cv2.resize(image, size[::-1], interpolation=how)
-
-
-def fit_pixels(image: np.ndarray, most: int) -> np.ndarray:
-    """The image, reduced where it has more than `most` pixels."""
-    scale = (most / (image.shape[0] * image.shape[1])) ** 0.5
-    return image if scale >= 1 else resized_by(image, scale)

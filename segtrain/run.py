@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, overload
 
 from segtrain import notebook
 from segtrain.errors import UserError
+from segtrain.headlines import TITLES
 from segtrain.named_runs import find_run
 from segtrain.table import runs as records
-from segtrain.table.wording import METRICS, duration, millions, protocol
+from segtrain.table.wording import duration, millions, protocol
 
 if TYPE_CHECKING:
     from segtrain.predictor import Predictor
@@ -157,7 +158,7 @@ class Run:
         files = {"report": self.report, "best checkpoint": self.best, "last checkpoint": self.last}
         timing = results["timing"]
         found = {
-            METRICS[self.metric]: notebook.percent(self.score),
+            TITLES[self.metric]: notebook.percent(self.score),
             "data set": f"{results['dataset']} {results['split']}",
             "network": f"{results['architecture']}, {millions(results.get('parameters'))}",
             "protocol": protocol(results["protocol"]),
@@ -171,7 +172,7 @@ class Run:
     def _outcome(self) -> str:
         if self.score is None:
             return self.state
-        return f"{METRICS[self.metric]} {notebook.percent(self.score)}"
+        return f"{TITLES[self.metric]} {notebook.percent(self.score)}"
 
     def _file(self, *parts: str) -> Path | None:
         path = self.folder.joinpath(*parts)
@@ -249,4 +250,4 @@ def _row(run: Run) -> tuple[str | float | None, ...]:
     of = run.results
     seconds = of["timing"].get("train_seconds")
     return (run.name, run.state, of["architecture"], f"{of['dataset']} {of['split']}",
-            METRICS[run.metric], run.score, duration(seconds))  # fmt: skip
+            TITLES[run.metric], run.score, duration(seconds))  # fmt: skip

@@ -39,6 +39,11 @@ def pack(classes: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     return np.dstack([classes, low.astype(np.uint8), high.astype(np.uint8)])
 
 
+def numbers_of(packed: np.ndarray) -> np.ndarray:
+    """(H, W) int32 numbers of the instances of (H, W, 3) uint8; those of void mean nothing."""
+    return packed[..., 1].astype(np.int32) | packed[..., 2].astype(np.int32) << 8
+
+
 def keys(mask: Tensor) -> Tensor:
     """One int32 a pixel that tells segments apart, class * 2**16 + number.
 
@@ -80,3 +85,8 @@ def count_segments(packed: np.ndarray, num_classes: int) -> np.ndarray:
     """(K + 1,) int64 pixels per class of (H, W, 3); last, void ones."""
     counts = np.bincount(packed[..., 0].ravel(), minlength=256)
     return np.append(counts[:num_classes], counts[VOID])
+
+
+def id_colours(ids: np.ndarray) -> np.ndarray:
+    """Numbers of segments (H, W) -> (H, W, 3) uint8 RGB, R + 256 G + 256² B, as COCO's format."""
+    return np.dstack([(ids >> shift & 255).astype(np.uint8) for shift in (0, 8, 16)])

@@ -175,10 +175,15 @@ class ForbidWaiting(Callback):
 FORBIDS_WAITING = "+callback.fault={_target_: faults.ForbidWaiting}"
 
 
+RAND = torch.rand
+
+
 class NothingRandom(Callback):
-    """No dropout, and labels of which every other image has 3 % left: unlike parts of a batch."""
+    """No dropout, the same random places for every mask, and labels of which every other image has
+    3 % left: unlike parts of a batch."""
 
     def on_train_start(self, trainer, pl_module):
+        torch.rand = same_for_all
         for module in pl_module.modules():
             if isinstance(module, torch.nn.modules.dropout._DropoutNd):
                 module.p = 0.0
@@ -187,6 +192,15 @@ class NothingRandom(Callback):
         for name, mask in zip(batch["name"], batch.get("mask", ()), strict=False):
             if int(name.rpartition("/")[2]) % 2:
                 mask[len(mask) // 32 :] = 255
+
+    def on_train_end(self, trainer, pl_module):
+        torch.rand = RAND
+
+
+def same_for_all(*size: int, device: torch.device | None = None) -> torch.Tensor:
+    """In the place of `torch.rand`: what the last two axes show is the same all over the others."""
+    generator = torch.Generator().manual_seed(0)
+    return RAND(size[-2:], generator=generator).to(device).expand(size)
 
 
 @contextlib.contextmanager

@@ -144,9 +144,10 @@ def load_mask2former(ours: nn.Module, reference: nn.Module) -> None:
 
 
 def eomt(dinov3: bool = False, **settings) -> EomtForUniversalSegmentation:
+    settings = {"num_labels": 150} | settings
     if dinov3:
-        return EomtDinov3ForUniversalSegmentation(EomtDinov3Config(num_labels=150, **settings))
-    return EomtForUniversalSegmentation(EomtConfig(num_labels=150, **settings))
+        return EomtDinov3ForUniversalSegmentation(EomtDinov3Config(**settings))
+    return EomtForUniversalSegmentation(EomtConfig(**settings))
 
 
 def load_eomt(ours: nn.Module, reference: nn.Module) -> None:

@@ -14,6 +14,9 @@ from segtrain.assembly import build_task, make
 SEMANTIC = ("architecture=deeplabv3_torchvision", "dataset=shapes")
 DETECTOR = ("architecture=mask_rcnn", "dataset=shapes_instances")
 PROPOSALS = ("architecture=fpn", "dataset=shapes_instances")
+# With the segments of all queries, however unsure.
+PANOPTIC = ("architecture=eomt", "dataset=shapes_panoptic", "inference=panoptic",
+            "inference.object_threshold=0", "inference.overlap_threshold=0")  # fmt: skip
 COMMAND = ["predict", "weights=torchvision/deeplabv3_resnet101", "input=dog.jpg", "classes=[dog]"]
 
 
@@ -32,7 +35,7 @@ class Topmost:
 def write_run(folder: Path, *chosen: str) -> Path:
     """A run folder with `checkpoints/best.ckpt`; its network's scores differ from pixel to pixel.
 
-    `chosen` are SEMANTIC, DETECTOR or PROPOSALS, and more overrides.
+    `chosen` are SEMANTIC, DETECTOR, PROPOSALS or PANOPTIC, and more overrides.
     """
     chosen = chosen or SEMANTIC
     config = composed(*chosen[:2], *small_network(*chosen[:2]), *chosen[2:])
@@ -42,6 +45,8 @@ def write_run(folder: Path, *chosen: str) -> Path:
         for name, parameter in task.model.named_parameters():
             if "classifier" in name:
                 parameter.normal_(0, 0.05)
+            if "quer" in name or "mask_mlp" in name:  # so that masks differ
+                parameter.normal_(0, 1)
         task.model.train()
         for norm in task.model.modules():  # statistics of its own: signals vanish or explode else
             if isinstance(norm, torch.nn.BatchNorm2d):

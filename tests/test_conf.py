@@ -42,6 +42,8 @@ def stand_in(name: str) -> list[str]:
         if not override.startswith(("experiment", "architecture", "trainer.max_", "trainer.val"))
     ] + ["dataset.splits={train: train, val: val, test: test}"]
     config = composed(f"experiment={name}")
+    if config["architecture"]["_target_"].startswith("segtrain.architecture.mask_class"):
+        return stand_in_of_masks(config, shared)
     if "instance" in config["architecture"]["_target_"]:
         sized = [o for o in shared if "size=[" not in o and "crop_size" not in o] + TINY_INSTANCES
         plural = "short_sides" in config["inference"]
@@ -64,6 +66,23 @@ def stand_in(name: str) -> list[str]:
     if "objects" in choices(name)["dataset"]:
         shared += ["~dataset.transform.jitter", "~dataset.transform.others"]
     return shared
+
+
+def stand_in_of_masks(config: dict, shared: list[str]) -> list[str]:
+    """As `stand_in`, of a network that learns masks of classes, of segments or of instances."""
+    inference, transform = config["inference"], config["dataset"]["transform"]
+    kind = inference["_target_"].split(".")[-2]
+    sets = {"panoptic": "shapes_panoptic", "masks": "shapes_instances"}
+    if kind == "masks":
+        shared = [o for o in shared if "size=[" not in o] + TINY_INSTANCES
+    else:
+        shared = [o.replace("[32, 32]", "[64, 64]") for o in shared]
+    if "scale_jitter" in transform:
+        shared.append("dataset.transform.scale_jitter.crop_size=[64,64]")
+    sizes = [f"inference.{key}=null" for key in ("size", "least_size") if key in inference]
+    if inference.get("window"):
+        sizes += ["inference.window.crop_size=[64,64]", "inference.window.stride=[64,64]"]
+    return [f"dataset={sets.get(kind, 'shapes')}", *shared, *sizes, "loss.num_points=50"]
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

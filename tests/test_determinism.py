@@ -14,15 +14,16 @@ from conftest import TINY_INSTANCES, composed, small_network
 from determinism import DOCUMENTED, REFUSED, as_on_a_gpu
 from hydra.utils import get_class
 
-from segtrain.assembly import build_data, build_task
+from segtrain.assembly import build_data, build_task, task_of
 from segtrain.configuration.folder import conf_dir, options
 from segtrain.dataset.stream import EvalImages, TrainStream
 from segtrain.label_set import LabelSet
 from segtrain.planes import pack
+from segtrain.segments import pack as pack_segments
 
 CLASSES = 5
 NETWORKS = {"semantic": "deeplabv3_torchvision", "multilabel": "deeplabv3_torchvision",
-            "instance": "mask_rcnn", "proposal": "fpn"}  # fmt: skip
+            "instance": "mask_rcnn", "proposal": "fpn", "masks": "mask2former"}  # fmt: skip
 PARTNERS = {"multilabel": {"loss=multilabel", "inference=multilabel"}}  # by task
 SETTINGS = [  # beside the defaults of the files
     ("loss=cross_entropy", "loss.form=strips"),
@@ -37,6 +38,7 @@ SETTINGS = [  # beside the defaults of the files
 # Numbers that choose no operation, such as regions an image, so that a step is fast.
 FEW = {"short_side": 64, "short_sides": [64], "long_side": 64, "side": 64, "count": 2,
        "crop_size": [32, 32], "stride": [16, 16], "samples": 16, "max_proposals": 20,
+       "num_points": 50, "short": 64, "long": 64,
        "pre_nms": {"train": 50, "test": 50}, "post_nms": {"train": 20, "test": 20}}  # fmt: skip
 PER_CLASS = ("class_weights", "logit_adjustment")
 
@@ -53,7 +55,8 @@ def selections() -> list[tuple[str, ...]]:
 def company_of(choice: str) -> list[str]:
     """An architecture that a loss or an inference protocol is for, and what else goes with it."""
     content = yaml.safe_load((conf_dir() / f"{choice.replace('=', '/')}.yaml").read_text())
-    task = getattr(get_class(content["_target_"]), "task", "semantic")
+    chosen = get_class(content["_target_"])
+    task = getattr(chosen, "network", getattr(chosen, "task", "semantic"))
     group = choice.partition("=")[0]
     others = [one for one in sorted(PARTNERS.get(task, ())) if one.partition("=")[0] != group]
     return [f"architecture={NETWORKS[task]}", *others]
@@ -113,13 +116,24 @@ def planes():
 
 
 @functools.cache
+def segments():
+    """As `pixels`, of things and stuff."""
+    labels, batch, whole = pixels()
+    numbers = np.random.default_rng(0).integers(0, 3, (2, 48, 64))
+    packed = torch.from_numpy(np.stack([
+        pack_segments(classes.numpy(), own)
+        for classes, own in zip(batch["mask"], numbers, strict=True)
+    ]))  # fmt: skip
+    return (dataclasses.replace(labels, things=frozenset({0, 1})), {**batch, "mask": packed},
+            {**whole, "mask": list(packed)})  # fmt: skip
+
+
+@functools.cache
 def refused_by(parts: str) -> tuple[set[str], set[str]]:
     """In a step of training and in an evaluation; many recipes have the same parts."""
     config = {**composed(), **json.loads(parts)}
-    is_semantic = ".semantic." in config["architecture"]["_target_"]
-    labels, batch, whole = pixels() if is_semantic else instances()
-    if "multilabel" in config["inference"]["_target_"]:
-        labels, batch, whole = planes()
+    samples = {"semantic": pixels, "multilabel": planes, "panoptic": segments}
+    labels, batch, whole = samples.get(task_of(config["inference"]), instances)()
     task = build_task(config, labels)
     with as_on_a_gpu() as training:
         sum(task.evaluation.terms(task.model, task.loss, batch).values()).backward()

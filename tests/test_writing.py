@@ -114,6 +114,7 @@ IN_PLACE = {
     "dataset/cache.py cached_folder": LOCK,
     "dataset/coco_annotations.py pack": GIVEN,
     "dataset/counts.py build": GIVEN,
+    "dataset/panoptic_annotations.py pack": GIVEN,
     "dataset/pixels.py write_pixels": GIVEN,
     "dataset/remote.py attempt": CHECKED,
     "dataset/shard_store.py _fetch": CHECKED,

@@ -42,6 +42,7 @@ class PlainViT(nn.Module):
         lora_rank: of the terms that alone learn in the transformer (see `LowRank`); None: all of it
             learns.
         lora_alpha: of those terms.
+        norm_epsilon: of all layer norms; None: the model's own.
 
     Attributes:
         name: timm's.
@@ -62,6 +63,7 @@ class PlainViT(nn.Module):
         timm_arguments: dict,
         lora_rank: Count | None,
         lora_alpha: Positive,
+        norm_epsilon: Positive | None = None,  # older runs do not say it
     ) -> None:
         super().__init__()
         self.name = name
@@ -72,6 +74,10 @@ class PlainViT(nn.Module):
             raise UserError(f"backbone '{name}' has no norm behind its last block; set "
                             "architecture.backbone.norm=false")  # fmt: skip
         self.body.prune_intermediate_layers(self.layers, prune_norm=not norm)
+        if norm_epsilon is not None:
+            for module in self.body.modules():
+                if isinstance(module, nn.LayerNorm):
+                    module.eps = norm_epsilon
         if lora_rank is not None:
             add_low_rank(self.body, lora_rank, lora_alpha)
         self.side = self.output_stride = self.body.patch_embed.patch_size[0]

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from segtrain.assembly import build_data, build_model, make
+from segtrain.assembly import build_data, build_loss, build_model, make
 from segtrain.benchmark.timing import alternate, peak_memory
 from segtrain.errors import UserError
 from segtrain.hardware import resolve_precision, uses_gpu
 from segtrain.label_set import LabelSet
+from segtrain.plan.speed import random_batch
 from segtrain.values import Count, Size
 
 
@@ -84,10 +85,10 @@ def _inference_call(model: nn.Module, image: Tensor) -> Callable[[], None]:
 def _training_call(
     config: dict, labels: LabelSet, model: nn.Module, batch: Tensor
 ) -> Callable[[], None]:
-    loss = make(config["loss"], ignore_index=labels.ignore_index).to(batch.device)
+    loss = build_loss(config["loss"], labels).to(batch.device)
     optimizer, _ = make(config["optimizer"])(model, max_steps=1000)
-    target = torch.randint(0, labels.num_classes, batch.shape[:1] + batch.shape[2:])
-    target = target.to(batch.device, torch.uint8)
+    shape = (len(batch), *batch.shape[2:])
+    target = random_batch(config, labels, shape, batch.device)["mask"]
 
     def call() -> None:
         model.train()

@@ -19,12 +19,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from segtrain.assembly import build_data, build_task, make, resolve_class_weights
 from segtrain.benchmark.timing import peak_memory, synchronise
 from segtrain.hardware import uses_gpu
+from segtrain.label_set import LabelSet
 from segtrain.plan.speed import (
     STILL,
     device_name,
-    instance_batch,
     picture_size,
-    pixel_batch,
+    random_batch,
 )
 from segtrain.task.segmentation import Segmentation
 from segtrain.trained import without_pretraining
@@ -59,7 +59,7 @@ def training_speed(config: dict, steps: Count, warm_up: Natural, random_data: bo
         resolve_class_weights(config, data)
     task = build_task(untrained(config), data.labels)
     device = torch.device("cuda" if uses_gpu(config["trainer"]) else "cpu")
-    operations = count_operations(task, config, data.labels.num_classes, device)
+    operations = count_operations(task, config, data.labels, device)
     if config["trainer"]["compile"]:
         counters.clear()
         task.compile_network()
@@ -68,7 +68,7 @@ def training_speed(config: dict, steps: Count, warm_up: Natural, random_data: bo
     trainer = build_loop(config, clock, parts, warm_up + 2 * steps)
     if random_data:
         count = config["batch_size"] // trainer.world_size
-        batch = batch_of(task, count, *picture_size(config), data.labels.num_classes)
+        batch = batch_of(config, data.labels, count)
         loader = DataLoader(Repeated(batch), batch_size=None, pin_memory=device.type == "cuda")
         trainer.fit(task, loader)
     else:
@@ -125,13 +125,15 @@ def build_loop(config: dict, clock: "Clock", parts: "PartTimes", steps: int) -> 
     return trainer
 
 
-def count_operations(task: Segmentation, config: dict, classes: int, device: torch.device) -> float:
+def count_operations(
+    task: Segmentation, config: dict, labels: LabelSet, device: torch.device
+) -> float:
     """Floating-point operations of forward, loss and backward for one image.
 
     Those of matrix products and convolutions, a multiply-add counts two, as PyTorch counts them.
     """
     task.to(device).train()
-    batch = batch_of(task, COUNTED, *picture_size(config), classes)
+    batch = batch_of(config, labels, COUNTED)
     batch = {key: moved(value, device) for key, value in batch.items()}
     with FlopCounterMode(display=False) as counter:
         sum(task.evaluation.terms(task.model, task.loss, batch).values()).backward()
@@ -139,10 +141,10 @@ def count_operations(task: Segmentation, config: dict, classes: int, device: tor
     return counter.get_total_flops() / COUNTED
 
 
-def batch_of(task: Segmentation, count: int, height: int, width: int, classes: int) -> dict:
-    """Random images on the host with labels of the network's kind."""
-    make_batch = pixel_batch if task.evaluation.task == "semantic" else instance_batch
-    batch = make_batch(count, height, width, classes, torch.device("cpu"))
+def batch_of(config: dict, labels: LabelSet, count: int) -> dict:
+    """Random images on the host with labels of the data set's kind."""
+    shape = (count, *picture_size(config))
+    batch = random_batch(config, labels, shape, torch.device("cpu"))
     return {**batch, "name": ["random"] * count}
 
 

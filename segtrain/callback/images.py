@@ -6,7 +6,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
-from segtrain.contracts import Detections, InstanceTarget
+from segtrain.contracts import Detections, InstanceTarget, Segments
 from segtrain.inference.multilabel import masks_of
 from segtrain.label_set import LabelSet
 from segtrain.loggers import Rows, write_picture, write_table
@@ -15,6 +15,7 @@ from segtrain.metric.image_scores import SURE_SCORE
 from segtrain.planes import unpack
 from segtrain.report.drawing import fit, paint_masks
 from segtrain.report.panels import SHOWN_PROPOSALS, draw_found, draw_truth
+from segtrain.report.segments import draw_found_segments, draw_true_segments
 from segtrain.values import Count, Natural
 
 OVERLAY_STRENGTH = 0.6
@@ -33,8 +34,7 @@ class ValidationImages(Callback):
         self.max_side = max_side
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        semantic = pl_module.evaluation.task == "semantic"
-        matrix = pl_module.evaluation.matrix.compute() if semantic else None  # of all processes
+        matrix = pl_module.evaluation.confusion()  # of all processes
         if not trainer.is_global_zero:
             return
         source = trainer.datamodule.val_source
@@ -57,8 +57,8 @@ class ValidationImages(Callback):
 
     def _infer(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, image: np.ndarray
-    ) -> torch.Tensor | Detections:
-        """What inference says of the image: scores (K, H, W), or instances."""
+    ) -> torch.Tensor | Detections | Segments:
+        """What inference says of the image: scores (K, H, W), instances, or segments."""
         tensor = torch.from_numpy(image).permute(2, 0, 1).to(pl_module.device)
         with torch.no_grad(), trainer.precision_plugin.val_step_context():
             return pl_module.inference(pl_module.model, [tensor])[0]
@@ -68,7 +68,7 @@ class ValidationImages(Callback):
         pl_module: pl.LightningModule,
         image: np.ndarray,
         truth: np.ndarray | InstanceTarget,
-        found: torch.Tensor | Detections,
+        found: torch.Tensor | Detections | Segments,
     ) -> np.ndarray:
         labels = pl_module.labels
         if pl_module.evaluation.task == "multilabel":
@@ -82,6 +82,8 @@ class ValidationImages(Callback):
         if pl_module.evaluation.task == "semantic":
             prediction = found.argmax(0).cpu().numpy()
             return overlay_strip(image, truth, prediction, labels, self.max_side)
+        if pl_module.evaluation.task == "panoptic":
+            return panoptic_strip(image, truth, as_arrays(found), labels, self.max_side)
         top = SHOWN_PROPOSALS if pl_module.evaluation.task == "proposal" else None
         found = as_arrays(found)
         return instance_strip(image, truth, found, labels, self.max_side, SURE_SCORE, top)
@@ -173,17 +175,37 @@ def instance_strip(
     return _side_by_side([fit(image, max_side), true, found])
 
 
+def panoptic_strip(
+    image: np.ndarray, truth: np.ndarray, found: Segments, labels: LabelSet, max_side: int
+) -> np.ndarray:
+    """Image, true segments over it, found ones over it side by side.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        truth: (H, W, 3) uint8, see `segtrain.segments`.
+        found: as arrays.
+        labels: names, colours and things.
+        max_side: the longer side of each picture, to which small images are enlarged.
+
+    Returns:
+        (h, 3w + gaps, 3) uint8 RGB.
+    """
+    true = draw_true_segments(image, truth, labels, max_side)
+    return _side_by_side([fit(image, max_side), true,
+                          draw_found_segments(image, found, labels, max_side)])  # fmt: skip
+
+
 def _side_by_side(panels: list[np.ndarray]) -> np.ndarray:
     gap = np.full((len(panels[0]), 4, 3), 255, np.uint8)
     return np.hstack([panels[0], gap, panels[1], gap, panels[2]])
 
 
-def draw_confusion(matrix: torch.Tensor, names: tuple[str, ...]) -> np.ndarray:
+def draw_confusion(matrix: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
     """Row-normalised confusion matrix (K, K) as a picture (H, W, 3) uint8."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    counts = matrix.cpu().numpy().astype(float)
+    counts = np.asarray(matrix, float)
     rows = counts.sum(1, keepdims=True)
     shares = np.divide(counts, rows, out=np.full_like(counts, np.nan), where=rows > 0)
     side = 2.5 + 0.32 * len(names)

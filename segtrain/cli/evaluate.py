@@ -17,6 +17,7 @@ from segtrain.configuration.schema import Recipe, checked_stored
 from segtrain.dataset.datamodule import SegmentationData
 from segtrain.errors import UserError
 from segtrain.inference.ensemble import Ensemble, EnsembleInference
+from segtrain.label_set import LabelSet
 from segtrain.published.comparison import (
     in_order_of_data,
     own_split,
@@ -182,7 +183,7 @@ def join_ensemble(task: Segmentation, others: list[str], trust_code: bool) -> No
     """Puts the networks of other runs beside the task's own, each tested as its run says.
 
     Raises:
-        UserError: a run has other classes, or is not semantic.
+        UserError: the task or a run is not semantic, or a run has other classes.
     """
     if not others:
         return
@@ -265,6 +266,13 @@ def record(data: SegmentationData, task: Segmentation, run_dir: Path) -> None:
         write_confusion(run_dir, task.confusion, task.labels.names)
 
 
+def told_apart(labels: LabelSet) -> dict:
+    """The classes of a panoptic set whose instances are told apart, for its results."""
+    if labels.things is None:
+        return {}
+    return {"things": [labels.names[label] for label in sorted(labels.things)]}
+
+
 def evaluate_task(
     config: dict, data: SegmentationData, task: Segmentation, checkpoint: Path, run_dir: Path
 ) -> dict:
@@ -294,6 +302,7 @@ def evaluate_task(
             **task.inference.protocol,
             "output_stride": task.model.backbone.output_stride,
         },
+        **told_apart(task.labels),
         "metrics": task.metrics,
         "published": config["published"],
         "images": len(data.test_source),

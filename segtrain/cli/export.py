@@ -32,6 +32,12 @@ from segtrain.export.files import in_one_step, size_of
 from segtrain.export.folder import describe, unequal_tensors, write_folder
 from segtrain.export.hub import in_transformers, write_hub_folder
 from segtrain.export.onnx import load_onnx, require_packages, write_onnx
+from segtrain.export.queries import (
+    DeployedQueries,
+    OfQueries,
+    QueryComparison,
+    compare_queries,
+)
 from segtrain.export.torch_export import load_program, trace, write_program
 from segtrain.inference.detect import Detect
 from segtrain.inference.semantic import SemanticInference
@@ -52,7 +58,8 @@ logger = logging.getLogger("segtrain")
 
 Network = Callable[[Tensor], Tensor | tuple[Tensor, ...]]
 NO_DATASET: dict = {"transform": {}}  # of what knows none
-AnyComparison = Comparison | DetectionComparison
+AnyComparison = Comparison | DetectionComparison | QueryComparison
+AnyInference = SemanticInference | Detect | OfQueries
 
 NAMES = {"onnx": "model.onnx", "torch_export": "model.pt2", "safetensors": "model", "hub": "hub"}
 FOLDERS = ("safetensors", "hub")  # which segtrain reads again
@@ -137,6 +144,8 @@ def require_format(format_name: str, inference: object) -> None:
         exported = one_look(inference).protocol
     elif isinstance(inference, Detect):
         exported = one_detection(inference).protocol
+    elif isinstance(inference, OfQueries):
+        exported = inference.protocol | {"size": None, "least_size": None}
     else:
         raise UserError(f"format={format_name} is not for segment proposals; use "
                         "format=safetensors and segtrain.load")  # fmt: skip
@@ -153,7 +162,7 @@ def require_format(format_name: str, inference: object) -> None:
 def write(
     config: dict,
     model: nn.Module,
-    inference: SemanticInference | Detect,
+    inference: AnyInference,
     description: dict,
     path: Path,
 ) -> Network | None:
@@ -181,11 +190,13 @@ def write(
 
 
 def deployed(
-    config: dict, model: nn.Module, inference: SemanticInference | Detect
-) -> Deployed | DeployedDetector | None:
+    config: dict, model: nn.Module, inference: AnyInference
+) -> Deployed | DeployedDetector | DeployedQueries | None:
     """The network with what is around it, as a function of pictures; None for proposals."""
     if isinstance(inference, SemanticInference):
         return Deployed(model, inference, config["returns"])
+    if isinstance(inference, OfQueries):
+        return DeployedQueries(model)
     return DeployedDetector(model, inference) if isinstance(inference, Detect) else None
 
 
@@ -194,7 +205,7 @@ def compare_all(
     trained: Trained,
     exported: Network | None,
     model: nn.Module,
-    inference: SemanticInference | Detect,
+    inference: AnyInference,
 ) -> list[AnyComparison]:
     """Comparisons with the original at every size; none where `exported` is None.
 
@@ -209,6 +220,9 @@ def compare_all(
     if isinstance(inference, Detect):
         detector = DeployedDetector(model, inference)
         return [compare_detections(exported, detector, pictures, size) for size in sizes]
+    if isinstance(inference, OfQueries):
+        queries = DeployedQueries(model)
+        return [compare_queries(exported, queries, pictures, size) for size in sizes]
     whole = one_look(inference)
 
     def decide(logits: Tensor) -> Tensor:

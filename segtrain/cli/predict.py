@@ -141,8 +141,10 @@ def find_predictor(config: dict) -> tuple[Predictor, dict]:
         "precision": str(predictor.dtype or torch.float32).removeprefix("torch."),
     }
     if predictor.task in DENSE:
-        return predictor, result | {"short_side": settings.short_side}
-    return predictor, result | {"min_score": settings.min_score}
+        result["short_side"] = settings.short_side
+    elif predictor.task != "panoptic":
+        result["min_score"] = settings.min_score
+    return predictor, result
 
 
 def own_device(config: dict) -> str:

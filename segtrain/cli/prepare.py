@@ -56,10 +56,17 @@ def run(config: dict, run_dir: Path) -> None:
         obtain_all(preparation, config["keep_archives"])
         if preparation.convert is not None and preparation.convert(Path(preparation.root)):
             logger.info("converted   the annotations of %s", data.name)
+    if config["panoptic"] is not None and (preparation is None or preparation.panoptic is None):
+        raise UserError("panoptic=<folder> writes dataset=cityscapes_panoptic alone, "
+                        "in COCO's panoptic format; leave the key out")  # fmt: skip
     counts, optional = splits_to_verify(data, config["complete"])
     verify_once(data, counts, optional, config["verify"], run_dir)
     if config["shards"] is not None:
         shard(trained_on)
+    if config["panoptic"] is not None:
+        for split in dict.fromkeys("+".join(data.splits.values()).split("+")):
+            preparation.panoptic(data.labelled_source(split), split, Path(config["panoptic"]))
+        logger.info("written     %s", config["panoptic"])
     say_next(data.name)
 
 

@@ -34,6 +34,7 @@ from segtrain.report.panels import (
 )
 from segtrain.report.record import ImageScores, read_confusion, read_image_scores
 from segtrain.report.run_report import IMAGE_SCORE_TITLES, RunReport, write_report
+from segtrain.report.segments import class_map, panoptic_keys, panoptic_panels
 from segtrain.table.runs import read_results
 
 if TYPE_CHECKING:
@@ -185,6 +186,12 @@ def example(
         keys = multilabel_keys(masks, prediction, valid, labels)
         return Example(name, score, panels, keys, None)
     found = as_arrays(found)
+    if task.evaluation.task == "panoptic":
+        panels = panoptic_panels(image, truth, found, labels, max_side)
+        layers = label_layers(truth[..., 0], class_map(found), panels["image"].shape[:2])
+        count = len(found["labels"])
+        return Example(name, f"{score}, {count} segment{'s' * (count != 1)} found", panels,
+                       panoptic_keys(truth, found, labels), layers)  # fmt: skip
     objects = f"{score}, {np.count_nonzero(~truth['crowd'])} objects"
     if task.evaluation.task == "proposal":
         panels = proposal_panels(image, truth, found, labels, max_side, FIRST_PROPOSALS)

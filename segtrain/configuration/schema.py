@@ -232,6 +232,7 @@ class Prepare(_Export):
     shards: Count | Literal["auto"] | None
     shard_megabytes: Positive
     shard_splits: list[Text] | None
+    panoptic: Text | None
     output: Text | None
     seed: Natural
     batch_size: Count

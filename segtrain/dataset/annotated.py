@@ -88,7 +88,7 @@ class AnnotatedInstances(AnnotatedImages):
         filter_empty: bool,
     ) -> None:
         super().__init__(annotations, folder, chosen, labels)
-        self.lookup = _category_lookup(labels)
+        self.lookup = category_lookup(labels)
         if filter_empty:
             self.chosen = np.array([i for i in chosen if self._shows_one(i)], np.int64)
 
@@ -213,7 +213,7 @@ class OverlappingObjects(PaintedObjects):
         return pack(drawn, void | (crowd & ~drawn.any(0)))
 
 
-def _category_lookup(labels: LabelSet) -> np.ndarray:
+def category_lookup(labels: LabelSet) -> np.ndarray:
     """(V,) int64 table from category id to train id, `VOID_ID` or `UNKNOWN_ID`, as its last is."""
     table = np.full(max(labels.raw_to_train) + 2, UNKNOWN_ID, np.int64)
     for raw, train in labels.raw_to_train.items():

@@ -1,5 +1,6 @@
 """Cityscapes (Cordts et al. 2016): 5,000 finely and 20,000 coarsely labelled street scenes."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from segtrain.dataset.instances import target_from_masks
 from segtrain.dataset.pairs import ImageMaskPairs, Pair
 from segtrain.errors import UserError
 from segtrain.label_set import LabelSet
+from segtrain.segments import CROWD, pack
 from segtrain.values import Text
 
 HINT = "leftImg8bit/ and gtFine/ are expected there; segtrain prepare dataset=cityscapes says how"
@@ -36,6 +38,37 @@ def cityscapes(root: Text, split: str, labels: LabelSet) -> ImageMaskPairs:
         UserError: a folder is missing or empty, or there is no such split.
     """
     return _list_split(root, split, labels, "labelIds")
+
+
+def cityscapes_panoptic(root: Text, split: str, labels: LabelSet) -> ImageMaskPairs:
+    """The same images with panoptic labels, of `instanceIds`; see `read_segments`.
+
+    Splits and errors as of `cityscapes`.
+    """
+    return _list_split(root, split, labels, "instanceIds", read_segments)
+
+
+def read_segments(path: str, labels: LabelSet) -> np.ndarray:
+    """Labels (H, W, 3) uint8, see `segtrain.segments`, of a file of instance ids.
+
+    Instances have the file's numbers and one more; a group of things is a crowd; labels that are
+    left out of evaluations are void.
+
+    Raises:
+        UserError: see `read_mask`; or a label is not in the label map. Names the file.
+    """
+    ids = read_mask(path)
+    found = np.flatnonzero(np.bincount(ids.ravel()))
+    single = found >= 1000
+    try:
+        classes = labels.encode(np.where(single, found // 1000, found))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    numbers = np.where(single, found % 1000 + 1, CROWD)
+    numbers[~np.isin(classes, list(labels.things))] = 0
+    table = np.zeros((found[-1] + 1, 3), np.uint8)
+    table[found] = pack(classes[None], numbers[None])[0]
+    return table[ids]
 
 
 class CityscapesInstances:
@@ -99,7 +132,13 @@ class CityscapesInstances:
         return target_from_masks(masks, labels, crowd, image_id=self.first_id + index)
 
 
-def _list_split(root: str, split: str, labels: LabelSet, kind: str) -> ImageMaskPairs:
+def _list_split(
+    root: str,
+    split: str,
+    labels: LabelSet,
+    kind: str,
+    decode: Callable[[str, LabelSet], np.ndarray] | None = None,
+) -> ImageMaskPairs:
     base = find_base(root, ("cityscapes",), HINT)
     if split not in FOLDERS:
         raise UserError(f"cityscapes has no split '{split}'; expected one of {', '.join(FOLDERS)}")
@@ -119,4 +158,4 @@ def _list_split(root: str, split: str, labels: LabelSet, kind: str) -> ImageMask
 
     pairs = [Pair(str(image), mask(image) if annotation else "") for image in images]
     exclusive = (f"{annotation}/{folder}/*/*_{kind}.png",) if annotation else ()
-    return ImageMaskPairs(pairs, labels, base, exclusive)
+    return ImageMaskPairs(pairs, labels, base, exclusive, decode=decode)

@@ -55,10 +55,9 @@ class CocoAnnotations:
             )
         self.path = path
         self.key = f"{FORMAT} {images or ''} {files_fingerprint([path.resolve()])}"
-        # Size and place are part of the name: files that are called alike are kept side by side.
-        place = sha256(str(path.resolve().parent).encode()).hexdigest()[:8]
-        name = f"coco/{path.stem}-{path.stat().st_size}-{place}"
-        folder = cached_folder(name, self.key, lambda target: pack(path, images, target))
+        folder = cached_folder(
+            cache_name(path), self.key, lambda target: pack(path, images, target)
+        )
 
         def array(part: str) -> np.ndarray:
             return np.load(folder / f"{part}.npy", mmap_mode="r")
@@ -99,6 +98,15 @@ class CocoAnnotations:
         return rle.decode(codes).transpose(2, 1, 0)
 
 
+def cache_name(path: Path) -> str:
+    """Of the folder of the cache that holds what an annotation file became.
+
+    Size and place are part of it: files that are called alike are kept side by side.
+    """
+    place = sha256(str(path.resolve().parent).encode()).hexdigest()[:8]
+    return f"coco/{path.stem}-{path.stat().st_size}-{place}"
+
+
 def pack(path: Path, folder: Path | None, target: Path) -> None:
     """Writes the arrays of one annotation file into `target`.
 
@@ -115,15 +123,10 @@ def pack(path: Path, folder: Path | None, target: Path) -> None:
     """
     content = read_content(path)
     categories = category_numbers(path, content["categories"])
-    images = [_with_size(path, folder, image) for image in content["images"]]
-    numbers = [image["id"] for image in images]
-    if all(isinstance(number, int) and abs(number) < 2**63 for number in numbers):
-        images.sort(key=lambda image: image["id"])
-        numbers.sort()
-    else:
-        numbers = list(range(1, len(images) + 1))
-    faults = [f"{path}: image id {n} stands {c} times" for n, c in _twice(images)]
-    faults += [f"{path}: annotation id {n} stands {c} times" for n, c in _twice(content["all"])]
+    images = [with_size(path, folder, image) for image in content["images"]]
+    numbers = number_images(images)
+    faults = [f"{path}: image id {n} stands {c} times" for n, c in twice(images)]
+    faults += [f"{path}: annotation id {n} stands {c} times" for n, c in twice(content["all"])]
     refused, left_out = [], []
     by_image: dict[int | str, list[tuple[int, dict]]] = {image["id"]: [] for image in images}
     for position, entry in _sorted(content["all"]):
@@ -146,11 +149,7 @@ def pack(path: Path, folder: Path | None, target: Path) -> None:
                 text = f"annotation {entry['id']} {instance.reason}"
                 (left_out if instance.empty else refused).append(text)
         first.append(len(rows))
-    if refused:
-        more = f"\n  ... and {len(refused) - SHOWN} more" if refused[SHOWN:] else ""
-        shown = "".join(f"\n  {path}: {text}" for text in refused[:SHOWN])
-        raise UserError(f"{path}: {len(refused)} annotations cannot be read; mend or remove "
-                        f"them{shown}{more}")  # fmt: skip
+    refuse(path, refused)
     instances = [instance for _, _, instance in rows]
     names = PackedStrings(image["file_name"] for image in images)
     arrays = {
@@ -197,10 +196,12 @@ def read_content(path: Path) -> dict[str, Any]:
             entry.setdefault("name", str(entry.get("id")))
         for part, keys in (("images", ("id", "file_name")), ("categories", ("id", "name"))):
             for entry in parts[part]:
-                _require(entry, part, keys)
+                require_values(entry, part, keys)
         for place, entry in enumerate(parts["all"]):
+            if "segments_info" in entry:
+                raise ValueError("it is a panoptic one, which dataset=folder_panoptic reads")
             entry.setdefault("id", f"at place {place}")
-            _require(entry, "annotations", ("id", "image_id", "category_id"))
+            require_values(entry, "annotations", ("id", "image_id", "category_id"))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: not an annotation file of COCO ({error})") from None
     return {**parts, "annotated": "annotations" in content}
@@ -213,15 +214,41 @@ def category_numbers(path: Path, categories: Sequence[dict]) -> dict[int | str, 
         UserError: an id or a name stands twice.
     """
     for key in ("id", "name"):
-        twice = _twice(categories, key)
-        if twice:
-            raise UserError(f"{path}: category {key} {twice[0][0]} stands {twice[0][1]} times")
+        for value, count in twice(categories, key):
+            raise UserError(f"{path}: category {key} {value} stands {count} times")
     ids = [category["id"] for category in categories]
     plain = all(isinstance(number, int) and 0 <= number <= LARGEST_ID for number in ids)
     return {number: number if plain else place for place, number in enumerate(ids, 1)}
 
 
-def _require(entry: dict, part: str, keys: tuple[str, ...]) -> None:
+def number_images(images: list[dict]) -> list[int]:
+    """Sorts images by id, in place, and returns the ids; where one is a text, numbers from 1."""
+    numbers = [image["id"] for image in images]
+    if not all(isinstance(number, int) and abs(number) < 2**63 for number in numbers):
+        return list(range(1, len(images) + 1))
+    images.sort(key=lambda image: image["id"])
+    return sorted(numbers)
+
+
+def refuse(path: Path, reasons: list[str]) -> None:
+    """Refuses annotations that cannot be read.
+
+    Raises:
+        UserError: there is a reason; names the first ones.
+    """
+    if reasons:
+        more = f"\n  ... and {len(reasons) - SHOWN} more" if reasons[SHOWN:] else ""
+        shown = "".join(f"\n  {path}: {text}" for text in reasons[:SHOWN])
+        raise UserError(f"{path}: {len(reasons)} annotations cannot be read; mend or remove "
+                        f"them{shown}{more}")  # fmt: skip
+
+
+def require_values(entry: dict, part: str, keys: tuple[str, ...]) -> None:
+    """Refuses an entry of a list that lacks a key; whole numbers written as 1.0 become integers.
+
+    Raises:
+        ValueError: the value of a key is neither a number nor a text; says which.
+    """
     for key in keys:
         value = entry.get(key)
         if isinstance(value, float) and value.is_integer():  # as tables of numbers are written
@@ -231,8 +258,12 @@ def _require(entry: dict, part: str, keys: tuple[str, ...]) -> None:
             raise ValueError(f"{part}: entry {entry.get('id')} has {key} {value!r}")
 
 
-def _with_size(path: Path, folder: Path | None, image: dict) -> dict:
-    """The image with height and width, those of its file where it has none."""
+def with_size(path: Path, folder: Path | None, image: dict) -> dict:
+    """The image with height and width, those of its file where it has none.
+
+    Raises:
+        UserError: they are no size of an image.
+    """
     sides = [image.get("height"), image.get("width")]
     if None in sides and folder is not None:
         sides = upright_size(folder / image["file_name"])
@@ -271,6 +302,7 @@ def _read_image(image: dict, entries: list[tuple[int, dict]]) -> list[Instance |
     return [read_instance(entry, image["height"], image["width"]) for _, entry in entries]
 
 
-def _twice(entries: Sequence[dict], key: str = "id") -> list[tuple[int | str, int]]:
+def twice(entries: Sequence[dict], key: str = "id") -> list[tuple[int | str, int]]:
+    """What stands more than once, and how often."""
     counts = Counter(entry[key] for entry in entries)
     return [(number, count) for number, count in counts.items() if count > 1]

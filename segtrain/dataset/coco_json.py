@@ -10,6 +10,7 @@ from segtrain.dataset.annotated import AnnotatedInstances, OverlappingObjects, P
 from segtrain.dataset.coco_annotations import SHOWN, CocoAnnotations
 from segtrain.dataset.files import require_folder
 from segtrain.dataset.labels import contiguous, overlapping, voc_colour_map
+from segtrain.dataset.panoptic_annotations import PanopticAnnotations
 from segtrain.dataset.shard_index import labels_of_shards
 from segtrain.errors import UserError
 from segtrain.label_set import VOID, LabelSet
@@ -122,7 +123,7 @@ def coco_json_instances(
     for number, name in file.names.items():
         if known.get(number) != (name if is_class(name) else None):
             _refuse_category(file, number, name, labels)
-    chosen = _choose_images(file, shared, split, val_share, seed)
+    chosen = choose_shared(file, shared, split, val_share, seed)
     source = AnnotatedInstances(file, folder, chosen, labels, split in filter_empty)
     if not len(source):
         empty = f" ({len(file.left_out)} annotations show nothing)" if file.left_out else ""
@@ -150,7 +151,7 @@ def coco_json(
     """
     file, folder, shared = _open_file(root, images, annotations, split)
     train_ids = _train_ids(file, labels, background=0)
-    chosen = _choose_images(file, shared, split, val_share, seed)
+    chosen = choose_shared(file, shared, split, val_share, seed)
     return PaintedObjects(file, folder, chosen, labels, train_ids)
 
 
@@ -174,7 +175,7 @@ def coco_json_multilabel(
     """
     file, folder, shared = _open_file(root, images, annotations, split)
     train_ids = _train_ids(file, labels, background=None)
-    chosen = _choose_images(file, shared, split, val_share, seed)
+    chosen = choose_shared(file, shared, split, val_share, seed)
     return OverlappingObjects(file, folder, chosen, labels, train_ids)
 
 
@@ -216,10 +217,18 @@ def share_out(names: list[str], val_share: float, seed: int) -> list[bool]:
     return [value <= last for value in hashes]
 
 
-def _choose_images(
-    file: CocoAnnotations, shared: bool, split: str, val_share: float, seed: int
+def choose_shared(
+    file: CocoAnnotations | PanopticAnnotations,
+    shared: bool,
+    split: str,
+    val_share: float,
+    seed: int,
 ) -> np.ndarray:
-    """A split's images of a file that is shared out; of another all."""
+    """(n,) positions of a split's images in a file that is shared out; in another all.
+
+    Raises:
+        UserError: it cannot be shared out, or not to such a split.
+    """
     if not shared:
         return np.arange(len(file.file_names))
     if split not in ("train", "val"):
@@ -238,11 +247,31 @@ def _open_file(
     Raises:
         UserError: they are missing, or anything about them is wrong.
     """
-    base = require_folder(Path(root), LAYOUT)
-    inside = base / ("images" if images is None else images)
-    folder = base if images is None and not inside.is_dir() else require_folder(inside, LAYOUT)
-    path, shared = _find_file(base, annotations, split)
+    folder = find_images(Path(root), images, LAYOUT)
+    path, shared = find_annotations(Path(root), annotations, split, "instances_")
     file = CocoAnnotations(path, folder)
+    require_whole(file, folder)
+    return file, folder, shared
+
+
+def find_images(base: Path, images: str | None, layout: str) -> Path:
+    """The folder of the images: the one of that name, or `images/` where there is one, or `base`.
+
+    Raises:
+        UserError: there is no such folder; says what is expected there.
+    """
+    require_folder(base, layout)
+    inside = base / ("images" if images is None else images)
+    return base if images is None and not inside.is_dir() else require_folder(inside, layout)
+
+
+def require_whole(file: CocoAnnotations | PanopticAnnotations, folder: Path) -> None:
+    """Refuses annotations that something is wrong with, or whose images are not all there.
+
+    Raises:
+        UserError: names what is wrong.
+    """
+    path = file.path
     if not (file.annotated and file.names):
         raise UserError(f"{path}: has no list of annotations or of categories")
     names = Counter(file.file_names)
@@ -255,13 +284,22 @@ def _open_file(
     if problems or not names:
         more = [f"... and {len(problems) - SHOWN} more"] if problems[SHOWN:] else []
         raise UserError("\n  ".join([*problems[:SHOWN], *more]) or f"{path}: names no image")
-    return file, folder, shared
 
 
-def _find_file(
-    base: Path, annotations: str | dict[str, str] | None, split: str | None
+def find_annotations(
+    base: Path, annotations: str | dict[str, str] | None, split: str | None, begin: str
 ) -> tuple[Path, bool]:
-    """The annotation file of a split (None: of any), and whether it is that of all splits."""
+    """The annotation file of a split, and whether it is that of all splits.
+
+    Args:
+        base: the data set's folder.
+        annotations: see `coco_json_instances`.
+        split: its name; None: of any.
+        begin: that the names of files may have before the split's.
+
+    Raises:
+        UserError: none is named or found.
+    """
     if isinstance(annotations, str):
         return base / annotations, True
     if annotations is not None:
@@ -275,7 +313,7 @@ def _find_file(
     ]
     if len(found) == 1:
         return found[0], True
-    names = [f"{begin}{split or 'train'}.json" for begin in ("", "instances_")]
+    names = [f"{start}{split or 'train'}.json" for start in ("", begin)]
     named = [path for path in found if path.name in names]
     if not named:
         raise UserError(

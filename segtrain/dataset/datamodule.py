@@ -57,7 +57,7 @@ class SegmentationData(pl.LightningDataModule):
         mix: makes training samples out of several; None where each is one image.
 
     Raises:
-        UserError: `mix` is for labels of the other kind.
+        UserError: `mix` is for labels of another kind.
     """
 
     def __init__(
@@ -94,6 +94,10 @@ class SegmentationData(pl.LightningDataModule):
         if mix is not None and mix.semantic != semantic:
             raise UserError(f"dataset.mix={type(mix).__name__} is for {kinds[mix.semantic]}; "
                             f"dataset={name} has {kinds[semantic]}")  # fmt: skip
+        if mix is not None and labels.overlapping and not mix.overlapping:
+            raise UserError(f"dataset.mix={type(mix).__name__} chooses pixels by their class, and "
+                            f"those of dataset={name} may have several; dataset/mix=cutmix does "
+                            "not")  # fmt: skip
         self.preparation = preparation
         self.cache = cache
         self.num_workers = default_workers() if num_workers == "auto" else int(num_workers)

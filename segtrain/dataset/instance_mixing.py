@@ -33,7 +33,7 @@ class CopyPaste:
         least_area: objects of which fewer pixels stay visible are dropped.
     """
 
-    semantic = False
+    semantic = overlapping = False
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class Mosaic:
         least_area: objects of which fewer pixels stay visible are dropped.
     """
 
-    semantic = False
+    semantic = overlapping = False
 
     def __init__(
         self, probability: Fraction, size: Size, scale_range: PositiveRange, least_area: Count

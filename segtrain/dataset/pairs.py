@@ -1,6 +1,6 @@
 """The one source for sets of image and mask files."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from glob import escape
 from pathlib import Path
 from typing import NamedTuple
@@ -47,6 +47,7 @@ class ImageMaskPairs:
             must list.
         white: the white level of images of more than 8 bits a channel, see `decode_image`; None: by
             each file's own range.
+        decode: (path, labels) -> labels of a mask file, where those are not `read_train_ids`'.
     """
 
     def __init__(
@@ -56,12 +57,14 @@ class ImageMaskPairs:
         root: str | Path,
         exclusive: tuple[str, ...] = (),
         white: float | None = None,
+        decode: Callable[[str, LabelSet], np.ndarray] | None = None,
     ) -> None:
         self.pairs = PackedPairs(pairs)
         self.labels = labels
         self.root = Path(root)
         self.exclusive = exclusive
         self.white = white
+        self.decode = decode or read_train_ids
         self.labelled = bool(pairs[0].mask)
 
     def __len__(self) -> int:
@@ -71,7 +74,9 @@ class ImageMaskPairs:
         return str(Path(self.pairs[index].image).relative_to(self.root))
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Image (H, W, 3) uint8 RGB and mask (H, W) uint8 train ids, all void without labels.
+        """Image (H, W, 3) uint8 RGB and its labels, all void where they are not public.
+
+        Labels are (H, W) uint8 train ids; of panoptic sets (H, W, 3), see `segtrain.segments`.
 
         Raises:
             UserError: a file is missing, truncated or no image; the sizes differ; a mask value
@@ -80,9 +85,10 @@ class ImageMaskPairs:
         pair = self.pairs[index]
         image = read_image(pair.image, self.white)
         if not pair.mask:
-            return image, np.full(image.shape[:2], self.labels.ignore_index, np.uint8)
-        mask = self._read_mask(pair.mask)
-        check_sizes(pair.mask, mask.shape, pair.image, image.shape[:2])
+            size = image.shape[: 2 if self.labels.things is None else 3]
+            return image, np.full(size, self.labels.ignore_index, np.uint8)
+        mask = self.decode(pair.mask, self.labels)
+        check_sizes(pair.mask, mask.shape[:2], pair.image, image.shape[:2])
         return image, mask
 
     def image_file(self, index: int) -> str:
@@ -90,7 +96,7 @@ class ImageMaskPairs:
 
     def class_counts(self, index: int) -> np.ndarray:
         """(K + 1,) int64 pixels per class; void last."""
-        return count_labels(self._read_mask(self.pairs[index].mask), self.labels)
+        return count_labels(self.decode(self.pairs[index].mask, self.labels), self.labels)
 
     def listing(self) -> Listing:
         return Listing(
@@ -99,10 +105,16 @@ class ImageMaskPairs:
             patterns=[f"{escape(str(self.root))}/{pattern}" for pattern in self.exclusive],
         )
 
-    def _read_mask(self, path: str) -> np.ndarray:
-        try:
-            return self.labels.encode(read_mask(path, self.labels.colours))
-        except UserError as error:
-            if path in str(error):
-                raise
-            raise UserError(f"{path}: {error}") from None
+
+def read_train_ids(path: str, labels: LabelSet) -> np.ndarray:
+    """Train ids (H, W) uint8 of a mask file of raw values.
+
+    Raises:
+        UserError: see `read_mask`; or a value is not in the label map. Names the file.
+    """
+    try:
+        return labels.encode(read_mask(path, labels.colours))
+    except UserError as error:
+        if path in str(error):
+            raise
+        raise UserError(f"{path}: {error}") from None

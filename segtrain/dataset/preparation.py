@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import unquote, urlsplit
 
+from segtrain.contracts import Source
 from segtrain.values import Count, Given, NonNegative, Text
 
 
@@ -49,6 +50,7 @@ class Preparation:
             null where no number is published.
         optional: splits that may be absent.
         note: what else the user should know.
+        panoptic: writes a split's labels in COCO's panoptic format; None where nothing does.
     """
 
     root: Text
@@ -57,3 +59,6 @@ class Preparation:
     counts: dict[str, Count | None]
     optional: list[Text]
     note: Text | None
+    panoptic: Annotated[
+        Callable[[Source, str, Path], None], Given("source", "split", "folder")
+    ] | None = None  # fmt: skip

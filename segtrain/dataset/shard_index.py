@@ -161,18 +161,31 @@ def labels_of_shards(location: str) -> LabelSet:
     return LabelSet.from_plain(describe_shards(ShardReading(location))["labels"])
 
 
+def label_kind(labels: LabelSet, semantic: bool) -> str:
+    """What samples are labelled with, as `dataset.json` says it.
+
+    Args:
+        labels: the classes.
+        semantic: whether labels are masks, not instances.
+    """
+    if not semantic:
+        return "instances"
+    return "masks" if labels.things is None else "panoptic masks"
+
+
 def check_description(described: dict, where: str, labels: LabelSet, semantic: bool) -> None:
     """Refuses shards whose labels are not the configuration's.
 
     Raises:
         UserError: says how they differ.
     """
-    kind = "masks" if semantic else "instances"
+    kind = label_kind(labels, semantic)
     if described["kind"] != kind:
         raise UserError(f"{where}: these shards hold {described['kind']}, the data set has {kind}; "
                         f"they were made of dataset={described['dataset']}")  # fmt: skip
     found = LabelSet.from_plain(described["labels"])
-    if (found.names, found.describe()) != (labels.names, labels.describe()):
+    parts = [(each.names, each.describe(), each.things) for each in (found, labels)]
+    if parts[0] != parts[1]:
         raise UserError(
             f"{where}: these shards, of dataset={described['dataset']}, have other classes or "
             f"another label map: {found.describe()}; expected: {labels.describe()}"

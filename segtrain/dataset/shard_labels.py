@@ -1,8 +1,9 @@
 """Labels as they lie in shards.
 
-A mask is its train ids, row by row, compressed by zlib: against the masks' own PNG files that read
-two to four times as fast and was a third smaller. Instances are JSON with COCO's run-length codes,
-of runs along the rows: COCO's own go down the columns, and would have to be transposed to be read.
+A mask is its train ids, or the bytes of each pixel, row by row, compressed by zlib: against the
+masks' own PNG files that read two to four times as fast and was a third smaller. Instances are JSON
+with COCO's run-length codes, of runs along the rows: COCO's own go down the columns, and would have
+to be transposed to be read.
 """
 
 import json
@@ -20,13 +21,14 @@ LEVEL = 9  # reads the fastest and is the smallest
 
 
 def encode_mask(mask: np.ndarray) -> bytes:
-    """Of a mask (H, W) uint8."""
+    """Of a mask (H, W) or (H, W, B) uint8."""
     return zlib.compress(np.ascontiguousarray(mask), LEVEL)
 
 
 def decode_mask(data: bytes, size: tuple[int, int]) -> np.ndarray:
-    """The mask (H, W) uint8 of an image of `size` (H, W)."""
-    return np.frombuffer(bytearray(zlib.decompress(data)), np.uint8).reshape(size)
+    """The mask (H, W) or (H, W, B) uint8 of an image of `size` (H, W)."""
+    values = np.frombuffer(bytearray(zlib.decompress(data)), np.uint8)
+    return values.reshape(size if values.size == size[0] * size[1] else (*size, -1))
 
 
 def encode_instances(target: InstanceTarget) -> bytes:

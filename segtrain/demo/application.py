@@ -22,7 +22,7 @@ from werkzeug.wrappers import Request, Response
 from segtrain.demo import layers
 from segtrain.errors import UserError
 from segtrain.picture import Picture, decode_picture
-from segtrain.prediction import Prediction, SemanticPrediction
+from segtrain.prediction import PanopticPrediction, Prediction, SemanticPrediction
 from segtrain.prediction.files import cut_out
 from segtrain.predictor import Predictor
 from segtrain.report.video import VIDEOS, VideoFile, VideoWriter
@@ -183,6 +183,8 @@ class Application:
             return _picture(cut_out(kept.image, layers.chosen_mask(kept, classes, min_score)))
         if what == "labels" and isinstance(kept, SemanticPrediction):
             return _picture(kept.palette_image())
+        if what == "labels" and isinstance(kept, PanopticPrediction):
+            return _picture(kept.id_image())
         if what == "json":
             return Response(json.dumps(kept.summary(), indent=2), mimetype="application/json")
         raise NotFound

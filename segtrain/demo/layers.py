@@ -13,35 +13,44 @@ from PIL import Image, ImageDraw
 from segtrain.prediction import (
     InstancePrediction,
     MultilabelPrediction,
+    PanopticPrediction,
     Prediction,
     SemanticPrediction,
 )
 from segtrain.prediction.files import OVERLAY_SIDES
 from segtrain.prediction.instance import SHOWN_PROPOSALS
-from segtrain.report.drawing import fit, typeface
+from segtrain.prediction.panoptic import Segment
+from segtrain.report.drawing import fit, innermost, instance_shades, typeface
 
 EDGE, INK = (255, 255, 255, 255), (0, 0, 0, 255)  # one stands out from any colour
 NUMBER_SIZE = 14  # pixels
 
 
 def described(prediction: Prediction) -> dict:
-    """Size, the classes that are there with colour and share of pixels, and the instances."""
+    """Size, the classes that are there with colour and share of pixels, and what can be counted."""
     height, width = prediction.image.shape[:2]
-    said = {"width": width, "height": height, "instances": []}
-    if isinstance(prediction, SemanticPrediction):
-        return said | {"classes": prediction.summary()["classes"]}
-    said["instances"] = [
-        {"name": prediction.names[number], "score": float(prediction.scores[number]),
-         "area": int(prediction.mask(number).sum())}
-        for number in _shown(prediction)
-    ]  # fmt: skip
     labels, names = prediction.label_set, set(prediction.names)
     classes = [
         {"name": name, "id": number, "colour": list(labels.palette[number]),
          "share": float(prediction.mask(name).mean())}
         for number, name in enumerate(labels.names) if name in names
     ]  # fmt: skip
-    return said | {"classes": sorted(classes, key=lambda entry: -entry["share"])}
+    return {"width": width, "height": height, "instances": _listed(prediction),
+            "classes": sorted(classes, key=lambda entry: -entry["share"])}  # fmt: skip
+
+
+def _listed(prediction: Prediction) -> list[dict]:
+    """The instances or segments with their numbers' names, scores and pixels."""
+    if isinstance(prediction, PanopticPrediction):
+        return [{"name": one.name, "score": one.score, "area": one.pixels}
+                for one in prediction.segments]  # fmt: skip
+    if isinstance(prediction, InstancePrediction):
+        return [
+            {"name": prediction.names[number], "score": float(prediction.scores[number]),
+             "area": int(prediction.mask(number).sum())}
+            for number in _shown(prediction)
+        ]  # fmt: skip
+    return []
 
 
 def confident(prediction: Prediction, min_score: float) -> Prediction:
@@ -57,11 +66,14 @@ def confident(prediction: Prediction, min_score: float) -> Prediction:
 
 
 def chosen_mask(prediction: Prediction, classes: Collection[int], min_score: float) -> np.ndarray:
-    """(H, W) bool: all pixels of chosen classes, or of their instances that score enough."""
+    """(H, W) bool: all pixels of chosen classes, or of what scores enough of them."""
     if isinstance(prediction, SemanticPrediction):
         return np.isin(prediction.labels, list(classes))
     if isinstance(prediction, MultilabelPrediction):
         return prediction.masks[list(classes)].any(0)
+    if isinstance(prediction, PanopticPrediction):
+        numbers = [one.number for one in _chosen_segments(prediction, classes, min_score)]
+        return np.isin(prediction.map, numbers)
     union = np.zeros(prediction.image.shape[:2], bool)
     for number in _chosen(prediction, classes, min_score):
         union |= prediction.mask(number)
@@ -78,7 +90,7 @@ def layer(prediction: Prediction, classes: Collection[int], min_score: float) ->
     """(w, h) RGBA to lie over the picture: what is chosen, in the classes' colours, outlined."""
     size = shown_picture(prediction).size
     palette = np.array(prediction.label_set.palette, np.uint8)
-    numbers = []
+    numbers: list[int] = []
     if isinstance(prediction, SemanticPrediction):
         labels = cv2.resize(prediction.labels, size, interpolation=cv2.INTER_NEAREST)
         owner = np.where(np.isin(labels, list(classes)), labels + 1, 0)  # 0, or 1 + the region
@@ -89,6 +101,11 @@ def layer(prediction: Prediction, classes: Collection[int], min_score: float) ->
             mask = prediction.masks[number].view(np.uint8)
             owner[cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST) > 0] = number + 1
         colours = palette
+    elif isinstance(prediction, PanopticPrediction):
+        chosen = [one.number for one in _chosen_segments(prediction, classes, min_score)]
+        shown = np.where(np.isin(prediction.map, chosen), prediction.map, 0).astype(np.uint16)
+        owner = cv2.resize(shown, size, interpolation=cv2.INTER_NEAREST)
+        colours = instance_shades(prediction.labels, prediction.label_set)
     else:
         numbers = _chosen(prediction, classes, min_score)
         owner = _owners(prediction, numbers, size)
@@ -104,14 +121,24 @@ def layer(prediction: Prediction, classes: Collection[int], min_score: float) ->
         edge = lines[1:] != lines[:-1]
         turned[1:][edge], turned[:-1][edge] = EDGE, INK
     drawn = Image.fromarray(pixels)
-    draw, font = ImageDraw.Draw(drawn), typeface(NUMBER_SIZE)
-    for number in numbers:  # as in the list beside the picture
-        left, top, right, bottom = prediction.boxes[number] * (size[0] / prediction.image.shape[1])
-        draw.rectangle((left, top, right, bottom), outline=EDGE)
-        _, _, right, bottom = draw.textbbox((left + 2, top + 1), str(number + 1), font)
-        draw.rectangle((left, top, right + 2, bottom + 2), fill=INK)
-        draw.text((left + 2, top + 1), str(number + 1), EDGE, font)
+    draw = ImageDraw.Draw(drawn)
+    if isinstance(prediction, PanopticPrediction):
+        for place, one in enumerate(prediction.segments, 1):
+            if (mask := owner == one.number).any():
+                _number(draw, place, *innermost(mask))
+    for number in numbers:
+        corners = prediction.boxes[number] * (size[0] / prediction.image.shape[1])
+        draw.rectangle(tuple(corners), outline=EDGE)
+        _number(draw, number + 1, *corners[:2])
     return drawn
+
+
+def _number(draw: ImageDraw.ImageDraw, number: int, left: float, top: float) -> None:
+    """Writes the number under which something stands in the list beside the picture."""
+    font = typeface(NUMBER_SIZE)
+    _, _, right, bottom = draw.textbbox((left + 2, top + 1), str(number), font)
+    draw.rectangle((left, top, right + 2, bottom + 2), fill=INK)
+    draw.text((left + 2, top + 1), str(number), EDGE, font)
 
 
 def overlay(prediction: Prediction, cover: Image.Image, opacity: float) -> Image.Image:
@@ -149,3 +176,10 @@ def _chosen(
         if prediction.scores[number] >= min_score
         and (prediction.task == "proposal" or prediction.labels[number] in classes)
     ]  # fmt: skip
+
+
+def _chosen_segments(
+    prediction: PanopticPrediction, classes: Collection[int], min_score: float
+) -> list[Segment]:
+    """The segments of chosen classes that score enough."""
+    return [one for one in prediction.segments if one.score >= min_score and one.label in classes]

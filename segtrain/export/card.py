@@ -15,6 +15,13 @@ from segtrain.zoo.catalogue import find, is_published, is_row
 
 # Names by which the hub knows metrics; others keep ours.
 METRICS = {"miou": "mean_iou", "pixel_accuracy": "accuracy"}
+SHOWN = {  # what a picture's prediction has, by task
+    "semantic": 'labels = predictor("photo.jpg").labels   # (H, W)',
+    "multilabel": 'masks = predictor("photo.jpg").masks   # (K, H, W)',
+    "panoptic": 'segments = predictor("photo.jpg").segments   # and .map, (H, W)',
+    "instance": 'masks = predictor("photo.jpg").masks   # (n, H, W)',
+    "proposal": 'masks = predictor("photo.jpg").masks   # (n, H, W)',
+}
 TO_FILL = "license: # to fill in, such as apache-2.0, mit, cc-by-4.0 or cc-by-nc-4.0"
 
 
@@ -32,7 +39,7 @@ def model_card(
     Args:
         trained: the network.
         labels: its classes.
-        task: semantic, instance or proposal.
+        task: semantic, multilabel, panoptic, instance or proposal.
         kind: of `segtrain.zoo.names.hf.LAYOUTS`, where transformers has the network too.
         results: of its evaluation; None where there are none.
         licence: by the hub's name; None leaves it to be filled in.
@@ -60,7 +67,7 @@ def model_card(
         f"{'' if dataset is None else f' of `{dataset}`'}, exported by segtrain {__version__}.",
         *_table(results, scores),
         "## Use",
-        _use(kind),
+        _use(kind, task),
         "## Classes",
         ", ".join(f"`{label}`" for label in labels.names),
         "## Weights",
@@ -121,10 +128,10 @@ def _network(config: dict[str, Any]) -> str:
     return f"{node['_target_'].rpartition('.')[2]} on `{backbone}`"
 
 
-def _use(kind: str | None) -> str:
+def _use(kind: str | None, task: str) -> str:
     own = (
         '```python\nimport segtrain\n\npredictor = segtrain.load("hf:<owner>/<name>")\n'
-        'labels = predictor("photo.jpg").labels   # (H, W)\n```'
+        f"{SHOWN[task]}\n```"
     )
     if kind is None:
         return own

@@ -63,10 +63,8 @@ def compare(
         size: height and width to which they are.
         decide: logits -> labels.
     """
-    resized = [cv2.resize(p, size[::-1], interpolation=cv2.INTER_AREA) for p in pictures]
-    images = torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).contiguous()
     differences, largest, equal = [], [], []
-    for batch in (images[:1], images[1:]) if len(images) > 1 else (images,):
+    for batch in batches(pictures, size):
         with torch.no_grad():
             expected, got = original(batch), exported(batch)
         if got.shape != expected.shape:
@@ -83,6 +81,13 @@ def compare(
         largest_logit=float(max(largest)) if largest else None,
         label_agreement=float(torch.cat(equal).double().mean()),
     )
+
+
+def batches(pictures: list[np.ndarray], size: tuple[int, int]) -> list[Tensor]:
+    """Pictures (h, w, 3) resized: the first alone, and all others together (N, 3, *size)."""
+    resized = [cv2.resize(p, size[::-1], interpolation=cv2.INTER_AREA) for p in pictures]
+    images = torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).contiguous()
+    return [images[:1], images[1:]] if len(images) > 1 else [images]
 
 
 def smooth_pictures() -> list[np.ndarray]:

@@ -22,7 +22,7 @@ def describe(
     """What a network is, as plain values: the folder's `config.json`, and metadata of other files.
 
     Args:
-        task: semantic, instance or proposal.
+        task: semantic, multilabel, panoptic, instance or proposal.
         architecture: configuration node, whose backbone fetches no weights.
         inference: configuration node.
         labels: the classes.

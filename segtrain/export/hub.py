@@ -16,8 +16,9 @@ from segtrain.assembly import shapes
 from segtrain.configuration.composing import compose_config
 from segtrain.zoo.folder import CONFIG, PREPROCESSOR, WEIGHTS
 from segtrain.zoo.names import hf
+from segtrain.zoo.preprocessing import BILINEAR, TO_UNIT
 from segtrain.zoo.sizes import architecture, sizes
-from segtrain.zoo.transformers import BILINEAR, FIXED, SIZES, STAGES, TO_UNIT
+from segtrain.zoo.transformers import FIXED, SIZES, STAGES
 
 # Settings of timm's that change nothing, or that `config.json` tells.
 KNOWN_ARGUMENTS = {"drop_path_rate", "pretrained_cfg_overlay"}

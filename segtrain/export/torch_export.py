@@ -14,6 +14,7 @@ from torch.fx.experimental import _config as shapes
 from segtrain.errors import UserError
 from segtrain.export.deployed import Deployed
 from segtrain.export.detector import DeployedDetector
+from segtrain.export.queries import DeployedQueries
 from segtrain.writing import TorchFile
 
 # What the graph is made with; it takes others. At stride 32 these are 5x7 cells: a side that
@@ -21,7 +22,9 @@ from segtrain.writing import TorchFile
 TRACED_BATCH, TRACED_SIZE = 2, (160, 224)
 
 
-def trace(network: Deployed | DeployedDetector, size: tuple[int, int] | None) -> ExportedProgram:
+def trace(
+    network: Deployed | DeployedDetector | DeployedQueries, size: tuple[int, int] | None
+) -> ExportedProgram:
     """The graph of a network: for any batch, and for pictures of any size.
 
     A detector's is for one picture of a fixed size, with as many objects as it shows.
@@ -57,7 +60,9 @@ def trace(network: Deployed | DeployedDetector, size: tuple[int, int] | None) ->
     return program
 
 
-def _trace(network: Deployed | DeployedDetector, size: tuple[int, int] | None) -> ExportedProgram:
+def _trace(
+    network: Deployed | DeployedDetector | DeployedQueries, size: tuple[int, int] | None
+) -> ExportedProgram:
     if isinstance(network, DeployedDetector):
         with torch.no_grad():
             return torch.export.export(network, (torch.zeros(1, 3, *size, dtype=torch.uint8),))

@@ -53,7 +53,11 @@ class MaskInference:
         return by_size(images, lambda equal: self._detect(model, equal))
 
     def _detect(self, model: nn.Module, images: list[Tensor]) -> list[Detections]:
-        return [instances(answer, self.max_detections) for answer in self.look(model, images)]
+        return [self.decide(answer) for answer in self.look(model, images)]
+
+    def decide(self, answer: Answer) -> Detections:
+        """What the network's answer about an image shows."""
+        return instances(answer, self.max_detections)
 
 
 def instances(

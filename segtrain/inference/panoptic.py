@@ -71,9 +71,10 @@ class PanopticInference:
         return by_size(images, lambda equal: self._segment(model, equal))
 
     def _segment(self, model: nn.Module, images: list[Tensor]) -> list[Segments]:
-        return [self._segments(answer) for answer in self.look(model, images)]
+        return [self.decide(answer) for answer in self.look(model, images)]
 
-    def _segments(self, answer: Answer) -> Segments:
+    def decide(self, answer: Answer) -> Segments:
+        """What the network's answer about an image shows."""
         own, labels, scores = share_out(
             answer, self.things, self.object_threshold, self.overlap_threshold
         )

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segtrain.inference.window import SlidingWindow, window_starts
+from segtrain.inference.window import Last, SlidingWindow, window_starts
 
 LEAST = -1e30  # of a score: between the logs of two probabilities of zero there would be nothing
 SCORES = 2**26  # values that are held at once, 256 MiB; several times as much for a moment
@@ -49,9 +49,10 @@ def label_map(
     """
     labels = None
     widest = max(1, SCORES // (num_classes * window.crop_size[0]))
-    inwards = window.last == "inwards"
     width = picture.shape[2]
-    for seen, done in strips(width, window.crop_size[1], window.stride[1], widest, inwards):
+    if window.last == "spread":  # those of a part would lie elsewhere
+        widest = width
+    for seen, done in strips(width, window.crop_size[1], window.stride[1], widest, window.last):
         part = picture[:, :, seen.start : seen.stop]
         kept = slice(done.start - seen.start, done.stop - seen.start)
         for top, scores in window.bands(model, part, adjustment):
@@ -102,7 +103,7 @@ def enlarged_labels(
 
 
 def strips(
-    width: int, window: int, stride: int, widest: int, inwards: bool = True
+    width: int, window: int, stride: int, widest: int, last_window: Last = "inwards"
 ) -> Iterator[tuple[slice, slice]]:
     """Columns that are looked at together, and those of them that are finished by it.
 
@@ -113,9 +114,9 @@ def strips(
         window: width of a window.
         stride: from one window to the next.
         widest: columns of a strip, unless windows demand more.
-        inwards: whether the last window ends with the picture.
+        last_window: what becomes of it, see `SlidingWindow`.
     """
-    starts = window_starts(width, window, stride, inwards)
+    starts = window_starts(width, window, stride, last_window)
     first = done = 0  # of the windows, of the columns
     while done < width:
         last = first

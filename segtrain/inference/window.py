@@ -13,6 +13,8 @@ from segtrain.contracts import resize
 from segtrain.errors import UserError
 from segtrain.values import Count, Size
 
+# What becomes of the last window of a row or column, see `SlidingWindow`.
+Last = Literal["inwards", "padded", "spread"]
 LARGEST_LOGIT = 80.0  # of which exponentials are taken
 
 
@@ -34,8 +36,9 @@ class SlidingWindow:
             the picture instead.
         fill: what is padded with: the `mean` colour in whole steps of 255, as crops are in
             training; the `exact_mean`; or `black`.
-        last: the last window of a row or column is moved `inwards`, to end with the picture, or
-            stays at its stride and is `padded` where the picture has ended.
+        last: the last window of a row or column is moved `inwards`, to end with the picture; or all
+            are, so that they are `spread` evenly, as in EoMT's code; or it stays at its stride and
+            is `padded` where the picture has ended.
         mirror: what is mirrored where the mirrored image is looked at too: the `picture`, over
             which windows then slide from its left; or each `crop`, whose scores are averaged with
             its mirrored one's, or added for `exponentials`.
@@ -53,7 +56,7 @@ class SlidingWindow:
         canvas: Literal["device", "cpu"],
         padding: Literal["end", "centre", "none"] = "end",  # older runs have none of these
         fill: Literal["mean", "exact_mean", "black"] = "mean",
-        last: Literal["inwards", "padded"] = "inwards",
+        last: Last = "inwards",
         mirror: Literal["picture", "crop"] = "picture",
     ) -> None:
         if any(step > side for step, side in zip(stride, crop_size, strict=True)):
@@ -101,7 +104,7 @@ class SlidingWindow:
         if self.padding == "none":
             crop = min(crop[0], height), min(crop[1], width)
         rows, columns = (
-            window_starts(length, side, step, self.last == "inwards")
+            window_starts(length, side, step, self.last)
             for length, side, step in zip((height, width), crop, self.stride, strict=True)
         )
         covered = max(height, rows[-1] + crop[0]), max(width, columns[-1] + crop[1])
@@ -217,11 +220,14 @@ def look_once(
     return resize(logits[:, :, : batch.shape[2], : batch.shape[3]], size, False)
 
 
-def window_starts(length: int, window: int, stride: int, inwards: bool = True) -> list[int]:
-    """First pixels of windows that cover a side; with `inwards` the last ends with it."""
-    count = -(-max(length - window, 0) // stride) + 1
+def window_starts(length: int, window: int, stride: int, last: Last = "inwards") -> list[int]:
+    """First pixels of windows that cover a side, see `SlidingWindow`."""
+    end = max(length - window, 0)
+    count = -(-end // stride) + 1
+    if last == "spread" and count > 1:
+        return [number * end // (count - 1) for number in range(count)]
     starts = [number * stride for number in range(count)]
-    return [*starts[:-1], min(starts[-1], max(length - window, 0))] if inwards else starts
+    return starts if last == "padded" else [*starts[:-1], min(starts[-1], end)]
 
 
 def coverage(starts: list[int], window: int, length: int) -> Tensor:
@@ -248,9 +254,7 @@ def mean_colour(model: nn.Module, dtype: torch.dtype) -> Tensor:
     return model.backbone.normalize.mean.round().to(dtype)
 
 
-def padded(
-    batch: Tensor, model: nn.Module, size: tuple[int, int], black: bool = False
-) -> Tensor:
+def padded(batch: Tensor, model: nn.Module, size: tuple[int, int], black: bool = False) -> Tensor:
     """Pictures (N, 3, H, W) with the mean colour, or black, right and below: (N, 3, *size)."""
     colour = mean_colour(model, batch.dtype) * (not black)
     filled = colour.expand(len(batch), 3, *size)

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from segtrain.contracts import Queries
 from segtrain.label_set import VOID
-from segtrain.loss.points import at_same_points
-from segtrain.sampling import neighbours
+from segtrain.sampling import bilinear, neighbours
 from segtrain.segments import CROWD, TrueSegments, keys
 
 WORST = 1e10  # cost of a pair that has none, such as of a query that is not finite
@@ -108,7 +107,7 @@ def _table(
     class_logits: Tensor, mask_logits: Tensor, targets: Targets, points: Tensor, costs: Costs
 ) -> Tensor:
     """Costs (Q, n) of one image's pairs."""
-    found = at_same_points(mask_logits, points)  # (Q, P)
+    found = bilinear(mask_logits.unsqueeze(0), points.unsqueeze(0))[0]  # (Q, P)
     everyone = torch.arange(len(targets.labels), device=points.device)
     wanted = targets.at_points(points.unsqueeze(0), everyone)  # (n, P)
     probability = class_logits.softmax(-1)[:, targets.labels]

@@ -5,7 +5,6 @@ are those of `segtrain.sampling`.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from segtrain.sampling import bilinear
@@ -14,12 +13,6 @@ from segtrain.sampling import bilinear
 def at_points(maps: Tensor, points: Tensor) -> Tensor:
     """Maps (M, h, w) at points (M, P, 2), each map at its own -> (M, P)."""
     return bilinear(maps.unsqueeze(1), points)[:, 0]
-
-
-def at_same_points(maps: Tensor, points: Tensor) -> Tensor:
-    """Maps (M, h, w), all at the same points (P, 2) -> (M, P); has no gradient that repeats."""
-    grid = 2 * points[None, None] - 1
-    return F.grid_sample(maps[None], grid, align_corners=False)[0, :, 0]
 
 
 @torch.no_grad()

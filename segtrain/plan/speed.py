@@ -1,6 +1,7 @@
 """Seconds of a training step on this machine, from a few real steps on random input."""
 
 import json
+import math
 import re
 import time
 from collections.abc import Callable
@@ -10,17 +11,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from segtrain.assembly import build_task, make
-from segtrain.contracts import DENSE
 from segtrain.dataset.cache import store_entry, stored_entry
 from segtrain.dataset.instances import target_from_masks, training_objects
 from segtrain.hardware import resolve_precision, uses_gpu
+from segtrain.label_set import LabelSet
+from segtrain.planes import depth
 from segtrain.trained import without_pretraining
 
 FILE = "training_speed.json"  # in the cache; a person may read and delete it
 LEVELS = ((0.25, 2), (0.5, 2), (1.0, 2), (1.0, None))  # share of the side, images; None: all
 OBJECTS = 7  # an image
+SEGMENTS = (2, 4)  # an image of panoptic sets, above and beside one another
 CALLS = 3  # of each step: the first is not timed, the fastest of the others counts
 STILL = 1e-12  # learning rate: random labels must not make a network diverge
 
@@ -158,10 +162,7 @@ def _step_of(config: dict) -> Callable[[int, int, int], float]:
             torch.cuda.synchronize()
 
     def step(count: int, height: int, width: int) -> float:
-        is_semantic = task.evaluation.task in DENSE
-        batch = (pixel_batch if is_semantic else instance_batch)(
-            count, height, width, labels.num_classes, device
-        )
+        batch = random_batch(config, labels, (count, height, width), device)
         run(batch)
         taken = []
         for _ in range(CALLS - 1):
@@ -171,6 +172,35 @@ def _step_of(config: dict) -> Callable[[int, int, int], float]:
         return min(taken)
 
     return step
+
+
+def random_batch(
+    config: dict, labels: LabelSet, shape: tuple[int, int, int], device: torch.device
+) -> dict:
+    """Random images with labels of the kind that the data set's transform and classes say.
+
+    Args:
+        config: of the training.
+        labels: the classes.
+        shape: images, height and width.
+        device: of the tensors.
+    """
+    classes = labels.num_classes
+    if "crop_size" not in config["dataset"]["transform"]:
+        return instance_batch(*shape, classes, device)
+    batch = pixel_batch(*shape, classes, device)
+    if labels.overlapping:
+        mask = torch.randint(0, 256, (*shape, depth(classes)), dtype=torch.uint8, device=device)
+        mask[..., 0] = 0  # no void
+        return {**batch, "mask": mask}
+    if labels.things is None:
+        return batch
+    number = torch.arange(math.prod(SEGMENTS), device=device).view(1, *SEGMENTS)
+    label = torch.randint(0, classes, (shape[0], *SEGMENTS), device=device)
+    is_thing = torch.isin(label, label.new_tensor(sorted(labels.things)))
+    cells = torch.stack([label, (number + 1) * is_thing, torch.zeros_like(label)], 1).float()
+    mask = F.interpolate(cells, shape[1:], mode="nearest").to(torch.uint8)
+    return {**batch, "mask": mask.permute(0, 2, 3, 1)}
 
 
 def pixel_batch(

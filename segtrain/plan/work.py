@@ -21,9 +21,10 @@ from segtrain.architecture.instance.fpn import batch_of, with_coarsest
 from segtrain.architecture.instance.mask_rcnn import MaskRCNN
 from segtrain.architecture.instance.panet import PANet
 from segtrain.assembly import build_task, make
-from segtrain.contracts import DENSE
+from segtrain.contracts import is_detector
 from segtrain.dataset.cache import store_entry, stored_entry
 from segtrain.plan.speed import picture_size
+from segtrain.task.unused import tensors_of
 from segtrain.trained import without_pretraining
 
 logger = logging.getLogger("segtrain")
@@ -108,7 +109,7 @@ def count_work(config: dict) -> Work:
     with FakeTensorMode(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")  # of copies
         task = build_task(config, labels).train()
-        forward = whole if task.evaluation.task in DENSE else dense_part
+        forward = dense_part if is_detector(task.model) else whole
         lines = [line(task.model, lambda count: forward(task.model, count, size), IMAGES, half)]
     norms = [norm.num_features for norm in batch_norms(task.model) if norm.training]
     if isinstance(task.model, MaskRCNN | PANet):
@@ -167,14 +168,8 @@ def storage(tensor: Tensor) -> int:
 
 
 def whole(model: nn.Module, count: int, size: tuple[int, int]) -> list[Tensor]:
-    """A semantic network's scores of images."""
-    outputs = model(torch.zeros(count, 3, *size, dtype=torch.uint8))
-    found = [
-        part
-        for value in outputs.values()
-        for part in (value if isinstance(value, list | tuple) else [value])
-    ]
-    return [part for part in found if isinstance(part, Tensor)]
+    """What a network that takes one batch of images says of them in training."""
+    return list(tensors_of(model(torch.zeros(count, 3, *size, dtype=torch.uint8))))
 
 
 def dense_part(model: nn.Module, count: int, size: tuple[int, int]) -> list[Tensor]:

@@ -9,31 +9,17 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from segtrain import notebook
 from segtrain.label_set import LabelSet
 from segtrain.picture import Picture
-from segtrain.prediction.files import (
-    OVERLAY_SIDES,
-    class_id,
-    cut_out,
-    described,
-    overlay_side,
-    shown_side,
-    size_of,
-    start_files,
-    write_files,
-)
+from segtrain.prediction.files import class_id, described, start_files, write_files
+from segtrain.prediction.pixels import PixelPrediction
 from segtrain.report.drawing import fit, paint_masks
-from segtrain.report.legend import Entry, with_legend
-
-FRAME_LINES = 2  # of the legend below a frame of a video
 
 
-@dataclass(frozen=True, eq=False)
-class MultilabelPrediction:
-    """Where each class is.
+@dataclass(frozen=True, eq=False, repr=False)
+class MultilabelPrediction(PixelPrediction):
+    """Where each class is; they are striped over the image where they overlap.
 
     Attributes:
         picture: what was looked at, upright.
@@ -49,11 +35,6 @@ class MultilabelPrediction:
     protocol: dict
     look: Callable[[Picture], np.ndarray]
 
-    @property
-    def image(self) -> np.ndarray:
-        """(H, W, 3) uint8 RGB, upright."""
-        return self.picture.pixels
-
     @cached_property
     def shares(self) -> dict[str, float]:
         """The share of the pixels, 0..1, of each class that is there, largest first.
@@ -63,11 +44,6 @@ class MultilabelPrediction:
         shares = [np.count_nonzero(mask) / mask.size for mask in self.masks]
         order = np.argsort([-share for share in shares], kind="stable")
         return {self.label_set.names[i]: shares[i] for i in order if shares[i]}
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The classes that are there, largest first."""
-        return tuple(self.shares)
 
     @cached_property
     def probabilities(self) -> np.ndarray:
@@ -86,35 +62,9 @@ class MultilabelPrediction:
         """
         return self.masks[class_id(self.label_set, name)]
 
-    def cutout(self, name: str) -> Image.Image:
-        """The class's pixels on a transparent ground, (W, H) RGBA."""
-        return cut_out(self.image, self.mask(name))
-
-    def overlay(self, legend: bool = True) -> Image.Image:
-        """The classes over the image, striped where they overlap, brought into OVERLAY_SIDES."""
-        picture = self._painted(overlay_side(self.image))
-        return Image.fromarray(with_legend(picture, self.entries(), None) if legend else picture)
-
-    def frame(self) -> np.ndarray:
-        """The overlay as a frame of a video, which has one size whatever it shows: (h, w, 3)."""
-        picture = self._painted(min(max(self.image.shape[:2]), OVERLAY_SIDES[1]))
-        return with_legend(picture, self.entries(), FRAME_LINES)
-
-    def entries(self) -> list[Entry]:
-        """The legend: the classes that are there, with their shares."""
-        return [
-            Entry(f"{name} {notebook.percent(share)}", self._colour(name))
-            for name, share in self.shares.items()
-        ]
-
     def summary(self) -> dict:
         """What the JSON file says: size, classes with shares, colours and thresholds, protocol."""
-        classes = [
-            {"name": name, "id": class_id(self.label_set, name), "share": round(share, 6),
-             "colour": list(self._colour(name))}
-            for name, share in self.shares.items()
-        ]  # fmt: skip
-        return {"task": "multilabel", **described(self.picture), "classes": classes,
+        return {"task": "multilabel", **described(self.picture), "classes": self._classes(),
                 "protocol": self.protocol}  # fmt: skip
 
     def save(
@@ -141,21 +91,3 @@ class MultilabelPrediction:
     def _painted(self, side: int) -> np.ndarray:
         picture = self.image if side == max(self.image.shape[:2]) else fit(self.image, side)
         return paint_masks(picture, self.masks, self.label_set)
-
-    def _colour(self, name: str) -> tuple[int, int, int]:
-        return self.label_set.palette[class_id(self.label_set, name)]
-
-    def __repr__(self) -> str:
-        found = ", ".join(entry.text for entry in self.entries())
-        return notebook.one_line(f"<MultilabelPrediction {size_of(self.image)}: {found}>")
-
-    def _repr_html_(self) -> str:
-        """The overlay beside the classes that are there."""
-        painted = Image.fromarray(self._painted(shown_side(self.image)))
-        rows = [[notebook.swatch(name, self._colour(name)), notebook.share_cell(share)]
-                for name, share in self.shares.items()]  # fmt: skip
-        return notebook.card(
-            size_of(self.image), f"{len(rows)} of {self.label_set.num_classes} classes",
-            notebook.picture(painted, "classes over the picture"),
-            notebook.table(("class", "share of the pixels"), rows),
-        )  # fmt: skip

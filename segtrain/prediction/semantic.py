@@ -11,31 +11,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from segtrain import notebook
 from segtrain.label_set import VOID, LabelSet
 from segtrain.picture import Picture
-from segtrain.prediction.files import (
-    OVERLAY_SIDES,
-    class_id,
-    cut_out,
-    described,
-    named,
-    overlay_side,
-    shown_side,
-    size_of,
-    start_files,
-    write_files,
-)
-from segtrain.report.legend import BACKGROUND, Entry, paint_labels, with_legend
+from segtrain.prediction.files import class_id, described, named, start_files, write_files
+from segtrain.prediction.pixels import PixelPrediction
+from segtrain.report.legend import BACKGROUND, paint_labels
 from segtrain.writing import write_picture
 
-FRAME_LINES = 2  # of the legend below a frame of a video
-WHITE = (255, 255, 255)
 ROWS = 2**22  # pixels that are counted at once
 
 
-@dataclass(frozen=True, eq=False)
-class SemanticPrediction:
+@dataclass(frozen=True, eq=False, repr=False)
+class SemanticPrediction(PixelPrediction):
     """The class of every pixel.
 
     Attributes:
@@ -52,11 +39,6 @@ class SemanticPrediction:
     protocol: dict
     look: Callable[[Picture], np.ndarray]
 
-    @property
-    def image(self) -> np.ndarray:
-        """(H, W, 3) uint8 RGB, upright."""
-        return self.picture.pixels
-
     @cached_property
     def shares(self) -> dict[str, float]:
         """The share of the pixels, 0..1, of each class that is there, largest first."""
@@ -66,11 +48,6 @@ class SemanticPrediction:
             counts += np.bincount(flat[start : start + ROWS], minlength=len(counts))
         order = [index for index in np.argsort(-counts, kind="stable") if counts[index]]
         return {self.label_set.names[i]: int(counts[i]) / self.labels.size for i in order}
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The classes that are there, largest first."""
-        return tuple(self.shares)
 
     @cached_property
     def probabilities(self) -> np.ndarray:
@@ -89,30 +66,6 @@ class SemanticPrediction:
         """
         return self.labels == class_id(self.label_set, name)
 
-    def cutout(self, name: str) -> Image.Image:
-        """The class's pixels on a transparent ground, (W, H) RGBA."""
-        return cut_out(self.image, self.mask(name))
-
-    def overlay(self, legend: bool = True) -> Image.Image:
-        """The classes over the image, its longer side brought into OVERLAY_SIDES."""
-        picture = paint_labels(self.image, self.labels, self.label_set, overlay_side(self.image))
-        return Image.fromarray(with_legend(picture, self.entries(), None) if legend else picture)
-
-    def frame(self) -> np.ndarray:
-        """The overlay as a frame of a video, which has one size whatever it shows: (h, w, 3)."""
-        side = min(max(self.image.shape[:2]), OVERLAY_SIDES[1])
-        picture = paint_labels(self.image, self.labels, self.label_set, side)
-        return with_legend(picture, self.entries(), FRAME_LINES)
-
-    def entries(self) -> list[Entry]:
-        """The legend: the classes that are there, with their shares."""
-        colours = dict(zip(self.label_set.names, self.label_set.palette, strict=True))
-        colours[BACKGROUND] = WHITE  # as it is not painted
-        return [
-            Entry(f"{name} {notebook.percent(share)}", colours[name])
-            for name, share in self.shares.items()
-        ]
-
     def palette_image(self) -> Image.Image:
         """(W, H) train ids as a palette picture (mode P) in the data set's colours."""
         colours = np.zeros((256, 3), np.uint8)
@@ -122,32 +75,9 @@ class SemanticPrediction:
         picture.putpalette(colours.tobytes())
         return picture
 
-    def __repr__(self) -> str:
-        found = ", ".join(entry.text for entry in self.entries())
-        return notebook.one_line(f"<SemanticPrediction {size_of(self.image)}: {found}>")
-
-    def _repr_html_(self) -> str:
-        """The overlay beside the classes that are there."""
-        painted = paint_labels(self.image, self.labels, self.label_set, shown_side(self.image))
-        colours = dict(zip(self.label_set.names, self.label_set.palette, strict=True))
-        colours[BACKGROUND] = None  # as it is not painted
-        rows = [[notebook.swatch(name, colours[name]), notebook.share_cell(share)]
-                for name, share in self.shares.items()]  # fmt: skip
-        subtitle = f"{len(rows)} of {self.label_set.num_classes} classes"
-        return notebook.card(
-            size_of(self.image), subtitle,
-            notebook.picture(Image.fromarray(painted), "classes over the picture"),
-            notebook.table(("class", "share of the pixels"), rows),
-        )  # fmt: skip
-
     def summary(self) -> dict:
         """What the JSON file says: size, classes with their shares and colours, protocol."""
-        classes = [
-            {"name": name, "id": class_id(self.label_set, name), "share": round(share, 6),
-             "colour": list(self.label_set.palette[class_id(self.label_set, name)])}
-            for name, share in self.shares.items()
-        ]  # fmt: skip
-        return {"task": "semantic", **described(self.picture), "classes": classes,
+        return {"task": "semantic", **described(self.picture), "classes": self._classes(),
                 "protocol": self.protocol}  # fmt: skip
 
     def save(
@@ -171,3 +101,9 @@ class SemanticPrediction:
         masks = {name: self.mask(name) for name in classes}
         summary = (about or {}) | self.summary()
         return [labels, *write_files(base, self.image, self.overlay(), summary, masks)]
+
+    def _painted(self, side: int) -> np.ndarray:
+        return paint_labels(self.image, self.labels, self.label_set, side)
+
+    def _paint(self, name: str) -> tuple[int, int, int] | None:
+        return None if name == BACKGROUND else self._colour(name)

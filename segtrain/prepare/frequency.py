@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from segtrain.dataset.counts import count_labels
 from segtrain.label_set import LabelSet
 from segtrain.prepare.overlay import Sample
 
@@ -37,8 +38,7 @@ def sample_entries(sample: Sample, labels: LabelSet) -> list[Entry]:
     """The classes in a sample, largest area first."""
     void, instances = labels.num_classes, sample.instances
     if instances is None:
-        ids = np.minimum(sample.label, void).ravel()
-        areas = counts = np.bincount(ids, minlength=void + 1)
+        areas = counts = count_labels(sample.label, labels)
     else:
         ids = instances["labels"].numpy()
         counts = np.bincount(ids, minlength=void + 1)

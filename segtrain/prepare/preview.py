@@ -58,7 +58,7 @@ def write_preview(
         raise ValueError(f"expected {labels.num_classes + 1} counts, got shape {counts.shape}")
     for sample in samples:
         size = sample.image.shape[:2]
-        if sample.instances is None and sample.label.shape != size:
+        if sample.instances is None and sample.label.shape[:2] != size:
             raise ValueError(f"{sample.name}: mask {sample.label.shape}, image {size}")
     instances = any(sample.instances is not None for sample in samples)
     classes = class_entries(

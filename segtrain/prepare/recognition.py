@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("segtrain")
 
 OWN = {"folder", "folder_multilabel", "coco_json", "coco_json_instances",
-       "coco_json_multilabel"}  # fmt: skip  # data sets that need a folder
+       "coco_json_multilabel", "folder_panoptic"}  # fmt: skip  # data sets that need a folder
 SHOWN = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".json", ".xml", ".txt",
          ".yaml", ".zip")  # fmt: skip
 NAMED = 12  # classes
@@ -88,7 +88,8 @@ def _own_layout(root: Path, coco: str) -> Recognised | None:
         return _chosen("folder", root, "a folder of images and masks")
     files = sorted(root.glob("*.json"))
     if {"train.json", "val.json"} <= {file.name for file in files}:
-        return _chosen(coco, root, "COCO JSON, train.json and val.json")
+        kind = _kind(root / "train.json", coco)
+        return _chosen(kind, root, "COCO JSON, train.json and val.json")
     return _one_file(files[0], coco) if len(files) == 1 else None
 
 
@@ -114,10 +115,16 @@ def _one_file(file: Path, coco: str) -> Recognised | None:
         content = json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError):
         return None  # whoever reads it says what is wrong
-    if not is_coco(content):
+    kind = _kind(file, coco)
+    if kind == coco and not is_coco(content):
         return None
-    found = _chosen(coco, file.parent, f"COCO JSON {file.name}")
+    found = _chosen(kind, file.parent, f"COCO JSON {file.name}")
     return Recognised([*found.overrides, f"dataset.source.annotations={file.name}"], found.told)
+
+
+def _kind(file: Path, coco: str) -> str:
+    """The data set that reads a COCO JSON; panoptic ones have segments in place of objects."""
+    return "folder_panoptic" if b'"segments_info"' in file.read_bytes() else coco
 
 
 def _mask_files(root: Path, multilabel: bool) -> Recognised | None:

@@ -23,6 +23,7 @@ from segtrain.dataset.shard_index import (
     ShardReading,
     describe_shards,
     join_splits,
+    label_kind,
 )
 from segtrain.dataset.shard_labels import (
     INSTANCES_MEMBER,
@@ -73,7 +74,7 @@ def write_shards(
     described = {
         "version": VERSION,
         "dataset": data.name,
-        "kind": "masks" if semantic else "instances",
+        "kind": label_kind(data.labels, semantic),
         "labels": data.labels.to_plain(),
         "white_level": white,
         "splits": [],

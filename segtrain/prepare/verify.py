@@ -131,7 +131,7 @@ def check_classes(
 ) -> None:
     """Adds that a split shows too few classes, where training would refuse it for that."""
     by_split = {report.split: report for report in reports}
-    semantic = isinstance(data.transform, SemanticPreset)
+    semantic = isinstance(data.transform, SemanticPreset) and not data.labels.overlapping
     for split in dict.fromkeys(data.splits.values()):
         parts = split.split("+")
         if not all(labelled.get(part) for part in parts):

@@ -15,13 +15,14 @@ from segtrain.trained import Trained, exported
 from segtrain.zoo.classes import in_order_of, labels_of
 from segtrain.zoo.described import Described, read_described
 from segtrain.zoo.folder import PREPROCESSOR, read_json
-from segtrain.zoo.transformers import preprocessing
+from segtrain.zoo.preprocessing import preprocessing
 
 logger = logging.getLogger("segtrain")
 
 # Data sets that a file of so many classes is taken to be for, where nothing says it.
 DATASETS = {19: "cityscapes", 21: "voc", 59: "context59", 60: "context", 80: "coco2017",
-            150: "ade20k", 171: "cocostuff"}  # fmt: skip
+            133: "coco_panoptic", 150: "ade20k", 171: "cocostuff"}  # fmt: skip
+MASK_CLASSIFIERS = ("architecture=mask2former", "architecture=eomt")
 
 
 def read_network(
@@ -63,7 +64,7 @@ def read_network(
         if inference is not None:
             config["inference"] = compose_config([*chosen, *inference])["inference"]
     else:
-        body, seen = _preprocessing(folder)
+        body, seen = _preprocessing(folder, _protocol_of(found.overrides, dataset))
         config = compose_config([*chosen, *found.overrides, *body,
                                  "architecture.backbone.weights=none",
                                  *(seen if inference is None else inference)])  # fmt: skip
@@ -94,6 +95,8 @@ def _in_order(found: Described, dataset: str | None, origin: str) -> tuple[Label
     if labels is not None and set(labels.names) == set(names):
         return labels, in_order_of(found.state, names, labels.names, origin)
     if labels is not None and labels.num_classes == len(names) and dataset_of(names) is None:
+        if all(name == f"LABEL_{index}" for index, name in enumerate(names)):  # it says none
+            return labels, found.state
         unlike = sorted(set(names) - set(labels.names))
         if 2 * len(unlike) < len(names):
             logger.warning("classes     %s: taken by their place in dataset=%s: %s", origin,
@@ -111,6 +114,21 @@ def _architecture_of(node: dict) -> str | None:
     return None
 
 
-def _preprocessing(folder: Path) -> tuple[list[str], list[str]]:
+def _protocol_of(overrides: Sequence[str], dataset: str | None) -> str:
+    """The option of `conf/inference` for whole pictures: of a network that classifies masks, what
+    the data set's labels ask for; without one, classes of pixels."""
+    if dataset is None or overrides[0] not in MASK_CLASSIFIERS:
+        return "whole"
+    if labels_of(dataset).things is not None:
+        return "panoptic"
+    file = conf_dir() / "dataset" / f"{dataset}.yaml"
+    transform = yaml.load(file.read_text(), yaml.CSafeLoader)["transform"]["_target_"]
+    return "masks" if transform.endswith(".InstancePreset") else "whole"
+
+
+def _preprocessing(folder: Path, inference: str) -> tuple[list[str], list[str]]:
+    """Overrides of the network and of the protocol, see `preprocessing`."""
     file = folder / PREPROCESSOR
-    return preprocessing(read_json(file), str(file)) if file.is_file() else ([], [])
+    content = read_json(file) if file.is_file() else {"do_resize": False}
+    body, seen = preprocessing(content, inference, str(file))
+    return (body if file.is_file() else []), seen or [f"inference={inference}"]

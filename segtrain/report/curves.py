@@ -10,11 +10,11 @@ import numpy as np
 
 from segtrain.report.charts import Series, line_chart, number, percent
 from segtrain.report.page import columns
-from segtrain.report.results import EXTRA, TITLES
+from segtrain.report.results import EXTRA, title_of
 
 POINTS = 300  # of a curve that is shown
-VALIDATED = ("miou", "mean_accuracy", "pixel_accuracy", *EXTRA, "ap", "ap50", "ap75",
-             "ar1000", "ar100", "ar10")  # fmt: skip
+VALIDATED = ("pq", "pq_things", "pq_stuff", "miou", "mean_accuracy", "pixel_accuracy", *EXTRA,
+             "ap", "ap50", "ap75", "ar1000", "ar100", "ar10")  # fmt: skip
 
 
 class Curve(NamedTuple):
@@ -40,7 +40,7 @@ def curve_charts(curves: dict[str, Curve]) -> str:
     losses = total | (terms if len(terms) > 1 else {})  # a single term is the total
     validated = _tagged(curves, "val/", lambda name: name in VALIDATED)
     validated = {name: validated[name] for name in VALIDATED if name in validated}
-    named = {TITLES.get(name, name.upper()): curve for name, curve in validated.items()}
+    named = {title_of(name): curve for name, curve in validated.items()}
     rates = _alike_joined(_tagged(curves, "lr/", lambda name: True))
     speed = _tagged(curves, "", lambda name: name == "images_per_second")
     parts = [

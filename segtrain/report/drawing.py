@@ -1,6 +1,7 @@
 """Labels painted over an image: outlined regions, boxes and captions."""
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -123,6 +124,58 @@ def draw_instances(
     return np.array(drawn)
 
 
+def draw_segments(
+    image: np.ndarray,
+    numbers: np.ndarray,
+    classes: np.ndarray,
+    captions: list[str],
+    labels: LabelSet,
+    max_side: int,
+    hatched: np.ndarray | None = None,
+) -> np.ndarray:
+    """Segments over an image, outlined, in shades of their classes' colours.
+
+    A caption that would cover the caption of a larger segment is left out.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        numbers: (H, W), 0 of no segment, i of the i-th of n.
+        classes: (n,) train ids.
+        captions: n texts, which stand in the middle of their segments; empty for none.
+        labels: the classes' colours.
+        max_side: the longer side of the picture, which may be larger than the image's.
+        hatched: (n + 1,) bool, what is striped, such as crowds; the first one of no segment.
+
+    Returns:
+        (h, w, 3) uint8 RGB.
+    """
+    picture = image if max_side == max(image.shape[:2]) else fit(image, max_side)
+    numbers = cv2.resize(
+        numbers.astype(np.uint16), picture.shape[1::-1], interpolation=cv2.INTER_NEAREST
+    )
+    shades = instance_shades(classes, labels)
+    colours, every = np.vstack([[(0, 0, 0)], shades]), np.arange(len(classes) + 1)
+    striped = every < 0 if hatched is None else hatched
+    painted = (every > 0) | striped
+    drawn = Image.fromarray(paint_regions(picture, numbers, colours, striped, painted))
+    shown = [number for number in every[1:] if captions[number - 1]]
+    masks = {number: mask for number in shown if (mask := numbers == number).any()}
+    shown = sorted(masks, key=lambda number: -np.count_nonzero(masks[number]))
+    written = Captions(drawn)
+    for number in shown:
+        column, row = innermost(masks[number])
+        written.write(captions[number - 1], column, (row - 7,), shades[number - 1], centred=True)
+    return np.array(drawn)
+
+
+def innermost(mask: np.ndarray) -> tuple[int, int]:
+    """Column and row of the pixel of a mask (H, W) that is farthest from its outside."""
+    inside = np.pad(mask.astype(np.uint8), 1)
+    distance = cv2.distanceTransform(inside, cv2.DIST_L2, 3)[1:-1, 1:-1]
+    row, column = np.unravel_index(distance.argmax(), mask.shape)
+    return int(column), int(row)
+
+
 def instance_shades(classes: np.ndarray, labels: LabelSet) -> np.ndarray:
     """(n, 3) uint8: the class colour, lighter or darker from one instance of it to the next."""
     shades, seen = np.zeros((len(classes), 3), np.uint8), {}
@@ -138,25 +191,49 @@ def _draw_boxes(
     picture: Image.Image, boxes: np.ndarray, captions: list[str], shades: np.ndarray
 ) -> None:
     """Boxes (n, 4) in pixels of the picture, with their captions, in place."""
-    draw, font = ImageDraw.Draw(picture), typeface(12)
+    draw, written = ImageDraw.Draw(picture), Captions(picture)
     limits = np.array([picture.width - 1, picture.height - 1] * 2)
     boxes = np.clip(boxes, 0, limits)
     boxes[:, 2:] = np.maximum(boxes[:, :2], boxes[:, 2:])
     for box, shade in zip(boxes, shades, strict=True):
         draw.rectangle(tuple(box), outline=tuple(shade), width=2)
-    taken = np.zeros((picture.height, picture.width), bool)
     for index in np.argsort(-np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)):
-        text = shorten(captions[index], CAPTION_WIDTH, font)
-        width = math.ceil(font.getlength(text)) + 6
-        left, top = int(max(0, min(boxes[index, 0], limits[0] - width))), int(boxes[index, 1])
-        for place in (top - 15, top, int(boxes[index, 3])):  # above, inside, below
-            spot = np.s_[max(0, place) : place + 15, left : left + width]
-            if 0 <= place <= limits[1] - 14 and not taken[spot].any():
-                taken[spot] = True
-                draw.rectangle((left, place, left + width, place + 14), fill=tuple(shades[index]))
-                ink = "black" if shades[index] @ (0.299, 0.587, 0.114) > 130 else "white"
-                draw.text((left + 3, place), text, ink, font)
-                break
+        left, top, _, bottom = map(int, boxes[index])
+        written.write(captions[index], left, (top - 15, top, bottom), shades[index], centred=False)
+
+
+class Captions:
+    """Writes captions into a picture (w, h), none of which covers another."""
+
+    def __init__(self, picture: Image.Image) -> None:
+        self.draw = ImageDraw.Draw(picture)
+        self.font = typeface(12)
+        self.taken = np.zeros((picture.height, picture.width), bool)
+
+    def write(
+        self, text: str, x: int, tops: Sequence[int], shade: np.ndarray, centred: bool
+    ) -> None:
+        """Writes a text at the first of the places that is free, if one is.
+
+        Args:
+            text: is shortened to CAPTION_WIDTH.
+            x: the left side, or the middle where `centred`.
+            tops: of the places.
+            shade: (3,) RGB of the ground.
+            centred: what `x` is.
+        """
+        text = shorten(text, CAPTION_WIDTH, self.font)
+        width = math.ceil(self.font.getlength(text)) + 6
+        height, limit = self.taken.shape
+        left = max(0, min(x - width // 2 if centred else x, limit - 1 - width))
+        for top in tops:
+            spot = np.s_[max(0, top) : top + 15, left : left + width]
+            if 0 <= top <= height - 15 and not self.taken[spot].any():
+                self.taken[spot] = True
+                self.draw.rectangle((left, top, left + width, top + 14), fill=tuple(shade))
+                ink = "black" if shade @ (0.299, 0.587, 0.114) > 130 else "white"
+                self.draw.text((left + 3, top), text, ink, self.font)
+                return
 
 
 @lru_cache

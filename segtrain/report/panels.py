@@ -53,7 +53,7 @@ def semantic_panels(
     ]
     kind = (truth != prediction).astype(np.uint8)
     kind[truth == labels.ignore_index] = 2
-    errors = _marked(picture, kind, {1: WRONG}, striped=2)
+    errors = marked(picture, kind, {1: WRONG}, striped=2)
     return {"image": picture, "truth": shown[0], "prediction": shown[1], "errors": errors}
 
 
@@ -81,7 +81,7 @@ def multilabel_panels(
         "image": picture,
         "truth": paint_masks(picture, truth & valid, labels),
         "prediction": paint_masks(picture, prediction, labels),
-        "errors": _marked(picture, kind, {1: WRONG}, striped=2),
+        "errors": marked(picture, kind, {1: WRONG}, striped=2),
     }
 
 
@@ -112,7 +112,7 @@ def instance_panels(
         "image": small,
         "truth": draw_truth(image, truth, labels, max_side),
         "prediction": draw_found(image, found, labels, max_side, SURE_SCORE, None),
-        "errors": _marked(small, kind, {1: MISSED, 2: EXTRA, 3: SWAPPED}, striped=4),
+        "errors": marked(small, kind, {1: MISSED, 2: EXTRA, 3: SWAPPED}, striped=4),
     }
 
 
@@ -212,7 +212,7 @@ def _class_map(masks: np.ndarray, classes: np.ndarray, crowd: np.ndarray) -> np.
     return classes_at
 
 
-def _marked(
+def marked(
     picture: np.ndarray, kind: np.ndarray, colours: dict[int, tuple], striped: int
 ) -> np.ndarray:
     """A pale grey picture with pixels of some kinds (H, W) in their colours, one kind striped."""

@@ -7,6 +7,8 @@ INFERENCE = {
     "sliding": "sliding windows, scores averaged where they overlap",
     "detect": "detection at the original size of the images",
     "propose": "segment proposals, the best scores of one scale",
+    "masks": "instances of whole images, from queries",
+    "panoptic": "segments of whole images, from queries",
     "proposalwise": "crops of boxes, one at a time, scores aggregated",
 }
 # What has words of its own below; anything else is shown as it is named.

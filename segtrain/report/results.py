@@ -49,6 +49,7 @@ TITLES = {  # of the table printed at the end; others as `results.json` has them
 }
 # Figures of `extra_metrics` in the order in which they are shown.
 EXTRA = ("dice", "boundary_iou", "miou_i", "miou_c", "miou_i_worst", "calibration_error")
+PANOPTIC = ("sq", "rq", "pq_things", "pq_stuff")  # beside PQ, in that order
 
 
 def environment() -> dict:
@@ -100,6 +101,9 @@ def title_of(metric: str) -> str:
     """What people call an entry of `metrics`."""
     if metric.startswith("box_"):
         return f"{title_of(metric.removeprefix('box_'))} of boxes"
+    for part in ("things", "stuff"):
+        if metric.endswith(f"_{part}"):
+            return f"{title_of(metric.removesuffix(f'_{part}'))} of {part}"
     return TITLES.get(metric, metric.upper().replace("_", " "))
 
 

@@ -13,7 +13,6 @@ from segtrain.report.confusion import confused_pairs, heat_map
 from segtrain.report.curves import Curve, curve_charts
 from segtrain.report.examples import Example, gallery
 from segtrain.report.page import (
-    Cell,
     Column,
     Tile,
     code,
@@ -29,7 +28,8 @@ from segtrain.report.page import (
     tiles,
 )
 from segtrain.report.protocol import protocol_facts
-from segtrain.report.results import EXTRA, seconds_to, title_of
+from segtrain.report.quality import panoptic_classes, percent_cell
+from segtrain.report.results import EXTRA, PANOPTIC, seconds_to, title_of
 from segtrain.writing import write_text
 
 SIBLINGS = ("results.json", "config.yaml", "run.log", "confusion.csv", "image_scores.csv",
@@ -50,6 +50,10 @@ GALLERY = {
     "instance": "Best and worst by the panoptic quality of the detections that score 0.5 and more, "
     "which are those drawn. The slider, with the mouse, a finger or the arrow keys, goes from one "
     "picture to the other. Striped masks are crowds and do not count.",
+    "panoptic": "Best and worst by the panoptic quality of the image. The slider, with the mouse, "
+    "a finger or the arrow keys, goes from one picture to the other. Errors are orange where the "
+    "class is wrong or nothing was found, and blue where the class is right, but the segment does "
+    "not match the true one; stripes are void or crowds and do not count.",
     "proposal": "Best and worst by the IoU of the proposal that fits an object best, averaged over "
     "the objects, of the first 100 proposals. Drawn are the ten best proposals, and those that fit "
     "best. The slider goes from one picture to the other.",
@@ -101,9 +105,11 @@ def _summary(report: RunReport) -> str:
     figures = [Tile(title_of(headline), share(metrics[headline]), note)]
     if published is not None:
         figures.append(_published(published, metrics))
-    others = ("map", "precision", "recall", "pixel_accuracy", "mean_accuracy", "fwiou", *EXTRA,
-              "ap50", "ap75", "box_ap", "ar100", "ar10")  # fmt: skip
-    figures += [Tile(title_of(n), share(metrics[n])) for n in others if n in metrics]
+    others = (*PANOPTIC, "miou", "ap", "map", "precision", "recall", "pixel_accuracy",
+              "mean_accuracy", "fwiou", *EXTRA, "ap50", "ap75", "box_ap", "ar100",
+              "ar10")  # fmt: skip
+    shown = [name for name in others if name in metrics and name != headline]
+    figures += [Tile(title_of(name), share(metrics[name])) for name in shown]
     parts = [tiles(figures)]
     if published is not None:
         parts.append(paragraph(_comparison(published)))
@@ -153,6 +159,8 @@ def _classes(report: RunReport) -> str:
     bars = "".join(
         _bars(name.removeprefix("per_class_"), values, pixels) for name, values in per_class.items()
     )
+    if report.results["task"] == "panoptic":
+        return section("Classes", panoptic_classes(report.results), anchor="classes")
     if report.results["task"] in DENSE:
         return section("Classes", bars, anchor="classes")
     parts = [part for part in (_ap_table(metrics), bars) if part]
@@ -185,12 +193,8 @@ def _ap_table(metrics: dict) -> str:
         if isinstance(value, dict) or name.startswith("box_"):
             continue
         values = [value, metrics[f"box_{name}"]] if boxes else [value]
-        rows.append([title_of(name), *(_percent_cell(value) for value in values)])
+        rows.append([title_of(name), *(percent_cell(value) for value in values)])
     return table(heads, rows, "AP and AR", sortable=False)
-
-
-def _percent_cell(value: float | None) -> Cell:
-    return Cell("–") if value is None else Cell(f"{100 * value:.2f}", value)
 
 
 def _gallery(report: RunReport) -> str:

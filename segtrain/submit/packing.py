@@ -95,14 +95,17 @@ def check_label_maps(
         raise UserError(f"{name} of {image.name} is not in the archive ({len(left)} are missing)")
 
 
-def read_png(name: str, content: bytes, size: tuple[int, int], palette: bytes | None) -> np.ndarray:
-    """Pixels (H, W) uint8 of a PNG of 8 bits.
+def read_png(
+    name: str, content: bytes, size: tuple[int, int], palette: bytes | None, grey: bool = True
+) -> np.ndarray:
+    """Pixels of a PNG of 8 bits a channel: (H, W) uint8, or (H, W, 3) of RGB.
 
     Args:
         name: what messages call it.
         content: the file.
         size: H and W that it must have.
-        palette: 768 bytes of RGB that it must have; None for a grey one, without any.
+        palette: 768 bytes of RGB that it must have; None for one without.
+        grey: whether one without is grey; else it is RGB.
 
     Raises:
         UserError: it is damaged, or another kind of file.
@@ -113,7 +116,7 @@ def read_png(name: str, content: bytes, size: tuple[int, int], palette: bytes | 
             pixels = np.asarray(image)
     except (OSError, SyntaxError) as error:
         raise UserError(f"{name}: not a readable PNG ({error})") from None
-    wanted = "L" if palette is None else "P"
+    wanted = "P" if palette is not None else "L" if grey else "RGB"
     if mode != wanted:
         raise UserError(f"{name}: mode {mode}, the server wants {wanted} (8 bits)")
     if palette is not None and bytes(colours) != palette:

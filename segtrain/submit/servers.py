@@ -7,6 +7,7 @@ from segtrain.dataset.datamodule import SegmentationData
 from segtrain.errors import UserError
 from segtrain.submit.cityscapes import CityscapesFormat, CityscapesInstanceFormat
 from segtrain.submit.coco import CocoFormat
+from segtrain.submit.panoptic import cityscapes_panoptic, coco_panoptic
 from segtrain.submit.submission import ServerFormat, Submission
 from segtrain.submit.voc import COMPETITIONS, VocFormat, competition_of
 from segtrain.task.segmentation import Segmentation
@@ -16,6 +17,8 @@ BY_NAME = {
     "cityscapes_instances": CityscapesInstanceFormat,
     "coco2014": CocoFormat,
     "coco2017": CocoFormat,
+    "coco_panoptic": coco_panoptic,
+    "cityscapes_panoptic": cityscapes_panoptic,
 }
 
 
@@ -49,7 +52,7 @@ def choose_server(
 
     Args:
         data: the set.
-        task: of the network: semantic, instance or proposal.
+        task: of the network: semantic, instance, proposal or panoptic.
         trained: configurations of the runs whose networks are tested, the first names the system.
         competition: of VOC, comp5 or comp6; None goes by what the runs were trained on.
 

@@ -14,6 +14,7 @@ from segtrain.contracts import (
     EvalBatch,
     InstanceEvalBatch,
     InstanceTrainBatch,
+    Segments,
     Source,
     TrainBatch,
 )
@@ -35,8 +36,10 @@ class ServerFormat(Protocol):
 
     archive: str  # name of the file that is uploaded
 
-    def write(self, found: Tensor | Detections, image: SubmittedImage, folder: Path) -> None:
-        """Writes what was found in one image, scores (K, H, W) or instances, below `folder`."""
+    def write(
+        self, found: Tensor | Detections | Segments, image: SubmittedImage, folder: Path
+    ) -> None:
+        """Writes what was found in one image, scores (K, H, W) or other, below `folder`."""
 
     def pack(self, folder: Path, images: list[SubmittedImage], archive: Path) -> None:
         """Puts what `write` wrote of the images into one file.
@@ -104,7 +107,9 @@ class Submission(nn.Module):
         barrier()
 
     def update(
-        self, found: list[Tensor] | list[Detections], batch: EvalBatch | InstanceEvalBatch
+        self,
+        found: list[Tensor] | list[Detections] | list[Segments],
+        batch: EvalBatch | InstanceEvalBatch,
     ) -> None:
         """Writes what was found in a batch's images.
 

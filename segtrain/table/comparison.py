@@ -8,7 +8,7 @@ from typing import NamedTuple
 from segtrain.configuration.messages import nearest
 from segtrain.errors import UserError
 from segtrain.headlines import TITLES
-from segtrain.report.results import EXTRA, seconds_to, title_of
+from segtrain.report.results import EXTRA, PANOPTIC, seconds_to, title_of
 from segtrain.table import wording
 from segtrain.table.groups import Group
 from segtrain.table.sheet import Cell, Column, Sheet
@@ -84,7 +84,8 @@ MEASURES = (
     _worded("devices", "devices", wording.large, "devices"),
 )
 EXTRA_MEASURES = tuple(
-    _worded(name, f"{title_of(name)} %", wording.percent, "metrics", name) for name in EXTRA
+    _worded(name, f"{title_of(name)} %", wording.percent, "metrics", name)
+    for name in (*PANOPTIC, *EXTRA)
 )
 TOLD = ("experiment", "dataset", "split", "protocol", "metric", "batch_size", "devices")
 SECONDS_TO = re.compile(r"seconds_to_(\d+(?:\.\d+)?)")  # per cent of the validation's score

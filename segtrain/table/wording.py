@@ -60,7 +60,7 @@ def large(number: float | None) -> str:
 def protocol(of: dict) -> str:
     """A protocol of `results.json` in short: `whole, stride 16, 6 scales, flip, CRF`."""
     words = [str(of.get("inference", "?"))]
-    is_semantic = words[0] not in ("detect", "propose")
+    is_semantic = words[0] not in ("detect", "propose", "masks", "panoptic")
     if is_semantic and of.get("output_stride"):
         words.append(f"stride {of['output_stride']}")
     if of.get("size"):

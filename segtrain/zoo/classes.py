@@ -54,8 +54,11 @@ def in_order_of(
     if missing := [name for name in wanted if name not in names]:
         raise UserError(f"{origin} is for other classes: {_unlike(names, missing, wanted)}")
     rows = [names.index(name) for name in wanted]
+    if "query_features" in state:  # of a network of queries, whose last row is of no class
+        rows.append(len(names))
+    count = len(names) + len(rows) - len(wanted)
     return {
-        key: value[rows] if is_classifier(key) and len(value) == len(names) else value
+        key: value[rows] if is_classifier(key) and len(value) == count else value
         for key, value in state.items()
     }
 

@@ -22,7 +22,8 @@ INDEX = "model.safetensors.index.json"
 SHARD = re.compile(r"[A-Za-z0-9][\w.-]*\.safetensors", re.ASCII)  # a file of the same folder
 LARGEST_FILE = 16_000_000  # bytes of JSON
 LARGEST_NUMBER = 65_536  # channels, layers or the like of a network
-TRANSFORMERS = ("segformer", "upernet")  # its `model_type`s that are read
+# Its `model_type`s that are read.
+TRANSFORMERS = ("segformer", "upernet", "mask2former", "eomt", "eomt_dinov3")
 
 
 def folder_of(source: str | Path) -> Path | None:

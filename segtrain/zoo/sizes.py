@@ -39,24 +39,24 @@ def sizes(kind: str, ours: Mapping[str, Tensor]) -> dict:
         widths = [len(ours[f"{stage}.0.norm1.weight"]) for stage in stages]
         reductions = [ours.get(f"{stage}.0.attn.sr.weight") for stage in stages]
         return {
-            "depths": [_count(ours, stage) for stage in stages],
+            "depths": [count_of(ours, stage) for stage in stages],
             "embed_dims": widths,
             "num_heads": [max(1, width // widths[0]) for width in widths],
             "sr_ratios": [1 if kernel is None else kernel.shape[-1] for kernel in reductions],
-            "mlp_ratios": [_ratio(ours, f"{stage}.0.mlp.fc1.weight") for stage in stages],
+            "mlp_ratios": [ratio_of(ours, f"{stage}.0.mlp.fc1.weight") for stage in stages],
         }
     if kind == "convnext":
         stages = [f"backbone.body.stages_{stage}.blocks" for stage in STAGES]
-        return {"depths": [_count(ours, stage) for stage in stages],
+        return {"depths": [count_of(ours, stage) for stage in stages],
                 "dims": [len(ours[f"{stage}.0.norm.weight"]) for stage in stages]}  # fmt: skip
     stages = [f"backbone.body.layers_{stage}.blocks" for stage in STAGES]
     tables = [ours[f"{stage}.0.attn.{TABLE}"] for stage in stages]
     return {
-        "depths": [_count(ours, stage) for stage in stages],
+        "depths": [count_of(ours, stage) for stage in stages],
         "embed_dim": len(ours[f"{stages[0]}.0.norm1.weight"]),
         "num_heads": [table.shape[1] for table in tables],
         "window_size": round((len(tables[0]) ** 0.5 + 1) / 2),
-        "mlp_ratio": _ratio(ours, f"{stages[0]}.0.mlp.fc1.weight"),
+        "mlp_ratio": ratio_of(ours, f"{stages[0]}.0.mlp.fc1.weight"),
     }
 
 
@@ -92,22 +92,23 @@ def architecture(
     overrides.append(f"architecture.channels={len(ours['head.fusion.1.weight'])}")
     overrides.append(f"architecture.backbone.name={name or next(iter(models))}")
     if name is None:
-        overrides += [f"+architecture.backbone.timm_arguments.{key}={_written(value)}"
+        overrides += [f"+architecture.backbone.timm_arguments.{key}={written(value)}"
                       for key, value in found.items()]  # fmt: skip
     return name or f"{kind} of another size", tuple(overrides)
 
 
-def _count(ours: Mapping[str, Tensor], stage: str) -> int:
+def count_of(ours: Mapping[str, Tensor], stage: str) -> int:
     """Blocks of a stage."""
     number = stage.count(".") + 1
     return 1 + max(int(k.split(".")[number]) for k in ours if k.startswith(f"{stage}."))
 
 
-def _ratio(ours: Mapping[str, Tensor], key: str) -> int | float:
+def ratio_of(ours: Mapping[str, Tensor], key: str) -> int | float:
     """How much wider a layer is than its input."""
     wide, narrow = ours[key].shape
     return wide // narrow if wide % narrow == 0 else wide / narrow
 
 
-def _written(value: list | float) -> str:
+def written(value: list | float) -> str:
+    """As an override has it."""
     return str(value).replace(" ", "")

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from segtrain.architecture.imagenet import TORCHVISION
 from segtrain.errors import UserError
+from segtrain.zoo import mask_classification
 from segtrain.zoo.names import hf
 from segtrain.zoo.sizes import architecture, sizes
 
@@ -23,6 +23,25 @@ FIXED: dict[str, dict[str, Any]] = {
         "use_absolute_embeddings": False, "layer_norm_eps": 1e-5,
     },
 }  # fmt: skip
+# The same of networks that classify masks, and of a body that is read with these alone.
+FIXED_OF_MASKS: dict[str, dict[str, Any]] = {
+    "mask2former": {
+        "pre_norm": False, "enforce_input_projection": False, "common_stride": 4,
+        "feature_strides": [4, 8, 16, 32], "activation_function": "relu",
+    },
+    "resnet": {
+        "num_channels": 3, "hidden_act": "relu", "layer_type": "bottleneck", "embedding_size": 64,
+        "downsample_in_first_stage": False, "downsample_in_bottleneck": False,
+    },
+    "eomt": {
+        "num_channels": 3, "hidden_act": "gelu", "use_swiglu_ffn": False, "num_register_tokens": 4,
+    },
+    "eomt_dinov3": {
+        "num_channels": 3, "hidden_act": "gelu", "use_gated_mlp": False, "num_register_tokens": 4,
+        "query_bias": True, "key_bias": False, "value_bias": True, "proj_bias": True,
+        "mlp_bias": True, "rope_theta": 100.0,
+    },
+}  # fmt: skip
 STAGES = [f"stage{number}" for number in range(1, 5)]
 # Theirs -> timm's, of the sizes that tensors tell.
 SIZES = {
@@ -36,9 +55,9 @@ SIZES = {
         "window_size": "window_size", "mlp_ratio": "mlp_ratio",
     },
 }  # fmt: skip
+EPSILON = 1e-6  # of EoMT's layer norms, where nothing says it
+EPSILONS = {"eomt": 1e-6, "eomt_dinov3": 1e-5}  # of timm's bodies
 BINS = [1, 2, 3, 6]  # of the pyramid pooling, where nothing says it
-BILINEAR = 2  # of Pillow
-TO_UNIT = 1 / 255
 
 
 class Network(NamedTuple):
@@ -67,6 +86,8 @@ def network_of(config: Mapping[str, Any], state: Mapping[str, Tensor], origin: s
         UserError: it contradicts its tensors, or describes a network that is not known here.
     """
     kind = hf.kind_of(state)
+    if config["model_type"] in FIXED_OF_MASKS:
+        return _of_masks(config, kind, hf.renamed(dict(state), {}), origin)
     is_segformer = config["model_type"] == "segformer"
     body = config if is_segformer else config.get("backbone_config")
     told = body.get("model_type") if isinstance(body, Mapping) else None
@@ -91,6 +112,68 @@ def network_of(config: Mapping[str, Any], state: Mapping[str, Tensor], origin: s
     if not is_segformer:
         overrides += (f"architecture.bins={_bins(config, origin)}".replace(" ", ""),)
     return Network(overrides, _classes(config, count, origin))
+
+
+def _of_masks(
+    config: Mapping[str, Any], kind: str | None, ours: Mapping[str, Tensor], origin: str
+) -> Network:
+    """As `network_of`, of a network that classifies masks; `ours` are its tensors, renamed."""
+    told = config["model_type"]
+    body = config.get("backbone_config") if told == "mask2former" else config
+    if told == "mask2former":
+        told = f"{told}_{body.get('model_type') if isinstance(body, Mapping) else None}"
+    if kind is None or told != kind:
+        tensors = "none that is known" if kind is None else kind
+        raise UserError(f"{origin}: describes {told[:80]}, its tensors are of {tensors}; expected "
+                        f"{', '.join(mask_classification.LAYOUTS)}")  # fmt: skip
+    _require(config, FIXED_OF_MASKS[config["model_type"]], origin)
+    try:
+        found = mask_classification.told_by_tensors(kind, ours)
+        if kind.startswith("eomt"):
+            known = _known_of_plain(config, found, origin)
+        else:
+            known = {}
+            _require(config, {
+                **dict.fromkeys(("feature_size", "mask_feature_size", "hidden_dim"),
+                                found["channels"]),
+                "num_attention_heads": found["heads"], "num_queries": found["num_queries"],
+                "encoder_layers": found["encoder_layers"],
+                "encoder_feedforward_dim": found["encoder_width"],
+                "decoder_layers": found["decoder_layers"] + 1,
+                "dim_feedforward": found["decoder_width"],
+            }, origin)  # fmt: skip
+            _require({"out_features": STAGES} | body, {"out_features": STAGES}, origin)
+            own = FIXED["swin"] if kind.endswith("swin") else FIXED_OF_MASKS["resnet"]
+            _require(body, own, f"{origin}, backbone_config")
+            if kind.endswith("swin"):
+                inside = sizes("swin", ours)
+                names = SIZES["swin"].items()
+                _require(body, {theirs: inside[own] for theirs, own in names}, origin)
+        _, overrides = mask_classification.architecture(kind, ours, known)
+        count = mask_classification.num_classes(ours)
+    except hf.MALFORMED as error:
+        raise UserError(f"{origin}: its tensors are not those of {kind} ({error})") from None
+    return Network(overrides, _classes(config, count, origin))
+
+
+def _known_of_plain(config: Mapping[str, Any], found: Mapping[str, Any], origin: str) -> dict:
+    """What the tensors of EoMT do not tell: heads, the grid of positions, epsilons."""
+    _require(config, {
+        "hidden_size": found["width"], "num_hidden_layers": found["depth"],
+        "patch_size": found["patch"], "num_queries": found["num_queries"],
+        "num_blocks": found["query_blocks"],
+    }, origin)  # fmt: skip
+    heads, size = config.get("num_attention_heads", found["heads"]), config.get("image_size")
+    if type(heads) is not int or heads < 1 or found["width"] % heads:
+        raise UserError(f"{origin}: num_attention_heads is {str(heads)[:80]}, expected a number "
+                        f"that divides {found['width']} channels")  # fmt: skip
+    known: dict[str, Any] = {"heads": heads}
+    if isinstance(size, list) and len(size) == 2 and all(type(side) is int for side in size):
+        known["grid"] = [side // found["patch"] for side in size]
+    epsilon, own = config.get("layer_norm_eps", EPSILON), EPSILONS[config["model_type"]]
+    if not isinstance(epsilon, int | float) or not 0 < epsilon < 1:
+        raise UserError(f"{origin}: layer_norm_eps is {str(epsilon)[:80]}, expected a small number")
+    return known if epsilon == own else known | {"epsilon": epsilon}
 
 
 def _require(config: Mapping[str, Any], wanted: Mapping[str, Any], origin: str) -> None:
@@ -130,54 +213,3 @@ def _classes(config: Mapping[str, Any], count: int, origin: str) -> tuple[str, .
         raise UserError(f"{origin}: id2label is {str(told)[:80]}, expected a name of its own for "
                         f"each of the {count} classes of the tensors")  # fmt: skip
     return tuple(names)
-
-
-def preprocessing(config: Mapping[str, Any], origin: str) -> tuple[list[str], list[str]]:
-    """Overrides for what a `preprocessor_config.json` does with pictures.
-
-    Returns:
-        For the architecture, where mean and deviation are not those of its backbone; and for the
-        inference, where pictures are resized.
-
-    Raises:
-        UserError: numbers are missing or make no sense.
-    """
-    mean, std = config.get("image_mean", [0.0] * 3), config.get("image_std", [1.0] * 3)
-    if not config.get("do_normalize", True):
-        mean, std = [0.0] * 3, [1.0] * 3
-    factor = config.get("rescale_factor", TO_UNIT) if config.get("do_rescale", True) else 1.0
-    numbers = [*_three(mean, "image_mean", origin), *_three(std, "image_std", origin)]
-    if not isinstance(factor, int | float) or factor <= 0 or min(numbers[3:]) <= 0:
-        raise UserError(f"{origin}: rescale_factor and image_std have to be above 0")
-    scaled = [round(number / (255 * factor), 12) for number in numbers]
-    if scaled == [*TORCHVISION.mean, *TORCHVISION.std]:
-        return [], _seen(config, origin)
-    overlay = f"{{mean:{scaled[:3]},std:{scaled[3:]}}}".replace(" ", "")
-    body = [f"+architecture.backbone.timm_arguments.pretrained_cfg_overlay={overlay}"]
-    return body, _seen(config, origin)
-
-
-def _three(values: Any, key: str, origin: str) -> list[float]:
-    is_list = isinstance(values, list) and len(values) == 3
-    if not is_list or not all(isinstance(value, int | float) for value in values):
-        raise UserError(f"{origin}: {key} is {str(values)[:80]}, expected three numbers")
-    return [float(value) for value in values]
-
-
-def _seen(config: Mapping[str, Any], origin: str) -> list[str]:
-    """Overrides of the inference for the size that pictures are resized to."""
-    if not config.get("do_resize", True) or config.get("size") is None:
-        return []
-    size = config["size"]
-    size = {"height": size, "width": size} if isinstance(size, int) else size
-    names = {"height": "height", "width": "width", "shortest_edge": "short", "longest_edge": "long"}
-    fits = isinstance(size, Mapping) and bool(size) and size.keys() <= names.keys() and all(
-        type(side) is int and 0 < side <= 16_384 for side in size.values()
-    )  # fmt: skip
-    if not fits:
-        raise UserError(f"{origin}: size is {str(size)[:80]}, expected height and width, or "
-                        "shortest_edge, in pixels")  # fmt: skip
-    sides = ",".join(f"{names[key]}:{side}" for key, side in size.items())
-    own = ["inference=whole", "inference.pad=false", f"inference.size={{{sides}}}"]
-    is_bilinear = config.get("resample", BILINEAR) == BILINEAR
-    return [*own, "inference.resampling=pillow"] if is_bilinear else own

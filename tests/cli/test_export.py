@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from predicting import DETECTOR, PROPOSALS, picture, write_run
+from predicting import DETECTOR, PANOPTIC, PROPOSALS, picture, write_run
 
 import segtrain as package
 from segtrain.cli import export
@@ -93,6 +93,27 @@ def test_detectors_as_graphs_of_one_size(segtrain, detector):
     (entry,) = report()["comparisons"]
     assert entry["size"] == [64, 96]
     assert entry["agreement"] >= 0.99
+
+
+def test_queries_as_folders_and_graphs(segtrain, tmp_path):
+    run = write_run(tmp_path / "panoptic", *PANOPTIC)
+    path = picture("dog.png")
+    expected = package.load(run, device="cpu")(path)
+    assert len(expected.segments) > 1
+    for format_name in ("safetensors", "hub"):
+        output = f"output={format_name}"
+        code, _, err = segtrain("export", f"run={run}", f"format={format_name}", output, SMALL)
+        assert code == 0, err
+        got = package.load(format_name, device="cpu")(path)
+        assert np.array_equal(got.map, expected.map)
+        assert got.label_set == expected.label_set
+    assert ".segments" in Path("hub/README.md").read_text()
+    code, out, err = segtrain("export", f"run={run}", "format=torch_export", "output=net.pt2",
+                              "size=[48,64]")  # fmt: skip
+    assert code == 0, err
+    assert "same mask" in out
+    logits = torch.export.load("net.pt2").module()(torch.zeros(1, 3, 48, 64, dtype=torch.uint8))
+    assert [tuple(part.shape) for part in logits] == [(1, 7, 9), (1, 7, 48, 64)]
 
 
 def test_proposals_as_folders_only(segtrain, tmp_path):

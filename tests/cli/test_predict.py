@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from predicting import COMMAND, DETECTOR, picture, write_run, write_video
+from predicting import COMMAND, DETECTOR, PANOPTIC, picture, write_run, write_video
 from torchvision.models import segmentation
 
 from segtrain import load, masks
@@ -245,6 +245,34 @@ def test_instances(segtrain, tmp_path):
     union = masks.decode(stars, (48, 64)).any(0) if stars else np.zeros((48, 64), bool)
     assert np.array_equal(np.asarray(Image.open("out/a_star_mask.png")) > 0, union)
     assert segtrain("predict", f"run={run}", "input=a.png", "output=none")[0] == 0
+
+
+def test_segments(segtrain, tmp_path):
+    run = write_run(tmp_path / "run", *PANOPTIC)
+    picture("in/a.png")
+    picture("in/sub/b.jpg", seed=1)
+    write_video("in/drive.mp4", count=2)
+    code, out, err = segtrain("predict", f"run={run}", "input=in", "output=out", "classes=[sky]")
+    assert code == 0, err
+    endings = ("_panoptic.png", "_overlay.jpg", ".json", "_sky_mask.png")
+    assert {name + ending for name in ("a", "sub/b") for ending in endings} <= files("out")
+    assert {"drive_overlay.mp4", "drive.jsonl"} <= files("out")
+    said, expected = json.loads(Path("out/a.json").read_text()), load(run, device="cpu")("in/a.png")
+    assert said["task"] == "panoptic"
+    assert [entry["id"] for entry in said["segments_info"]] == [
+        segment.number for segment in expected.segments
+    ]
+    assert len(expected.segments) > 1
+    ids = np.asarray(Image.open("out/a_panoptic.png")).astype(int) @ (1, 256, 65536)
+    assert np.array_equal(ids, expected.map)
+    mask = np.asarray(Image.open("out/a_sky_mask.png"))
+    assert np.array_equal(mask == 255, expected.mask("sky"))
+    frames = [json.loads(line) for line in Path("out/drive.jsonl").read_text().splitlines()]
+    assert [frame["frame"] for frame in frames] == [0, 1]
+    assert frames[0]["segments_info"]
+    assert expected.segments[0].name in out
+    again = segtrain("predict", f"run={run}", "input=in", "output=out", "classes=[sky]")
+    assert "3 of 3 inputs are finished" in again[1]
 
 
 def test_torchvision_by_name_with_random_weights(segtrain):

@@ -5,8 +5,9 @@ import pytest
 from conftest import write_pair
 from PIL import Image
 
-from segtrain.dataset.ade20k import ade20k
+from segtrain.dataset.ade20k import Ade20kPanoptic, ade20k
 from segtrain.dataset.labels import ADE20K
+from segtrain.dataset.panoptic_labels import ADE20K_PANOPTIC, ADE20K_THINGS
 from segtrain.errors import UserError
 
 
@@ -48,3 +49,74 @@ def test_classes_are_those_of_the_real_list(real_data):
         for row in csv.DictReader(file):
             name = ADE20K.names[ADE20K.raw_to_train[int(row["Idx"])]]
             assert f";{name.replace(' ', ';')};" in f";{row['Name']};"
+
+
+SEMANTIC = np.array([[1, 1, 3, 3, 0], [8, 8, 13, 13, 0], [1, 8, 13, 150, 149]], np.uint8)
+# Red: bed 1, person 4, windowpane 2; green: the instance.
+CATEGORIES = np.array([[0, 0, 0, 0, 0], [1, 1, 4, 0, 0], [1, 0, 4, 0, 2]])
+INSTANCES = np.array([[0, 0, 0, 0, 0], [1, 1, 200, 0, 0], [2, 0, 200, 0, 3]])
+
+
+@pytest.fixture(params=["ADEChallengeData2016/annotations_instance", "annotations_instance"])
+def panoptic(request, tmp_path):
+    """Stand-ins in the official layout; the folder of instances where its archive is unpacked."""
+    base, folder = tmp_path / "ADEChallengeData2016", tmp_path / request.param / "validation"
+    for place in (base / "images/validation", base / "annotations/validation", folder):
+        place.mkdir(parents=True)
+    Image.fromarray(np.zeros((3, 5, 3), np.uint8)).save(base / "images/validation/a.jpg")
+    Image.fromarray(SEMANTIC).save(base / "annotations/validation/a.png")
+    write_instances(folder / "a.png", CATEGORIES, INSTANCES)
+    return tmp_path, folder / "a.png"
+
+
+def write_instances(path, categories, instances):
+    channels = np.stack([categories, instances, np.zeros_like(instances)], 2)
+    Image.fromarray(channels.astype(np.uint8)).save(path)
+
+
+def test_panoptic_stuff_is_semantic_and_things_are_instances(panoptic):
+    root, path = panoptic
+    source = Ade20kPanoptic(str(root), "validation", ADE20K_PANOPTIC)
+    image, mask = source.read(0)
+    assert image.shape == (3, 5, 3)
+    # Wall 0, sky 2, bed 7, person 12, windowpane 8; a bed and a person that no instance covers are
+    # void, as the clock and the flag are.
+    expected = [[0, 0, 2, 2, 255], [7, 7, 12, 255, 255], [7, 255, 12, 255, 8]]
+    assert mask[..., 0].tolist() == expected
+    assert (mask[..., 1] == INSTANCES).all()
+    assert not mask[..., 2].any()
+    assert source.class_counts(0)[[0, 2, 7, 12, 8, 150]].tolist() == [2, 2, 3, 2, 1, 5]
+    assert str(path) in source.listing().files
+    assert len(source.listing().files) == 3
+
+
+def test_panoptic_has_100_things():
+    assert len(ADE20K_PANOPTIC.things) == len(ADE20K_THINGS) == 100
+    names = {ADE20K_PANOPTIC.names[train] for train in ADE20K_PANOPTIC.things}
+    assert {"bed", "person", "flag", "car"} <= names
+    assert not {"wall", "sky", "floor", "road"} & names
+
+
+@pytest.mark.parametrize(
+    ("categories", "instances", "message"),
+    [
+        (np.where(CATEGORIES == 4, 101, CATEGORIES), INSTANCES, "instances of category 101, expe"),
+        (np.where(CATEGORIES == 4, 0, CATEGORIES), INSTANCES, "instances of category 0, expected"),
+        (CATEGORIES, np.where(INSTANCES, 9, 0), "instance 9 is of several categories"),
+        (CATEGORIES[:2], INSTANCES[:2], "the mask is 5x2 but its image"),
+    ],
+)
+def test_panoptic_faults_are_named(panoptic, categories, instances, message):
+    root, path = panoptic
+    write_instances(path, categories, instances)
+    source = Ade20kPanoptic(str(root), "validation", ADE20K_PANOPTIC)
+    with pytest.raises(UserError, match=rf"a\.png: {message}"):
+        source.read(0)
+
+
+def test_panoptic_says_what_to_fetch(panoptic):
+    root, path = panoptic
+    path.unlink()
+    path.parent.rmdir()
+    with pytest.raises(UserError, match=r"annotations_instance\.tar is expected"):
+        Ade20kPanoptic(str(root), "validation", ADE20K_PANOPTIC)

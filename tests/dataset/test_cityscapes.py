@@ -2,9 +2,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segtrain.dataset.cityscapes import CityscapesInstances, cityscapes
+from segtrain.dataset.cityscapes import CityscapesInstances, cityscapes, cityscapes_panoptic
 from segtrain.dataset.labels import CITYSCAPES, CITYSCAPES_INSTANCES
+from segtrain.dataset.panoptic_labels import CITYSCAPES_PANOPTIC
 from segtrain.errors import UserError
+from segtrain.segments import CROWD
 
 
 def write(root, annotation, folder, city, stem, label_ids, instance_ids=None):
@@ -99,3 +101,46 @@ def test_real_instances_cover_their_classes(real_data):
         assert CITYSCAPES_INSTANCES.raw_to_train[value // 1000 or value] == label
         assert mask[int(box[1]) : int(box[3]), int(box[0]) : int(box[2])].sum() == mask.sum()
     assert image.shape[:2] == target["masks"].shape[1:]
+
+
+def panoptic_slowly(path):
+    """Classes and numbers (H, W) as cityscapesScripts' table of labels defines them."""
+    table = pytest.importorskip("cityscapesscripts.helpers.labels").id2label
+    ids = np.asarray(Image.open(path))
+    classes, numbers = np.full(ids.shape, 255), np.zeros(ids.shape, int)
+    for value in sorted(set(ids.ravel().tolist())):
+        label = table[value if value < 1000 else value // 1000]
+        if label.ignoreInEval:
+            continue
+        classes[ids == value] = label.trainId
+        if label.hasInstances:
+            numbers[ids == value] = CROWD if value < 1000 else value % 1000 + 1
+    return classes, numbers
+
+
+@pytest.mark.parametrize(("split", "count"), [("train", 8), ("val", 1)])
+def test_panoptic_labels_of_every_real_file(real_data, split, count):
+    source = cityscapes_panoptic(str(real_data / "cityscapes"), split, CITYSCAPES_PANOPTIC)
+    assert len(source) == count
+    for index in range(count):
+        mask = source.read(index)[1] if split == "val" else source.decode(
+            source.pairs[index].mask, CITYSCAPES_PANOPTIC)  # fmt: skip
+        classes, numbers = panoptic_slowly(source.pairs[index].mask)
+        assert np.array_equal(mask[..., 0], classes)
+        assert np.array_equal(mask[..., 1] + 256 * mask[..., 2].astype(int), numbers)
+
+
+def test_panoptic_groups_void_and_what_is_unknown(tree):
+    source = cityscapes_panoptic(str(tree), "train", CITYSCAPES_PANOPTIC)
+    _, mask = source.read(0)
+    classes, numbers = panoptic_slowly(source.pairs[0].mask)
+    assert np.array_equal(mask[..., 0], classes)
+    assert np.array_equal(mask[..., 1] + 256 * mask[..., 2].astype(int), numbers)
+    assert source.class_counts(0)[-1] == np.count_nonzero(classes == 255)
+    assert CITYSCAPES_PANOPTIC.things == set(range(11, 19))
+    unlabelled = cityscapes_panoptic(str(tree), "test", CITYSCAPES_PANOPTIC).read(0)[1]
+    assert unlabelled.shape == (4, 17, 3)
+    assert (unlabelled == 255).all()
+    Image.fromarray(np.full((4, 17), 65001, np.uint16)).save(source.pairs[0].mask)
+    with pytest.raises(UserError, match=r"aachen.*instanceIds\.png: mask value 65 is not in"):
+        source.read(0)

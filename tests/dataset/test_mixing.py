@@ -11,12 +11,13 @@ from segtrain.assembly import build_data
 from segtrain.configuration.folder import conf_dir, options
 from segtrain.configuration.schema import checked
 from segtrain.dataset.batches import collate_crops
-from segtrain.dataset.labels import CAMVID
+from segtrain.dataset.labels import CAMVID, SHAPES_PANOPTIC
 from segtrain.dataset.mixing import REACH, ClassMix, CutMix, PasteClasses
 from segtrain.dataset.shapes import Shapes
 from segtrain.dataset.stream import StepSampler, TrainStream
 from segtrain.dataset.transforms import train_semantic
 from segtrain.errors import UserError
+from segtrain.segments import CROWD, numbers_of, pack
 
 VOID, SIZE = 255, (30, 40)
 TRANSFORM = train_semantic(SIZE, (0.5, 2.0), 0.0, 0.5, 0.0, 0.2, 0.2, 0.2, 0.1)
@@ -162,3 +163,58 @@ def test_every_preset_mixes_the_shapes(name):
     plain, mixed = (stream[0] for stream in streams)
     assert plain[0].dtype == mixed[0].dtype == np.uint8
     assert not np.array_equal(plain[0], mixed[0])
+
+
+PANOPTIC = {
+    "cutmix": CutMix(1.0, (0.1, 0.5), SHAPES_PANOPTIC),
+    "classmix": ClassMix(1.0, SHAPES_PANOPTIC),
+    "paste_classes": PasteClasses(SHAPES_PANOPTIC, None, 1.0, tries=3),
+}
+
+
+def read_panoptic(ahead: int):
+    """As `read`, with labels whose instances are called the same in every image."""
+    rng = np.random.default_rng(ahead)
+    classes = np.kron(rng.choice([0, 1, 5, VOID], (6, 8)), np.ones((5, 5))).astype(np.uint8)
+    numbers = np.kron(rng.choice([1, 2, 300, CROWD], (6, 8)), np.ones((5, 5), int))
+    numbers[(classes == 5) | (classes == VOID)] = 0
+    return read(ahead)[0], pack(classes, numbers)
+
+
+@pytest.mark.parametrize("mix", PANOPTIC.values(), ids=PANOPTIC)
+def test_instances_of_two_panoptic_samples_stay_apart(mix):
+    mixed = 0
+    for seed in range(20):
+        image, mask = mix(read_panoptic, as_it_is, (seed, 5))
+        segments = {}
+        for ahead in np.unique(image[..., 0]).tolist():
+            of_it = image[..., 0] == ahead
+            own = read_panoptic(ahead)[1]
+            assert (mask[of_it][:, 0] == own[of_it][:, 0]).all()
+            # Where two pixels were of one segment they still are, and of two they are of two.
+            pairs = np.unique(np.concatenate([own[of_it], mask[of_it]], 1), axis=0)
+            assert len(pairs) == len(np.unique(pairs[:, :3], axis=0))
+            assert len(pairs) == len(np.unique(pairs[:, 3:], axis=0))
+            single = (numbers_of(pairs[None, :, 3:])[0] < CROWD) & (pairs[:, 0] < 5)
+            segments[ahead] = {tuple(row) for row in pairs[single, 3:].tolist()}
+            crowds = numbers_of(pairs[None, :, :3])[0] == CROWD
+            assert (numbers_of(pairs[None, :, 3:])[0][crowds] == CROWD).all()
+        if len(segments) == 2:
+            mixed += 1
+            assert not set.intersection(*segments.values())
+    assert mixed >= 15
+
+
+@pytest.mark.parametrize("name", ["classmix", "paste_classes"])
+def test_pixels_of_several_classes_are_not_chosen_by_class(name):
+    with pytest.raises(UserError, match=r"dataset\.mix=\w+ chooses pixels by their class"):
+        build_data(composed("dataset=shapes_multilabel", f"dataset/mix={name}"))
+
+
+@pytest.mark.parametrize("dataset", ["shapes_multilabel", "shapes_panoptic"])
+def test_cutmix_is_for_all_masks(dataset):
+    data = build_data(composed(f"dataset={dataset}", "dataset/mix=cutmix",
+                               "dataset.mix.probability=1.0"))  # fmt: skip
+    image, mask, _ = TrainStream(data.source("train"), data.transform, 0, data.mix)[3]
+    assert image.shape[:2] == mask.shape[:2] == (96, 96)
+    assert mask.ndim == 3

@@ -3,6 +3,7 @@ import shutil
 import numpy as np
 import pytest
 from conftest import composed, write_pair
+from panoptic_sets import write_set
 
 from segtrain.assembly import build_data
 from segtrain.dataset import cache
@@ -83,3 +84,21 @@ def test_needs_files_and_space(folder_set, monkeypatch):
     monkeypatch.setattr("segtrain.dataset.pixels.shutil.disk_usage", lambda folder: usage)
     with pytest.raises(UserError, match=r"needs about .* GB .*SEGTRAIN_CACHE"):
         data_of(folder_set).read_source("train")
+
+
+def test_labels_of_several_bytes_are_kept(tmp_path):
+    """Panoptic ones, and planes of classes that may overlap."""
+    write_set(tmp_path / "set", {"train": ["a", "b"], "val": ["c"]})
+    planes = tmp_path / "planes"
+    for name in ("one", "two"):
+        write_pair(planes, name, np.kron(np.eye(4, dtype=np.uint8), np.full((5, 6), 255, np.uint8)))
+    for kind, root in (("folder_panoptic", tmp_path / "set"), ("folder_multilabel", planes)):
+        config = composed(f"dataset={kind}", f"dataset.source.root={root}", "dataset.cache=true",
+                          "dataset.num_workers=0")  # fmt: skip
+        data = build_data(config)
+        source, cached = data.source("train"), data.train_source
+        assert isinstance(cached, CachedPixels)
+        for index in range(len(source)):
+            for ours, theirs in zip(cached.read(index), source.read(index), strict=True):
+                assert ours.ndim == 3
+                assert np.array_equal(ours, theirs)

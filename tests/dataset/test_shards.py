@@ -3,6 +3,7 @@
 import io
 import json
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ from torch.utils.data import DataLoader
 
 from segtrain.assembly import build_data
 from segtrain.dataset.batches import collate_crops
+from segtrain.dataset.labels import CITYSCAPES
 from segtrain.dataset.order import windowed_permutation
-from segtrain.dataset.shard_index import ShardReading, open_shards
+from segtrain.dataset.panoptic_labels import CITYSCAPES_PANOPTIC
+from segtrain.dataset.shard_index import ShardReading, check_description, open_shards
 from segtrain.dataset.shard_labels import encode_mask
 from segtrain.dataset.stream import StepSampler, TrainStream
 from segtrain.errors import UserError
@@ -102,6 +105,30 @@ def test_instances_are_read_as_from_their_files(tmp_path):
         same(drawn.read(int(position))[1], read.read(index)[1])
         for index, position in enumerate(read.table["position"])
     )
+
+
+@pytest.mark.parametrize("name", ["shapes_panoptic", "shapes_multilabel"])
+def test_labels_of_several_bytes_are_read_as_drawn(tmp_path, name):
+    data = written(tmp_path / "shards", f"dataset={name}", *SMALL, count=2)
+    read = module(f"dataset={name}", *SMALL, f"dataset.shards={tmp_path / 'shards'}")
+    files, shards = data.source("train"), read.source("train")
+    for index, position in enumerate(shards.table["position"].tolist()):
+        for ours, theirs in zip(shards.read(index), files.read(position), strict=True):
+            assert np.array_equal(ours, theirs)
+        assert np.array_equal(shards.class_counts(index), files.class_counts(position))
+
+
+def test_shards_of_one_kind_of_masks_are_not_read_as_another(tmp_path):
+    """A label map may be the same: that of Cityscapes is, semantic and panoptic."""
+    described = {"kind": "masks", "dataset": "cityscapes", "labels": CITYSCAPES.to_plain()}
+    with pytest.raises(UserError, match="hold masks, the data set has panoptic masks"):
+        check_description(described, "there", CITYSCAPES_PANOPTIC, semantic=True)
+    described = {"kind": "panoptic masks", "dataset": "cityscapes_panoptic",
+                 "labels": CITYSCAPES_PANOPTIC.to_plain()}  # fmt: skip
+    check_description(described, "there", CITYSCAPES_PANOPTIC, semantic=True)
+    fewer = replace(CITYSCAPES_PANOPTIC, things=frozenset({13}))
+    with pytest.raises(UserError, match="other classes"):
+        check_description(described, "there", fewer, semantic=True)
 
 
 def test_webdataset_itself_reads_them(shapes, tmp_path):

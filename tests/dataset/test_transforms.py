@@ -18,6 +18,7 @@ from segtrain.dataset.transforms import (
     SemanticPreset,
     train_semantic,
 )
+from segtrain.segments import pack
 
 
 def preset_of(name, folder_set):
@@ -26,7 +27,7 @@ def preset_of(name, folder_set):
     root = [f"dataset.source.root={folder_set}"] if own else []
     names = [path.name for path in sorted((folder_set / "images").iterdir())]
     images = [{"id": name, "file_name": name} for name in names]
-    categories = [{"id": number, "name": name} for number, name in enumerate("xyz")]
+    categories = [{"id": n, "name": name, "isthing": n % 2} for n, name in enumerate("xyz")]
     content = {"images": images, "annotations": [], "categories": categories}
     (folder_set / "instances.json").write_text(json.dumps(content))
     data = build_data(composed(f"dataset={name}", *root))
@@ -45,9 +46,15 @@ def test_labels_survive_the_preset_of_every_set(name, folder_set, monkeypatch):
         chosen = rng.choice(labels.num_classes, 3).astype(np.uint8)
         mask = np.kron(rng.choice(chosen, (10, 10)), np.ones((30, 30), np.uint8))[:height, :width]
         if isinstance(preset, SemanticPreset):
+            if labels.things is not None:
+                mask = pack(mask, mask.astype(int) * 300)
             out, ids = preset(image, mask, (seed,))
-            assert out.shape[:2] == ids.shape
-            assert set(np.unique(ids)) <= {*chosen, 255}
+            assert out.shape[:2] == ids.shape[:2]
+            assert ids.shape[2:] == mask.shape[2:]
+            depth = 1 if mask.ndim == 2 else mask.shape[2]
+            before, after = ({tuple(pixel) for pixel in each.reshape(-1, depth).tolist()}
+                             for each in (mask, ids))  # fmt: skip
+            assert after <= before | {(255,) * depth}
             continue
         masks = np.stack([mask == chosen[0], mask >= 0, mask == chosen[1]])
         masks[0, :3, :3] = masks[2, -3:, -3:] = True  # not empty, also when made smaller
@@ -61,6 +68,21 @@ def test_labels_survive_the_preset_of_every_set(name, folder_set, monkeypatch):
             assert np.abs(drawn - box).max() <= scale + 1  # one source pixel
             assert (box[:2] >= 0).all()
             assert (box[2:] <= out.shape[1::-1]).all()
+
+
+@pytest.mark.parametrize("rotation", [0.0, 25.0])
+def test_panoptic_labels_go_where_one_byte_a_pixel_would(rotation):
+    """Each pixel's three bytes stay together, through scale, rotation, crop, padding and flip."""
+    rng = np.random.default_rng(0)
+    preset = train_semantic((60, 80), (0.4, 2.0), rotation, 0.5, 0.0, 0.0, 0.0, 0.0, 0.0)
+    pixels = rng.integers(0, 255, (12, 3), dtype=np.uint8)
+    table = np.full((256, 3), 255, np.uint8)
+    table[:12] = pixels
+    for seed in range(8):
+        segments = np.kron(rng.integers(0, 12, (9, 7)), np.ones((10, 11), int)).astype(np.uint8)
+        image = rng.integers(0, 256, (*segments.shape, 3), dtype=np.uint8)
+        expected = table[preset(image, segments, (seed,))[1]]
+        assert np.array_equal(preset(image, table[segments], (seed,))[1], expected)
 
 
 @pytest.mark.parametrize(
@@ -277,9 +299,15 @@ def test_random_colours_are_many_and_a_function_of_the_seed():
 
 @pytest.mark.parametrize(
     ("scale_to", "shape", "visible"),
-    [("source", (200, 400), (64, 64)), ("fit", (200, 400), (32, 64)), ("cover", (200, 400), (64, 64)),
-     ("source", (20, 40), (20, 40)), ("fit", (20, 40), (32, 64)), ("cover", (20, 40), (64, 64))],
-)  # fmt: skip
+    [
+        ("source", (200, 400), (64, 64)),
+        ("fit", (200, 400), (32, 64)),
+        ("cover", (200, 400), (64, 64)),
+        ("source", (20, 40), (20, 40)),
+        ("fit", (20, 40), (32, 64)),
+        ("cover", (20, 40), (64, 64)),
+    ],
+)
 def test_what_a_scale_of_one_is(scale_to, shape, visible):
     """In a crop of 64x64 pixels of images that are larger or smaller."""
     preset = train_semantic((64, 64), (1.0, 1.0), 0.0, 0.5, 0.0, 0, 0, 0, 0, scale_to=scale_to)

@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import street
 from PIL import Image
 from predicting import picture, write_run, write_video
 from werkzeug.test import Client
@@ -18,7 +19,7 @@ from segtrain.demo import application
 from segtrain.demo.application import Application
 from segtrain.errors import UserError
 from segtrain.picture import read_picture
-from segtrain.prediction import InstancePrediction
+from segtrain.prediction import InstancePrediction, MultilabelPrediction, PanopticPrediction
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +150,59 @@ def test_instances_by_class_and_score(predictor):
     assert page.get(f"/{said['key']}/labels").status_code == 404  # instances overlap
     stored = json.loads(page.get(f"/{said['key']}/json").text)
     assert len(stored["instances"]) == 3
+
+
+class Found:
+    """A network that finds the same in any picture."""
+
+    white = None
+
+    def __init__(self, task, label_set, find):
+        self.task, self.labels, self.find = task, label_set, find
+
+    def __call__(self, image):
+        return self.find(read_picture(image))
+
+
+def test_classes_that_overlap(predictor):
+    labels, masks_of = predictor.labels, np.zeros((8, 48, 64), bool)
+    masks_of[1, 4:24, 4:24] = masks_of[2, 12:30, 12:40] = True
+    page = client(Found("multilabel", labels, lambda seen: MultilabelPrediction(
+        seen, masks_of, labels, {}, lambda picture: None)))  # fmt: skip
+    said = give(page, picture("a.png"))
+    shares = {entry["id"]: entry["share"] for entry in said["classes"]}
+    assert shares == pytest.approx({1: 400 / 3072, 2: 504 / 3072})
+    assert said["instances"] == []
+    for chosen in ([1], [2], [1, 2]):
+        cut = fetch(page, f"/{said['key']}/cutout?classes={','.join(map(str, chosen))}")
+        assert np.array_equal(cut[..., 3] == 255, masks_of[chosen].any(0))
+
+
+def test_segments_by_class_and_score():
+    def find(seen):
+        found = street.street(seen.pixels.shape[:2])
+        return PanopticPrediction(seen, found["map"].numpy(), found["labels"].numpy(),
+                                  found["scores"].numpy(), street.STREET, {})  # fmt: skip
+
+    page, expected = client(Found("panoptic", street.STREET, find)), street.street((48, 64))["map"]
+    said = give(page, picture("a.png"))
+    assert [one["name"] for one in said["instances"]] == ["sky", "road", "car", "car"]
+    assert [one["area"] for one in said["instances"]] == [
+        int((expected == n).sum()) for n in (1, 2, 3, 4)
+    ]
+    assert {entry["name"] for entry in said["classes"]} == {"sky", "road", "car"}
+    cases = {("2", 0): [3, 4], ("2", 0.7): [3], ("0,2", 0.7): [1, 3], ("", 0): []}
+    for (classes, limit), numbers in cases.items():
+        asked = f"?classes={classes}&min_score={limit}"
+        cut = fetch(page, f"/{said['key']}/cutout{asked}")
+        inside = np.isin(expected, numbers)
+        assert np.array_equal(cut[..., 3] == 255, inside), asked
+        layer = fetch(page, f"/{said['key']}/layer{asked}")
+        assert (layer[inside][:, 3] == 255).all()
+        cars = (layer[..., :3] == street.STREET.palette[2]).all(axis=2)
+        assert cars.any() == (3 in numbers)
+    ids = fetch(page, f"/{said['key']}/labels").astype(int)
+    assert np.array_equal(ids @ (1, 256, 65536), expected)
 
 
 @pytest.mark.parametrize("kind", ["text.jpg", "cut.jpg", "empty.png", "text.mp4", "empty.mp4"])

@@ -1,9 +1,13 @@
 """Where windows lie, what they are padded with and what is mirrored; the rest: test_protocols."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from conftest import composed
+from PIL import Image
 from torch import nn
 
 from segtrain.architecture.blocks import Normalize
@@ -77,7 +81,43 @@ def test_the_last_window_may_go_on_beyond_the_picture():
     padded = F.pad(one, (0, 2, 0, 3))  # to 24 x 32
     expected = window()(net, padded[None], None)
     torch.testing.assert_close(result, expected[:, :, :21, :30])
-    assert window_starts(30, 16, 8, inwards=False) == [0, 8, 16]
+    assert window_starts(30, 16, 8, last="padded") == [0, 8, 16]
+
+
+def test_windows_are_spread_evenly():
+    assert window_starts(40, 16, 16, "spread") == [0, 12, 24]
+    assert window_starts(49, 16, 16, "spread") == [0, 11, 22, 33]
+    assert window_starts(32, 16, 16, "spread") == [0, 16]
+    assert window_starts(16, 16, 16, "spread") == window_starts(9, 16, 16, "spread") == [0]
+
+
+def eomt(net, one, crop):
+    """Scores as EoMT's semantic test has them: windows along the longer side, averaged, resized."""
+    size = one.shape[1:]
+    factor = max(crop / side for side in size)
+    seen = tuple(round(side * factor) for side in size)
+    picture = Image.fromarray(one.permute(1, 2, 0).numpy()).resize(seen[::-1], Image.BILINEAR)
+    picture = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+    count = math.ceil(max(seen) / crop)
+    overlap = (count * crop - max(seen)) / (count - 1) if count > 1 else 0
+    total, counts = torch.zeros(5, *seen), torch.zeros(seen)
+    for number in range(count):
+        start = int(number * (crop - overlap) + 1e-9)
+        part = slice(start, start + crop)
+        place = (part, slice(None)) if seen[0] > seen[1] else (slice(None), part)
+        total[:, *place] += look(net, picture[:, *place])
+        counts[place] += 1
+    return F.interpolate((total / counts)[None], tuple(size), mode="bilinear")[0]
+
+
+@pytest.mark.parametrize("size", [(24, 62), (61, 20), (30, 30), (12, 25), (33, 40)])
+def test_the_semantic_test_of_eomt(size):
+    one = image(*size)
+    slid = window(crop=(16, 16), stride=(16, 16), last="spread")
+    own = SemanticInference(slid, False, [1.0], False, None, None, size={"short": 16},
+                            resampling="pillow")  # fmt: skip
+    (found,) = own(Net(), [one])
+    torch.testing.assert_close(found, eomt(Net(), one, 16), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("average", ["logits", "probabilities", "exponentials"])
@@ -113,6 +153,7 @@ def test_windows_of_mirrored_crops_stay_where_they_are(flip):
 @pytest.mark.parametrize(
     "more",
     [{"padding": "none"}, {"padding": "centre"}, {"last": "padded", "fill": "black"},
+     {"last": "spread"},
      {"mirror": "crop"}],
     ids=str,
 )  # fmt: skip

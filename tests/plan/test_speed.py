@@ -50,3 +50,35 @@ def test_no_time_is_the_smallest_steps():
                       "dataset.transform.crop_size=[512,512]")  # fmt: skip
     entry = measure_speed(config, "x", seconds=0.0)
     assert entry["measured"] == "2 x 129x129"
+
+
+KINDS = {
+    "semantic": ["architecture=parsenet", "dataset=shapes"],
+    "multilabel": ["experiment=multilabel_shapes"],
+    "panoptic": ["architecture=eomt", "dataset=shapes_panoptic", "inference=panoptic"],
+    "masks of classes": ["architecture=eomt", "dataset=shapes"],
+    "masks of instances": ["architecture=eomt", "dataset=shapes_instances", "inference=masks"],
+    "instances": ["experiment=mask_rcnn_shapes"],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_random_batches_have_labels_of_the_data_set_s_kind(kind):
+    chosen = KINDS[kind]
+    config = composed(*chosen, *small_network(*chosen))
+    labels = make(config["dataset"]["labels"])
+    task = build_task(config, labels).train()
+    batch = random_batch(config, labels, (2, 64, 96), torch.device("cpu"))
+    terms = task.evaluation.terms(task.model, task.loss, batch)
+    assert all(torch.isfinite(term) for term in terms.values())
+    sum(terms.values()).backward()
+
+
+def test_random_panoptic_labels_are_a_few_segments():
+    config = composed("dataset=shapes_panoptic")
+    batch = random_batch(config, SHAPES_PANOPTIC, (2, 64, 96), torch.device("cpu"))
+    for mask in batch["mask"]:
+        segments = unpack(mask)
+        assert 2 <= len(segments.labels) <= 8
+        assert not segments.crowd.any()
+        assert segments.masks.any(0).all()

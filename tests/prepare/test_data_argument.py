@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import composed
+from panoptic_sets import write_set
 from PIL import Image
 from pycocotools import mask as rle
 
@@ -425,3 +426,18 @@ def test_real_pictures_in_three_forms(real_data, tmp_path):
         told = second[image.stem]
         back = np.append(np.array(number_of) - 1, [254] * (255 - len(number_of)) + [255])[told]
         assert (back == expected).mean() >= 0.999
+
+
+def test_panoptic_json_is_told_from_that_of_objects(tmp_path):
+    root = tmp_path / "yard"
+    write_set(root, {"train": ["a", "b"], "val": ["c"]})
+    assert recognise(str(root), instances=False).overrides == [
+        "dataset=folder_panoptic", f"dataset.source.root={root}"
+    ]  # fmt: skip
+    (root / "val.json").unlink()
+    for given in (root, root / "train.json"):
+        overrides = recognise(str(given), instances=False).overrides
+        assert overrides[-1] == "dataset.source.annotations=train.json"
+        assert len(build_data(composed(*overrides)).source("train")) == 1
+    with pytest.raises(UserError, match="panoptic one, which dataset=folder_panoptic reads"):
+        build_data(composed("dataset=coco_json", f"dataset.source.root={root}"))

@@ -2,14 +2,17 @@ import re
 
 import numpy as np
 import pytest
+from conftest import composed
 from PIL import Image
 
+from segtrain.assembly import build_data
 from segtrain.dataset.instances import mask_boxes, target_from_masks, training_objects
-from segtrain.dataset.labels import SHAPES, VOC, contiguous, voc_colour_map
+from segtrain.dataset.labels import SHAPES, SHAPES_PANOPTIC, VOC, contiguous, voc_colour_map
 from segtrain.dataset.shapes import render_scene
 from segtrain.label_set import LabelSet
 from segtrain.prepare.overlay import PICTURE_SIDE, Sample, draw_sample
 from segtrain.prepare.preview import write_preview
+from segtrain.segments import CROWD, pack
 
 
 def semantic(name="scene", seed=0, size=(96, 128)):
@@ -160,3 +163,32 @@ def test_refuses_what_does_not_fit(tmp_path):
         write([semantic()], tmp_path, counts=np.zeros(8, np.int64))
     with pytest.raises(ValueError, match="scene: mask"):
         write([semantic()._replace(label=np.zeros((96, 100), np.uint8))], tmp_path)
+
+
+def test_things_are_told_apart_and_crowds_striped():
+    """One class on the left: two instances and a crowd; stuff and void on the right."""
+    classes, numbers = np.zeros((96, 96), np.uint8), np.zeros((96, 96), int)
+    classes[:, 48:72], classes[:, 72:] = 5, 255
+    numbers[:32, :48], numbers[32:64, :48], numbers[64:, :48] = 1, 2, CROWD
+    sample = Sample("one", np.full((96, 96, 3), 90, np.uint8), pack(classes, numbers))
+    overlay = np.asarray(draw_sample(sample, SHAPES_PANOPTIC)[1]).astype(int)
+    middles = {"first": (16, 24), "second": (48, 24), "crowd": (80, 24), "stuff": (48, 60),
+               "void": (48, 84)}  # fmt: skip
+    parts = {}
+    for name, place in middles.items():
+        row, column = (round(side * PICTURE_SIDE / 96) for side in place)
+        parts[name] = overlay[row - 20 : row + 20, column - 20 : column + 20]
+    plain = {name: part[0, 0] for name, part in parts.items() if (part == part[0, 0]).all()}
+    assert plain.keys() == {"first", "second", "stuff"}
+    assert len({tuple(colour) for colour in plain.values()}) == 3
+
+
+@pytest.mark.parametrize("name", ["shapes_panoptic", "shapes_multilabel"])
+def test_sheet_of_labels_of_several_bytes(tmp_path, name):
+    data = build_data(composed(f"dataset={name}"))
+    source = data.source("train")
+    samples = [Sample(source.name(index), *source.read(index)) for index in range(2)]
+    _, page = write(samples, tmp_path, data.labels, source.class_counts(0))
+    for label in np.flatnonzero(source.class_counts(0)[:-1]):
+        assert data.labels.names[label] in page
+    assert page.count("<figure>") == 2

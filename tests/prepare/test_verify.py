@@ -127,3 +127,12 @@ def test_duplicate_ids_of_coco(tmp_path, monkeypatch):
     assert "annotation id 5 stands 3 times" in text
     assert "annotation 5 is of no listed image" in text
     assert "1.jpg: listed 2 times" in text
+
+
+def test_one_class_that_may_be_nowhere_is_enough(tmp_path):
+    """As training has it: that pixels are not of the class is an answer, too."""
+    for name in "ab":
+        write_pair(tmp_path, name, np.kron(np.eye(4, dtype=np.uint8), np.full((9, 9), 255, "u1")))
+    counts = {"train": None, "val": None}
+    found, _ = faults(tmp_path, "folder_multilabel", counts)
+    assert not found

@@ -19,6 +19,9 @@ THREE_STEPS = [
 # All anchors and regions train, none is drawn.
 OF_ALL = ["architecture.samples=100000", "architecture.positive_fraction=1.0"]
 OF_ALL_ANCHORS = ["architecture.rpn.samples=100000", "architecture.rpn.positive_fraction=1.0"]
+# More queries than segments, and steps that no rounding makes a query look elsewhere by.
+QUERIES = ["architecture.num_queries=30", "loss.num_points=64", "optimizer.lr=1e-3"]
+CROPS = ["dataset.source.size=[64,64]", "dataset.transform.crop_size=[64,64]"]
 CASES = {
     "ohem": ["dataset=shapes", "architecture=deeplabv3", "loss=ohem", "loss.pixel.min_kept=0.3",
              "loss.pixel.threshold=0.1"],
@@ -33,8 +36,15 @@ CASES = {
                   *OF_ALL, *OF_ALL_ANCHORS],
     "panet": ["dataset=shapes_instances", "architecture=panet", *TINY_INSTANCES, *OF_ALL,
               *OF_ALL_ANCHORS],
+    "mask2former": ["dataset=shapes_panoptic", "architecture=mask2former", "inference=panoptic",
+                    *QUERIES, *CROPS],
+    "mask2former_instances": ["dataset=shapes_instances", "architecture=mask2former",
+                              *TINY_INSTANCES, "inference=masks", *QUERIES],
     "fpn": ["dataset=shapes_instances", "architecture=fpn", *TINY_INSTANCES, *OF_ALL],
 }  # fmt: skip
+
+
+SLOW = ("panet", "fpn", "mask2former_instances")
 
 
 def settings(name: str) -> list[str]:
@@ -57,7 +67,7 @@ def assert_close(one: dict, other: dict) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=pytest.mark.slow if n in ("panet", "fpn") else ()) for n in CASES],
+    [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in CASES],
 )
 def test_parts_are_the_whole(segtrain, monkeypatch, name):
     monkeypatch.syspath_prepend(TESTS)
@@ -88,6 +98,7 @@ def test_resumed_with_another_number_of_parts(segtrain, monkeypatch):
 @pytest.mark.parametrize(
     "name",
     ["ohem", pytest.param("encnet", marks=pytest.mark.slow),
+     pytest.param("mask2former", marks=pytest.mark.slow),
      pytest.param("mask_rcnn", marks=pytest.mark.slow)],
 )  # fmt: skip
 def test_two_processes_with_two_parts_each_are_the_whole(segtrain, monkeypatch, name):

@@ -90,7 +90,8 @@ function update() {
   found.instances.forEach((one, index) => at("rows").rows[index].classList.toggle("out", one.score < score));
   const overlay = [["Overlay", `overlay?${asked}&opacity=${opacity}`, "_overlay.png"],
     ["Cut-out", `cutout?${asked}`, "_cutout.png"], ["JSON", "json", ".json"]];
-  links(about.task === "semantic" ? [["Label map", "labels", ".png"], ...overlay] : overlay);
+  const maps = { semantic: [["Label map", "labels", ".png"]], panoptic: [["Segment map", "labels", "_panoptic.png"]] };
+  links([...(maps[about.task] ?? []), ...overlay]);
   const wanted = new URL(`${found.key}/layer?${asked}`, location).href;
   if (isLoading) { isStale = true; return; }  // the slider is faster than the server
   if (at("layer").src === wanted) return;

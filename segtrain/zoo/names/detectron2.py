@@ -21,8 +21,8 @@ DEEP_STEM = ((r"stem\.conv1\.norm\.", "conv1.1."), (r"stem\.conv1\.", "conv1.0."
              (r"stem\.conv2\.norm\.", "conv1.4."), (r"stem\.conv2\.", "conv1.3."),
              (r"stem\.conv3\.norm\.", "bn1."), (r"stem\.conv3\.", "conv1.6."))  # fmt: skip
 # Pyramid and heads of the new baselines, whose convolutions have batch norm behind them.
-NORMS = ((r"^(backbone\.fpn_\w+|roi_heads\.\w+\.(?:conv|mask_fcn)\d)\.(?=weight)", r"\1.0."),
-         (r"^(backbone\.fpn_\w+|roi_heads\.\w+\.(?:conv|mask_fcn)\d)\.norm\.", r"\1.1."))  # fmt: skip
+NORMED = r"^(backbone\.fpn_\w+|roi_heads\.\w+\.(?:conv|mask_fcn)\d)\."
+NORMS = ((rf"{NORMED}(?=weight)", r"\1.0."), (rf"{NORMED}norm\.", r"\1.1."))
 DETECTOR = (
     (r"^backbone\.fpn_(lateral|output)(\d)\.",
      lambda found: f"neck.{found[1]}s.{int(found[2]) - 2}."),

@@ -1,141 +1,27 @@
-"""SegFormer and UPerNet of github.com/huggingface/transformers, as the Hugging Face hub keeps them.
+"""Networks of github.com/huggingface/transformers, as the Hugging Face hub keeps them.
 
 Files keep the names of transformers 4; the modules of transformers 5 have others. Both are read,
 and the first are written, which either of them reads.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
+from segtrain.zoo import mask_classification
 from segtrain.zoo.entry import Recognised
-from segtrain.zoo.sizes import STAGES, TABLE, architecture
+from segtrain.zoo.layouts import SEMANTIC, Joint
+from segtrain.zoo.sizes import STAGES, architecture
 
-# Of a module in files, in the modules of transformers 5, and ours; * stands for a block's number.
-Names = tuple[tuple[str, str, str], ...]
-
-SEGFORMER_BLOCK: Names = (
-    ("layer_norm_1", "layernorm_before", "norm1"),
-    ("attention.self.query", "attention.q_proj", "attn.q"),
-    ("attention.self.key", "attention.k_proj", "attn.k"),
-    ("attention.self.value", "attention.v_proj", "attn.v"),
-    ("attention.self.sr", "attention.sequence_reduction.sequence_reduction", "attn.sr"),
-    ("attention.self.layer_norm", "attention.sequence_reduction.layer_norm", "attn.norm"),
-    ("attention.output.dense", "attention.o_proj", "attn.proj"),
-    ("layer_norm_2", "layernorm_after", "norm2"),
-    ("mlp.dense1", "mlp.fc1", "mlp.fc1"),
-    ("mlp.dwconv.dwconv", "mlp.dwconv.dwconv", "mlp.dwconv"),
-    ("mlp.dense2", "mlp.fc2", "mlp.fc2"),
-)
-SWIN_BLOCK: Names = (
-    ("layernorm_before", "layernorm_before", "norm1"),
-    (f"attention.self.{TABLE}", f"attention.relative_position_bias.{TABLE}", f"attn.{TABLE}"),
-    ("attention.self.query", "attention.q_proj", "attn.q"),
-    ("attention.self.key", "attention.k_proj", "attn.k"),
-    ("attention.self.value", "attention.v_proj", "attn.v"),
-    ("attention.output.dense", "attention.o_proj", "attn.proj"),
-    ("layernorm_after", "layernorm_after", "norm2"),
-    ("intermediate.dense", "mlp.fc1", "mlp.fc1"),
-    ("output.dense", "mlp.fc2", "mlp.fc2"),
-)
-CONVNEXT_BLOCK = {
-    "dwconv": "conv_dw", "layernorm": "norm", "pwconv1": "mlp.fc1", "pwconv2": "mlp.fc2",
-    "layer_scale_parameter": "gamma",
-}  # fmt: skip
-# What nothing reads: buffers of transformers 4, and a norm behind the last block of Swin.
-UNUSED = (".relative_position_index", "backbone.swin.layernorm.weight",
-          "backbone.swin.layernorm.bias")  # fmt: skip
-
-
-def _segformer() -> Iterator[tuple[str, str, str]]:
-    for stage in STAGES:
-        old, new = "segformer.encoder", f"segformer.stages.{stage}"
-        ours = f"backbone.body.stages_{stage}"
-        patches = f"{ours}.downsample" if stage else "backbone.body.patch_embed"
-        for theirs, own in (("proj", "proj"), ("layer_norm", "norm")):
-            yield (f"{old}.patch_embeddings.{stage}.{theirs}", f"{new}.patch_embeddings.{theirs}",
-                   f"{patches}.{own}")  # fmt: skip
-        for file, module, own in SEGFORMER_BLOCK:
-            yield (f"{old}.block.{stage}.*.{file}", f"{new}.blocks.*.{module}",
-                   f"{ours}.blocks.*.{own}")  # fmt: skip
-        yield f"{old}.layer_norm.{stage}", f"{new}.layer_norm", f"{ours}.norm"
-        yield (f"decode_head.linear_c.{stage}.proj", f"decode_head.linear_projections.{stage}.proj",
-               f"head.projections.{stage}")  # fmt: skip
-    yield from _alike({"linear_fuse": "fusion.0", "batch_norm": "fusion.1",
-                       "classifier": "classifier"}, "decode_head", "head")  # fmt: skip
-
-
-def _upernet() -> Iterator[tuple[str, str, str]]:
-    blocks = {"bottleneck": "bottleneck", "fpn_bottleneck": "fusion"}
-    blocks |= {f"psp_modules.{level}.1": f"pyramid.reductions.{level}" for level in STAGES}
-    blocks |= {f"lateral_convs.{level}": f"laterals.{level}" for level in range(3)}
-    blocks |= {f"fpn_convs.{level}": f"smooth.{level}" for level in range(3)}
-    head = {"classifier": "classifier"}
-    for theirs, own in blocks.items():
-        head |= {f"{theirs}.conv": f"{own}.0", f"{theirs}.batch_norm": f"{own}.1"}
-    yield from _alike(head, "decode_head", "head")
-    yield from _alike({"convs.0.conv": "conv.0", "convs.0.batch_norm": "conv.1",
-                       "classifier": "classifier"}, "auxiliary_head", "auxiliary")  # fmt: skip
-    for stage in STAGES:
-        norms = f"backbone.hidden_states_norms.stage{stage + 1}"
-        yield norms, norms, f"backbone.norms.{stage}"
-
-
-def _swin() -> Iterator[tuple[str, str, str]]:
-    yield from _upernet()
-    for theirs, own in (("patch_embeddings.projection", "proj"), ("norm", "norm")):
-        yield (f"backbone.embeddings.{theirs}", f"backbone.swin.embeddings.{theirs}",
-               f"backbone.body.patch_embed.{own}")  # fmt: skip
-    for stage in STAGES:
-        old, new = (f"backbone.{part}encoder.layers.{stage}" for part in ("", "swin."))
-        for part in ("norm", "reduction"):
-            yield (f"{old}.downsample.{part}", f"{new}.downsample.{part}",
-                   f"backbone.body.layers_{stage + 1}.downsample.{part}")  # fmt: skip
-        for file, module, own in SWIN_BLOCK:
-            yield (f"{old}.blocks.*.{file}", f"{new}.blocks.*.{module}",
-                   f"backbone.body.layers_{stage}.blocks.*.{own}")  # fmt: skip
-
-
-def _convnext() -> Iterator[tuple[str, str, str]]:
-    yield from _upernet()
-    yield from _alike({"patch_embeddings": "stem_0", "layernorm": "stem_1"},
-                      "backbone.embeddings", "backbone.body")  # fmt: skip
-    for stage in STAGES:
-        layers = {f"layers.*.{theirs}": f"blocks.*.{own}" for theirs, own in CONVNEXT_BLOCK.items()}
-        layers |= {f"downsampling_layer.{part}": f"downsample.{part}" for part in (0, 1)}
-        yield from _alike(layers, f"backbone.encoder.stages.{stage}",
-                          f"backbone.body.stages_{stage}")  # fmt: skip
-
-
-def _alike(names: Mapping[str, str], theirs: str, ours: str) -> Iterator[tuple[str, str, str]]:
-    """Of modules that files and modules name alike, below two prefixes."""
-    for name, own in names.items():
-        yield f"{theirs}.{name}", f"{theirs}.{name}", f"{ours}.{own}"
-
-
+LAYOUTS = SEMANTIC | mask_classification.LAYOUTS
+# What nothing reads: buffers, a norm behind the last block of Swin, and the weights of a loss.
+UNUSED = (".relative_position_index", ".swin.layernorm.weight", ".swin.layernorm.bias",
+          "criterion.empty_weight")  # fmt: skip
 # What reading sizes off tensors raises where they are of another network, or made up.
 MALFORMED = (KeyError, ValueError, IndexError, TypeError, ZeroDivisionError, RuntimeError)
-
-
-class Layout(NamedTuple):
-    """How a network lies in a file.
-
-    Attributes:
-        names: of its modules.
-        joint: the projections of queries, keys and values that are one tensor here.
-    """
-
-    names: Names
-    joint: str
-
-
-LAYOUTS = {
-    "segformer": Layout(tuple(_segformer()), "kv"),
-    "swin": Layout(tuple(_swin()), "qkv"),
-    "convnext": Layout(tuple(_convnext()), ""),
-}
+SYSTEMS = {"segformer": "SegFormer", "swin": "UPerNet", "convnext": "UPerNet",
+           **mask_classification.SYSTEMS}  # fmt: skip
 
 
 def kind_of(state: Mapping[str, Tensor]) -> str | None:
@@ -143,7 +29,7 @@ def kind_of(state: Mapping[str, Tensor]) -> str | None:
     if "decode_head.linear_fuse.weight" in state:
         return "segformer"
     if "decode_head.fpn_bottleneck.conv.weight" not in state:
-        return None
+        return mask_classification.kind_of(state)
     kinds = {"backbone.embeddings.patch_embeddings.weight": "convnext",
              "backbone.embeddings.patch_embeddings.projection.weight": "swin",
              "backbone.swin.embeddings.patch_embeddings.projection.weight": "swin"}  # fmt: skip
@@ -157,12 +43,15 @@ def recognised(state: dict[str, Tensor]) -> Recognised | None:
         return None
     ours = renamed(state, {})
     try:
-        body, overrides = architecture(kind, ours, {})
-        count = len(ours["head.classifier.bias"])
+        if kind in mask_classification.LAYOUTS:
+            body, overrides = mask_classification.architecture(kind, ours, {})
+            count = mask_classification.num_classes(ours)
+        else:
+            body, overrides = architecture(kind, ours, {})
+            count = len(ours["head.classifier.bias"])
     except MALFORMED:
         return None
-    system = "SegFormer" if kind == "segformer" else "UPerNet"
-    return Recognised(f"{system} {body}", overrides, count)
+    return Recognised(f"{SYSTEMS[kind]} {body}", overrides, count)
 
 
 def renamed(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -175,10 +64,12 @@ def renamed(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tenso
         return state
     layout = LAYOUTS[kind]
     places = {name: ours for *theirs, ours in layout.names for name in theirs}
-    ours = {_place(key, places) or key: value
+    ours = {_place(key.removeprefix(mask_classification.PREFIX), places) or key: value
             for key, value in state.items() if not key.endswith(UNUSED)}  # fmt: skip
     try:
-        ours = _joined(ours, layout.joint)
+        ours = _joined(ours, layout.joints)
+        if kind in mask_classification.LAYOUTS:
+            return mask_classification.with_grid(ours)
         return _other_head(ours, to_ours=True) if kind == "segformer" else ours
     except MALFORMED:
         return state
@@ -192,7 +83,7 @@ def in_their_layout(kind: str, state: dict[str, Tensor]) -> dict[str, Tensor] | 
         if "head.projections.0.weight" not in state:  # norms behind them, as MMSegmentation has
             return None
         state = _other_head(state, to_ours=False)
-    state = _parted(state, layout.joint)
+    state = _parted(state, layout.joints)
     theirs = {_place(key, places): value for key, value in state.items()}
     if None in theirs:
         return None
@@ -213,26 +104,29 @@ def _place(key: str, places: Mapping[str, str]) -> str | None:
     return None
 
 
-def _joined(state: dict[str, Tensor], joint: str) -> dict[str, Tensor]:
+def _joined(state: dict[str, Tensor], joints: tuple[Joint, ...]) -> dict[str, Tensor]:
     """Projections of queries, keys, values as the one tensor that we have for them."""
     result = dict(state)
-    for key in state if joint else ():
-        before, found, leaf = key.partition(f".attn.{joint[0]}.")
-        names = [f"{before}.attn.{part}.{leaf}" for part in joint]
-        if found and all(name in result for name in names):
-            result[f"{before}.attn.{joint}.{leaf}"] = torch.cat([result.pop(n) for n in names])
+    for parts, whole in joints:
+        for key in state:
+            before, found, leaf = key.partition(parts[0])
+            names = [f"{before}{part}{leaf}" for part in parts]
+            if found and all(name in result for name in names):
+                joined = torch.cat([result.pop(name) for name in names])
+                result[f"{before}{whole}{leaf}"] = joined
     return result
 
 
-def _parted(state: dict[str, Tensor], joint: str) -> dict[str, Tensor]:
+def _parted(state: dict[str, Tensor], joints: tuple[Joint, ...]) -> dict[str, Tensor]:
     """The other way round."""
     result = dict(state)
-    for key in state if joint else ():
-        before, found, leaf = key.partition(f".attn.{joint}.")
-        if found:
-            parts = result.pop(key).chunk(len(joint))
-            result |= {f"{before}.attn.{name}.{leaf}": part
-                       for name, part in zip(joint, parts, strict=True)}  # fmt: skip
+    for parts, whole in joints:
+        for key in state:
+            before, found, leaf = key.partition(whole)
+            if found:
+                chunks = result.pop(key).chunk(len(parts))
+                result |= {f"{before}{name}{leaf}": chunk
+                           for name, chunk in zip(parts, chunks, strict=True)}  # fmt: skip
     return result
 
 
