@@ -100,12 +100,15 @@ def test_other_detectors():
     assert count_work(small("fpn_shapes")).operations > 0
 
 
-@pytest.mark.parametrize("name", ["dpt_shapes", "eomt_shapes", "mask2former_shapes"])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("dpt_shapes", "mask2former_shapes")]
+
+
+@pytest.mark.parametrize("name", ["eomt_shapes", *SLOW])
 def test_networks_that_read_values_while_they_are_built(name):
     """As timm's transformers read the rates of their stochastic depth."""
     found = count_work(small(name, "trainer.precision=32-true"))
     operations, _ = really_run(small(name, "trainer.precision=32-true"), 2)
-    assert 0.5 * operations < found.operations < 1.05 * operations  # of tiny ones the loss has many
+    assert 0.5 * operations < found.operations < 1.05 * operations  # the loss's too
 
 
 def test_counted_once(tmp_path, monkeypatch):
