@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from segtrain.dataset.coco_annotations import category_numbers
-from segtrain.dataset.coco_json import (
+from segtrain.dataset.coco_folder import (
     choose_shared,
     find_annotations,
     find_images,

@@ -6,6 +6,7 @@ arrays are memory-mapped; processes and loader workers share one copy.
 """
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,10 @@ from segtrain.dataset.packed import PackedStrings
 from segtrain.errors import UserError
 from segtrain.segments import MOST
 
+logger = logging.getLogger("segtrain")
+
 FORMAT = "1"  # of the arrays; another one makes them anew
+MANY = 20_000  # images, whose packing takes seconds
 LARGEST_SEGMENT = 2**24 - 1  # id that a colour can hold; 0 is of no segment
 
 
@@ -107,6 +111,8 @@ def pack(path: Path, folder: Path | None, target: Path) -> None:
             faults.append(f"{path}: image id {number} has more than one annotation")
         else:
             by_image[number] = entry
+    if len(images) >= MANY:
+        logger.info("annotations packing those of %d images, once", len(images))
     kept, rows, first = [], [], [0]
     refused: list[str] = []
     left_out: list[str] = []

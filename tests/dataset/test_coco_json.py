@@ -9,7 +9,7 @@ from PIL import Image
 from pycocotools import mask as rle
 
 from segtrain.assembly import build_data
-from segtrain.dataset.coco_json import share_out
+from segtrain.dataset.coco_folder import share_out
 from segtrain.errors import UserError
 
 KINDS = ("coco_json", "coco_json_instances")

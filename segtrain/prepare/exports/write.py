@@ -9,7 +9,7 @@ from pathlib import Path
 from pycocotools import mask as rle
 
 from segtrain.dataset.coco_entries import encode_segmentation, read_instance
-from segtrain.dataset.coco_json import share_out
+from segtrain.dataset.coco_folder import share_out
 from segtrain.errors import UserError
 from segtrain.prepare.exports.model import MISSING, Export, Picture, Shape
 from segtrain.text import shortened
