@@ -1,10 +1,12 @@
 """Small networks of transformers with random weights, and a server in the hub's layout."""
 
 import json
+import re
 from pathlib import Path
 
 import torch
 import transformers
+from mask_classifiers import eomt, mask2former
 from randomised import randomise
 from torch import Tensor, nn
 
@@ -34,6 +36,32 @@ def reference(kind: str, classes: tuple[str, ...] = CLASSES) -> nn.Module:
             auxiliary_in_channels=24 if kind == "convnext" else 32, **told,
         ))  # fmt: skip
     return randomise(model)
+
+
+SWINS = {"tiny": (96, [2, 2, 6, 2], 7), "small": (96, [2, 2, 18, 2], 7),
+         "base": (128, [2, 2, 18, 2], 12), "large": (192, [2, 2, 18, 2], 12)}  # fmt: skip
+PLAIN = {"small": (384, 12, 6, 3), "base": (768, 12, 12, 3), "large": (1024, 24, 16, 4)}
+
+
+def full_size_of_masks(name: str, classes: int) -> nn.Module:
+    """The Mask2Former or EoMT of transformers in a repository that the name describes."""
+    is_semantic = "semantic" in name
+    size = next(size for size in SWINS if size in name)
+    if "mask2former" in name:
+        width, depths, window = SWINS[size]
+        body = transformers.SwinConfig(
+            embed_dim=width, depths=depths, window_size=window, out_features=STAGES,
+            num_heads=[width // 32 * 2**stage for stage in range(4)],
+        )  # fmt: skip
+        queries = 200 if size == "large" and not is_semantic else 100
+        return mask2former(body, num_queries=queries, num_labels=classes)
+    width, depth, heads, blocks = PLAIN[size]
+    settings = {"hidden_size": width, "num_hidden_layers": depth, "num_attention_heads": heads,
+                "num_blocks": blocks, "num_queries": 100 if is_semantic else 200,
+                "image_size": int(re.search(r"\d{3,}", name)[0]), "num_labels": classes}  # fmt: skip
+    if "dinov3" in name:
+        settings |= {"dinov3": True, "intermediate_size": 4 * width}
+    return eomt(**settings)
 
 
 def saved(model: nn.Module, folder: Path, **settings) -> Path:

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 from conftest import annotation, composed, only_run, results_of, write_coco, write_pair
-from panoptic_sets import write_png
+from panoptic_sets import write_png, write_set
 from PIL import Image
 from scipy.io import savemat
 
@@ -115,6 +115,7 @@ def data_root(tmp_path_factory):
         for folder, name in (("images", "images"), ("masks", "annotations")):
             (root / "ade20k" / name).mkdir(parents=True, exist_ok=True)
             (root / "ade" / folder).rename(root / "ade20k" / name / split)
+    write_set(root / "folder_panoptic", {"train": ["a", "b"], "val": ["c"]})
     write_pair(root / "own", "p0", tiles([0, 1, 2]))
     write_pair(root / "own", "p1", tiles([2, 1, 0]))
     (root / "own" / "classes.txt").write_text("sky\nroad\ncar\n")

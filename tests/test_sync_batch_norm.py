@@ -64,10 +64,10 @@ def test_converted_backbone_is_the_same_function(name):
         assert_same(plain(image), model(image))
 
 
-@pytest.mark.parametrize(
-    "name",
-    architectures("semantic") + architectures("instance") + architectures("mask_classification"),
-)
+KINDS = ("semantic", "instance", "mask_classification")
+
+
+@pytest.mark.parametrize("name", [name for kind in KINDS for name in architectures(kind)])
 def test_converted_network_is_the_same_function(name):
     chosen = f"architecture={name}"
     is_semantic = name not in architectures("instance")

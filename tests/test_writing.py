@@ -149,6 +149,7 @@ IN_PLACE = {
     "submit/coco.py pack": GIVEN,
     "submit/packing.py pack_tar": GIVEN,
     "submit/packing.py pack_zip": GIVEN,
+    "submit/panoptic.py pack": GIVEN,
     "submit/submission.py update": LINES,
     "cli/sweep_job.py run_apart": LOCK,
     "cli/sweep_job.py slot": LOCK,

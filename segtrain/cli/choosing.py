@@ -77,9 +77,9 @@ class Chosen(NamedTuple):
                 found |= (_content(file) if file.is_file() else {}).keys()
         return found
 
-    def own_experiment(self, stage: str, instances: bool) -> list[str]:
+    def own_experiment(self, stage: str, instances: bool, panoptic: bool = False) -> list[str]:
         """The experiment of one's own data, where none is chosen and the command trains one."""
-        name = "own_instances" if instances else "own"
+        name = "own_instances" if instances else "own_panoptic" if panoptic else "own"
         if stage or self.settings.keys() & {"experiment", "experiments", "evaluations"}:
             return []
         if self.command in SEVERAL:

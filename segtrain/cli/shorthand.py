@@ -127,7 +127,8 @@ def _data(short: Short, chosen: Chosen) -> list[str]:
     if len(differing) > 1 or len({tuple(one) for one in settings}) > 1:
         raise UserError(f"{short.typed}: these are read in different ways, which a sweep cannot "
                         "put side by side; start one training for each")  # fmt: skip
-    overrides = chosen.own_experiment(short.stage, instances)
+    panoptic = all(one.get("dataset", "").endswith("_panoptic") for one in settings)
+    overrides = chosen.own_experiment(short.stage, instances, panoptic)
     for key in settings[0]:
         overrides.append(f"{key}={','.join(dict.fromkeys(one[key] for one in settings))}")
     return overrides

@@ -112,7 +112,7 @@ def adamw_two_stage(
     backbone_warmup_steps: Natural,
     layer_decay: Share,
 ) -> tuple[Optimizer, LambdaLR]:
-    """AdamW for a trained plain transformer with new parts, as EoMT (arXiv 2503.19108) trains.
+    """AdamW for a trained backbone below new parts, as EoMT (arXiv 2503.19108) trains.
 
     The backbone's rate is 0 while the others' rises in `warmup_steps`, then rises in
     `backbone_warmup_steps`. Each decays by poly over the steps that are left to it.

@@ -107,9 +107,12 @@ def count_work(config: Recipe) -> Work:
     config |= {"weights": None, "architecture": without_pretraining(config["architecture"])}
     config["trainer"] |= {"compile": False, "channels_last": False}  # fake ones cannot change
     labels, size, half = make(config["dataset"]["labels"]), picture_size(config), uses_half(config)
-    with FakeTensorMode(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")  # of copies
+    # Some networks read values while they are built, such as rates of stochastic depth.
+    with torch.device("meta"):
         task = build_task(config, labels).train()
+    with FakeTensorMode(allow_non_fake_inputs=True), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")  # of copies
+        task.to_empty(device="cpu")
         forward = dense_part if is_detector(task.model) else whole
         lines = [line(task.model, lambda count: forward(task.model, count, size), IMAGES, half)]
     norms = [norm.num_features for norm in batch_norms(task.model) if norm.training]

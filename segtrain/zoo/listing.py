@@ -27,7 +27,7 @@ def listing(rows: Sequence[Entry]) -> Sheet:
             Cell("yes" if is_here(row) else "no"),
         ])  # fmt: skip
     note = ("Scores are the zoos' own, in percent: mIoU of semantic networks, AP of masks of "
-            "detectors. segtrain evaluate weights=<name> measures one, segtrain zoo "
+            "instances, PQ of panoptic ones. segtrain evaluate weights=<name> measures one, segtrain zoo "
             "check=<names> several.")  # fmt: skip
     return Sheet("zoo", "Published networks", columns, table, [note])
 

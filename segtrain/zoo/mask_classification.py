@@ -120,6 +120,8 @@ PLAIN = {"small": (384, 12, 6), "base": (768, 12, 12), "large": (1024, 24, 16)}
 BODIES = {"eomt": "vit_{}_patch14_reg4_dinov2", "eomt_dinov3": "vit_{}_patch16_dinov3_qkvb"}
 LEVELS, POINTS = 3, 4  # of deformable attention
 HEAD_WIDTH = 64  # of plain transformers, where nothing says it
+EPSILON = 1e-6  # of their layer norms, where nothing says it
+EPSILONS = {"eomt": 1e-6, "eomt_dinov3": 1e-5}  # of timm's bodies
 
 
 def kind_of(state: Mapping[str, Tensor]) -> str | None:
@@ -225,8 +227,9 @@ def _plain(kind: str, ours: Mapping[str, Tensor], found: Mapping[str, Any]) -> t
         overrides.append(f"architecture.backbone.timm_arguments.img_size={written(sides)}")
     else:
         overrides.append("~architecture.backbone.timm_arguments.img_size")
-    if "epsilon" in found:
-        overrides.append(f"architecture.backbone.norm_epsilon={found['epsilon']}")
+    epsilon = found.get("epsilon", EPSILON)
+    if epsilon != EPSILONS[kind]:
+        overrides.append(f"architecture.backbone.norm_epsilon={epsilon}")
     if size is None:
         settings = {"embed_dim": "width", "depth": "depth", "num_heads": "heads",
                     "mlp_ratio": "mlp_ratio"}  # fmt: skip

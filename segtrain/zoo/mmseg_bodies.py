@@ -32,6 +32,7 @@ MIX_TRANSFORMERS = {
 }  # fmt: skip
 SWINS = {
     ((2, 2, 6, 2), 96): "tiny", ((2, 2, 18, 2), 96): "small", ((2, 2, 18, 2), 128): "base",
+    ((2, 2, 18, 2), 192): "large",
 }  # fmt: skip
 CONVNEXTS = {
     ((3, 3, 9, 3), 96): "tiny", ((3, 3, 27, 3), 96): "small", ((3, 3, 27, 3), 128): "base",

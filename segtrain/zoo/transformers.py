@@ -55,8 +55,6 @@ SIZES = {
         "window_size": "window_size", "mlp_ratio": "mlp_ratio",
     },
 }  # fmt: skip
-EPSILON = 1e-6  # of EoMT's layer norms, where nothing says it
-EPSILONS = {"eomt": 1e-6, "eomt_dinov3": 1e-5}  # of timm's bodies
 BINS = [1, 2, 3, 6]  # of the pyramid pooling, where nothing says it
 
 
@@ -170,10 +168,10 @@ def _known_of_plain(config: Mapping[str, Any], found: Mapping[str, Any], origin:
     known: dict[str, Any] = {"heads": heads}
     if isinstance(size, list) and len(size) == 2 and all(type(side) is int for side in size):
         known["grid"] = [side // found["patch"] for side in size]
-    epsilon, own = config.get("layer_norm_eps", EPSILON), EPSILONS[config["model_type"]]
+    epsilon = config.get("layer_norm_eps", mask_classification.EPSILON)
     if not isinstance(epsilon, int | float) or not 0 < epsilon < 1:
         raise UserError(f"{origin}: layer_norm_eps is {str(epsilon)[:80]}, expected a small number")
-    return known if epsilon == own else known | {"epsilon": epsilon}
+    return known | {"epsilon": epsilon}
 
 
 def _require(config: Mapping[str, Any], wanted: Mapping[str, Any], origin: str) -> None:

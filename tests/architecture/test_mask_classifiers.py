@@ -11,6 +11,7 @@ from test_semantic import CLASSES, pixels, small
 from torch import Tensor, nn
 
 from segtrain.architecture.mask_classification.classifier import MaskClassifier
+from segtrain.benchmark.model import count_flops
 from segtrain.contracts import Queries, QueryOutputs, resize
 
 NAMES = architectures("mask_classification")
@@ -124,3 +125,11 @@ def test_compiles_without_a_graph_break(name, backend):
         for key in other:
             if key != "auxiliary":
                 torch.testing.assert_close(one[key], other[key], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_operations_are_counted(name):
+    """About four times as many of an image of four times the size."""
+    model = small(name)
+    few, many = (count_flops(model, pixels(1, 3, side, side)) for side in (64, 128))
+    assert 2 * few < many < 8 * few

@@ -168,6 +168,34 @@ def test_instances_in_the_browser(segtrain, chromium, experiment, panels):
     assert len(read_image_scores(run).scores) == 7
 
 
+def test_segments_in_reports_and_tables(segtrain):
+    code, out, err = segtrain(
+        "experiment=eomt_shapes", *INSTANCES, *small_network("experiment=eomt_shapes"),
+        "inference.object_threshold=0", "hydra.run.dir=outputs/run",
+    )  # fmt: skip
+    assert code == 0, err
+    assert "PQ of things" in out
+    assert "report.html was not made" not in out
+    run = only_run("outputs/run")
+    results, text = results_of(run), text_of(run)
+    assert results["things"] == ["circle", "square", "triangle", "star", "ring"]
+    assert text.count('class="example"') == 6
+    assert text.index("PQ of things by class") < text.index("PQ of stuff by class")
+    assert "Confusion matrix" in text
+    code, _, err = segtrain(
+        "evaluate", f"run={run}", "split=val", "inference=panoptic", "report=null",
+        "inference.object_threshold=0.9", "trainer.accelerator=cpu", "hydra.run.dir=outputs/again",
+    )  # fmt: skip
+    assert code == 0, err
+    assert results_of(only_run("outputs/again"))["protocol"]["object_threshold"] == 0.9
+    code, out, err = segtrain("table", "runs=outputs", "layout=runs", "sort=-pq_stuff",
+                              "output=table.md")  # fmt: skip
+    assert code == 0, err
+    lines = Path("table.md").read_text().splitlines()
+    head = next(line for line in lines if "PQ of things" in line)
+    assert [name for name in ("SQ %", "RQ %", "PQ of stuff %") if name not in head] == []
+
+
 def test_a_run_in_the_browser(run, chromium):
     look(chromium, run / "report.html", 400, dark=True)
     assert complaints(chromium) == []

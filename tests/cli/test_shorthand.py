@@ -159,6 +159,8 @@ def test_data_and_model_choose_the_experiment_of_own_data(architecture):
         ("plan", ["data=shapes"], ["experiments=[own]"]),
         ("reproduce", ["data=shapes", "model=mask_rcnn"],
          ["experiments=[own_instances]", "architecture=mask_rcnn"]),
+        ("train", ["data=shapes", "model=mask2former"],
+         ["experiment=own", "architecture=mask2former"]),
         ("train", ["data=shapes", "experiment=pspnet_voc"], ["experiment=pspnet_voc"]),
         ("plan", ["data=shapes", "experiments=[pspnet_voc]"], ["experiments=[pspnet_voc]"]),
         ("plan", ["pspnet_voc:data=shapes", "experiments=[pspnet_voc]"],
@@ -171,6 +173,11 @@ def test_data_and_model_choose_the_experiment_of_own_data(architecture):
 def test_where_an_experiment_is_chosen_only_the_data_change(command, arguments, added):
     prefix = "pspnet_voc:" if "pspnet_voc:data=shapes" in arguments else ""
     assert set(expand(command, arguments)) == {f"{prefix}dataset=shapes", *added}
+
+
+@pytest.mark.parametrize("name", ["shapes_panoptic", "coco_panoptic"])
+def test_panoptic_data_choose_a_network_that_learns_them(name):
+    assert set(expand("train", [f"data={name}"])) == {f"dataset={name}", "experiment=own_panoptic"}
 
 
 @pytest.fixture

@@ -2,8 +2,10 @@
 
 import socket
 
+import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from segtrain.loss.mask_classification import MaskClassificationLoss
 from segtrain.segments import CROWD, TrueSegments, pack, unpack
@@ -222,6 +224,7 @@ def _train_a_share(rank: int, port: int, queue) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_average_to_the_whole_batch(one_point):
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -237,3 +240,28 @@ def test_two_processes_average_to_the_whole_batch(one_point):
     for name, value in make()(outputs(4), uneven()).items():
         mean = (shares[0][name] + shares[1][name]) / 2
         assert mean == pytest.approx(value.item(), rel=1e-5), name
+
+
+class Largest(TorchDispatchMode):
+    """The most elements of a tensor that an operation makes."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor):
+            self.elements = max(self.elements, result.numel())
+        return result
+
+
+def test_no_mask_of_a_segment_is_ever_whole():
+    """As 64 masks of 512x512 would, 17 million elements."""
+    side, parts = 512, 8
+    row = torch.arange(side) * parts // side
+    numbers = (row[:, None] * parts + row + 1).numpy()
+    mask = torch.from_numpy(pack(np.zeros((side, side), np.uint8), numbers))[None]
+    found = outputs(1, number=100)
+    with Largest() as largest:
+        sum(make()(found, mask).values()).backward()
+    assert len(unpack(mask[0]).labels) == parts**2
+    assert largest.elements <= side * side

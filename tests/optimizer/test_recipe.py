@@ -22,7 +22,7 @@ def test_rate_of_every_group_at_start_middle_and_end(name):
     steps = name.endswith("_step")
     own = ["optimizer.milestones=[40,80]"] if steps else ["optimizer.power=0.9"]
     if name == "adamw_two_stage":
-        own += ["optimizer.backbone_warmup_steps=0", "optimizer.layer_decay=1"]
+        own += ["optimizer.backbone_warmup_steps=0"]
     recipe = make(
         composed(
             f"optimizer={name}",
@@ -80,7 +80,8 @@ def test_a_backbone_waits_while_new_parts_warm_up():
 def test_new_parts_of_a_plain_transformer_learn_first():
     """And the last block at the whole rate, embeddings at that of the first block."""
     net = plain_transformer()
-    own = ["optimizer.lr=1.0", "optimizer.warmup_steps=1", "optimizer.backbone_warmup_steps=0"]
+    own = ["optimizer.lr=1.0", "optimizer.warmup_steps=1", "optimizer.backbone_warmup_steps=0",
+           "optimizer.layer_decay=0.8"]  # fmt: skip
     recipe = make(composed("optimizer=adamw_two_stage", *own)["optimizer"])
     optimizer, schedule = recipe(net, max_steps=1_000_000)
     rates = []

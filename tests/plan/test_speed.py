@@ -3,9 +3,20 @@
 import json
 
 import pytest
+import torch
 from conftest import composed, small_network
 
-from segtrain.plan.speed import FILE, extrapolated, measure_speed, picture_size, stored_speed
+from segtrain.assembly import build_task, make
+from segtrain.dataset.labels import SHAPES_PANOPTIC
+from segtrain.plan.speed import (
+    FILE,
+    extrapolated,
+    measure_speed,
+    picture_size,
+    random_batch,
+    stored_speed,
+)
+from segtrain.segments import unpack
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from segtrain.assembly import build_task, make
 from segtrain.plan import work as module
-from segtrain.plan.speed import picture_size, pixel_batch
+from segtrain.plan.speed import picture_size, random_batch
 from segtrain.plan.work import FILE, WHOLE_STEP, count_work, storage, work
 
 
@@ -26,7 +26,7 @@ def really_run(config, count):
     """Operations of forward, loss and backward, and the bytes that autograd keeps."""
     labels = make(config["dataset"]["labels"])
     task = build_task(config, labels).train()
-    batch = pixel_batch(count, *picture_size(config), labels.num_classes, torch.device("cpu"))
+    batch = random_batch(config, labels, (count, *picture_size(config)), torch.device("cpu"))
     own = {storage(p) for p in task.parameters()}
     kept = {}
 
@@ -98,6 +98,17 @@ def test_other_detectors():
         > count_work(small("mask_rcnn_shapes")).operations
     )
     assert count_work(small("fpn_shapes")).operations > 0
+
+
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("dpt_shapes", "mask2former_shapes")]
+
+
+@pytest.mark.parametrize("name", ["eomt_shapes", *SLOW])
+def test_networks_that_read_values_while_they_are_built(name):
+    """As timm's transformers read the rates of their stochastic depth."""
+    found = count_work(small(name, "trainer.precision=32-true"))
+    operations, _ = really_run(small(name, "trainer.precision=32-true"), 2)
+    assert 0.5 * operations < found.operations < 1.05 * operations  # the loss's too
 
 
 def test_counted_once(tmp_path, monkeypatch):

@@ -61,7 +61,8 @@ def test_every_recipe_of_the_table_is_in_it():
     others = {name for name in options("experiment") if name.endswith(ends)} - named - of_stages
     assert others == {"fcn_torchvision_voc", "mask_rcnn_cityscapes", "panet_cityscapes",
                       "segformer_cityscapes", "ocrnet_cityscapes", "pidnet_cityscapes",
-                      "dinov2_linear_voc"}  # fmt: skip
+                      "dinov2_linear_voc", "mask2former_cityscapes", "mask2former_coco",
+                      "eomt_cityscapes", "eomt_coco"}  # fmt: skip
 
 
 def test_a_damaged_file_is_told(tmp_path):

@@ -15,11 +15,12 @@ from segtrain.table.published import read_published
 from segtrain.zoo.catalogue import entries, every, find, is_row, row_of_file, select, zoo_names
 from segtrain.zoo.classes import labels_of
 
-METRICS = {*TITLES, "ap", "ap50", "ap75", "box_ap"}
+METRICS = {*TITLES, "ap", "ap50", "ap75", "box_ap", "pq"}
 FIELDS = {"like", "system", "file", "sha256", "size", "licence", "architecture", "dataset",
           "classes", "split", "protocols", "note", "epsilon", "sha1", "by_hand"}  # fmt: skip
 ROWS = {row.weights: row for row in every()}
-NEWER = ("SegFormer", "UPerNet", "Semantic FPN", "OCRNet", "PIDNet")  # than the results table
+# Than the results table.
+NEWER = ("SegFormer", "UPerNet", "Semantic FPN", "OCRNet", "PIDNet", "Mask2Former", "EoMT")
 SYSTEMS = {figure.system for figure in read_published(conf_dir() / "published.yaml")[1]}
 
 

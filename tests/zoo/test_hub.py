@@ -7,7 +7,17 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from hub import CLASSES, KINDS, STAGES, changed, logits_of, pushed, reference, saved
+from hub import (
+    CLASSES,
+    KINDS,
+    STAGES,
+    changed,
+    full_size_of_masks,
+    logits_of,
+    pushed,
+    reference,
+    saved,
+)
 from safetensors.torch import load_file, save_file
 from serving import serving
 from zoo_parity import configured
@@ -87,7 +97,10 @@ DEPTHS = {"mit_b0": [2, 2, 2, 2], "mit_b1": [2, 2, 2, 2], "mit_b2": [3, 4, 6, 3]
 
 def of_full_size(row: Entry) -> torch.nn.Module:
     """The network of transformers that a row names, without values."""
+    classes = labels_of(row.dataset).num_classes
     with torch.device("meta"):
+        if row.system in ("Mask2Former", "EoMT"):
+            return full_size_of_masks(row.name, classes)
         if row.system == "UPerNet":
             body = transformers.SwinConfig(out_features=STAGES)
             if "convnext" in row.name:
@@ -95,13 +108,14 @@ def of_full_size(row: Entry) -> torch.nn.Module:
                     hidden_sizes=[96, 192, 384, 768], depths=[3, 3, 9, 3], out_features=STAGES
                 )
             return transformers.UperNetForSemanticSegmentation(transformers.UperNetConfig(
-                backbone_config=body, num_labels=150, auxiliary_in_channels=384,
+                backbone_config=body, num_labels=classes, auxiliary_in_channels=384,
             ))  # fmt: skip
         name = row.architecture[2].rpartition("=")[2]
         widths = [32, 64, 160, 256] if name == "mit_b0" else [64, 128, 320, 512]
         channels = 256 if name in ("mit_b0", "mit_b1") else 768
         return transformers.SegformerForSemanticSegmentation(transformers.SegformerConfig(
-            depths=DEPTHS[name], hidden_sizes=widths, decoder_hidden_size=channels, num_labels=150,
+            depths=DEPTHS[name], hidden_sizes=widths, decoder_hidden_size=channels,
+            num_labels=classes,
         ))  # fmt: skip
 
 
@@ -110,12 +124,13 @@ def of_full_size(row: Entry) -> torch.nn.Module:
 def test_files_of_the_rows_are_told_by_their_names_and_fit(row):
     state = of_full_size(row).state_dict()
     zoo, found = recognise(state)
-    assert (zoo, found.num_classes) == ("hf", 150)
+    classes = labels_of(row.dataset).num_classes
+    assert (zoo, found.num_classes) == ("hf", classes)
     assert found.system.startswith(row.system)
     told, own = (configured(overrides)["architecture"]
                  for overrides in (found.architecture, row.architecture))  # fmt: skip
     assert told == own
-    expected = {key: value.shape for key, value in shapes(own, 150).items()}
+    expected = {key: value.shape for key, value in shapes(own, classes).items()}
     assert {key: value.shape for key, value in renamed(state, {}).items()} == expected
 
 

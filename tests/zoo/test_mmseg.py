@@ -48,8 +48,9 @@ LOGITS = np.load(HERE / "mmseg_logits.npz")
 
 
 def files_shapes(model: str, backbone: str, num_classes: int) -> dict[str, tuple[int, ...]]:
+    classes = {"K": num_classes, "K+1": num_classes + 1}
     return {
-        name: tuple(num_classes if side == "K" else int(side) for side in shape.split("x") if side)
+        name: tuple(classes.get(side) or int(side) for side in shape.split("x") if side)
         for name, shape in SHAPES[model, backbone].items()
     }
 
@@ -106,6 +107,7 @@ def own_shapes(own: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
 def model_and_backbone(row: Entry) -> tuple[str, str]:
     """As `mmseg_states.txt.gz` calls them."""
     patterns = (
+        r"(mask2former)_(r\d+|swin-[a-z])[_-]",
         r"(segformer)_(mit-b\d)_",
         r"(pidnet)-(\w)_",
         r"(upernet)_(swin_\w+?_patch4_window\d+)_",
@@ -129,7 +131,8 @@ def test_networks_take_files_whole(row):
     state = renamed(empty(*model_and_backbone(row)), own)
     assert own_shapes(state) == own_shapes(own)
     has_auxiliary = any(name.startswith("auxiliary.") for name in state)
-    assert has_auxiliary == (row.system not in ("SegFormer", "Semantic FPN", "OCRNet"))
+    without = ("SegFormer", "Semantic FPN", "OCRNet", "Mask2Former")
+    assert has_auxiliary == (row.system not in without)
 
 
 @pytest.mark.parametrize("model", ["fcn", "pspnet", "deeplabv3", "deeplabv3plus", "encnet"])
@@ -177,6 +180,22 @@ def test_logits_are_mmsegs(name, without_initial_weights):
     assert outputs["align_corners"] == ("769x769" in name or "pidnet" in name)
 
 
+def test_queries_are_mmsegs(without_initial_weights):
+    """`mmseg_queries.npz` holds classes of all queries, and masks of every seventh."""
+    row = ROWS["mask2former_r50_8xb2-90k_cityscapes-512x1024"]
+    state = {key: drawn(key, shape) for key, shape in files_shapes("mask2former", "r50", 7).items()}
+    network = make(architecture_of(row.architecture), num_classes=7).eval()
+    load_weights(network, renamed(state, network.state_dict()), row.name)
+    references = np.load(HERE / "mmseg_queries.npz")
+    for key in references.files:
+        size, kind = key.split(" ")
+        with torch.inference_mode():
+            found = network.layers(picture(*map(int, size.split("x"))))[-1][kind][0]
+        expected = torch.from_numpy(references[key])
+        difference = (found[:: 7 if kind == "mask_logits" else 1] - expected).abs().max()
+        assert difference <= 1e-4 * expected.std()
+
+
 @pytest.mark.parametrize(("model", "backbone"), SHAPES)
 def test_files_are_recognised_by_their_names(model, backbone):
     found = recognised(empty(model, backbone))
@@ -222,7 +241,7 @@ def test_other_models_of_mmsegs_are_not_recognised(changed):
 def test_rows_say_where_files_lie_and_how_they_were_tested(row):
     folder = r"https://download\.openmmlab\.com/mmsegmentation/v0\.5/([a-z0-9_]+)/[^/]+/"
     found = re.fullmatch(folder + r"(.+)_\d{8}_\d{6}-([0-9a-f]{8})\.pth", row.address)
-    own = [kind for kind in ("swin", "convnext") if kind in row.name]  # UPerNets in their folders
+    own = [kind for kind in ("swin", "convnext") if f"upernet_{kind}" in row.name]  # their folders
     assert found.groups() == (*(own or model_and_backbone(row)[:1]), row.name, row.sha256)
     assert list(row.protocols) in (["single"], ["single", "multiscale"])
     figures = [protocol.published["miou"] for protocol in row.protocols.values()]

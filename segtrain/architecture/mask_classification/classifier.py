@@ -52,12 +52,13 @@ class MaskClassifier(nn.Module):
 
     def queries(self, image: Tensor) -> Queries:
         """What the last layer's queries say in evaluation: masks (N, Q, H, W), as of the image."""
-        queries = self.layers(image)[-1]
-        whole = [STRIDE * cells for cells in queries["mask_logits"].shape[2:]]
-        bottom, right = (old - new for old, new in zip(whole, image.shape[2:], strict=True))
-        masks = resize(at_least_float32(queries["mask_logits"]), whole, self.align_corners)
-        # A slice would bind an exported graph to sizes that are really padded.
-        return {**queries, "mask_logits": F.pad(masks, (0, -right, 0, -bottom))}
+        queries, (height, width) = self.layers(image)[-1], image.shape[2:]
+        rows, columns = (STRIDE * cells for cells in queries["mask_logits"].shape[2:])
+        masks = at_least_float32(queries["mask_logits"])
+        masks = resize(masks, (rows, columns), self.align_corners)
+        if torch.compiler.is_exporting():  # a slice would bind the graph to sizes that are padded
+            return {**queries, "mask_logits": F.pad(masks, (0, width - columns, 0, height - rows))}
+        return {**queries, "mask_logits": masks[:, :, :height, :width]}
 
     def _onto(self, image: Tensor, queries: Queries) -> Queries:
         """Masks of the padded image as those of the image alone."""

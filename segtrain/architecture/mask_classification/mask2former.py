@@ -84,7 +84,7 @@ class DecoderLayer(nn.Module):
 
         Args:
             x: (N, Q, C).
-            positions: (Q, C) of the queries.
+            positions: (N, Q, C) of the queries.
             cells: (N, L, C) of a map.
             cell_positions: (L, C).
             seen: (N, 1, Q, L), true where a query looks.
@@ -155,12 +155,15 @@ class Mask2Former(MaskClassifier):
             for m, level in zip(maps, self.level_embedding, strict=True)
         ]
         positions = [sine_positions(size, channels, image.device) for size in sizes]
-        x = self.query_features.expand(number, -1, -1)
+        x, query_positions = (
+            queries.repeat(number, 1, 1)  # views would carry a gradient where none is taken
+            for queries in (self.query_features, self.query_positions)
+        )
         found = [self._predict(x, pixels)]
         for index, layer in enumerate(self.decoder):
             level = index % LEVELS
             seen = seen_cells(found[-1]["mask_logits"], sizes[level])
-            x = layer(x, self.query_positions, cells[level], positions[level], seen)
+            x = layer(x, query_positions, cells[level], positions[level], seen)
             found.append(self._predict(x, pixels))
         return found
 

@@ -17,7 +17,8 @@ Rules = tuple[tuple[str, str], ...]
 
 # How rows of a model begin, by the name of the backbone; others have the output stride too.
 STARTS = {"segformer": "segformer_{}_", "pidnet": "pidnet-{}_", "sem_fpn": "fpn_{}_",
-          "ocrnet": "ocrnet_{}_", "upernet": "upernet_{}_"}  # fmt: skip
+          "ocrnet": "ocrnet_{}_", "upernet": "upernet_{}_",
+          "mask2former": "mask2former_{}_"}  # fmt: skip
 # The parts of a decoding head -> the model that has just these.
 MODELS = {
     frozenset({"convs", "conv_cat", "conv_seg"}): "fcn",
@@ -32,6 +33,8 @@ MODELS = {
     frozenset({"convs", "bottleneck", "object_context_block", "conv_seg"}): "ocrnet",
     frozenset({"psp_modules", "bottleneck", "lateral_convs", "fpn_convs", "fpn_bottleneck",
                "conv_seg"}): "upernet",
+    frozenset({"pixel_decoder", "transformer_decoder", "query_embed", "query_feat", "level_embed",
+               "cls_embed", "mask_embed"}): "mask2former",
 }  # fmt: skip
 
 
@@ -67,6 +70,28 @@ def pid_head(theirs: str, ours: str) -> Rules:
     )
 
 
+def grouped(theirs: str, ours: str) -> Rules:
+    """Names of a convolution and its group norm."""
+    return ((f"{theirs}.conv.", f"{ours}.0."), (f"{theirs}.gn.", f"{ours}.1."))
+
+
+def attending(theirs: str, ours: str, names: dict[str, str]) -> Rules:
+    """Names of a layer with attention, and of the linear layers that all have."""
+    names = {"ffn.layers.0.0": "mlp.0", "ffn.layers.1": "mlp.2"} | names
+    return tuple((f"{theirs}.{name}.", f"{ours}.{own}.") for name, own in names.items())
+
+
+PIXELS, QUERIES = "decode_head.pixel_decoder", "decode_head.transformer_decoder"
+PIXEL_LAYER = {
+    "self_attn.sampling_offsets": "attention.offsets",
+    "self_attn.attention_weights": "attention.weights", "self_attn.value_proj": "attention.value",
+    "self_attn.output_proj": "attention.output", "norms.0": "norm1", "norms.1": "norm2",
+}  # fmt: skip
+QUERY_LAYER = {
+    "self_attn.attn": "self_attention", "cross_attn.attn": "cross_attention",
+    "norms.0": "cross_norm", "norms.1": "self_norm", "norms.2": "mlp_norm",
+}  # fmt: skip
+PIXEL_LAYERS, QUERY_LAYERS = 6, 9  # of all its rows
 AUXILIARY_NAMES: Rules = (
     *normed("auxiliary_head.convs.0", "auxiliary.conv"),
     ("auxiliary_head.conv_seg.", "auxiliary.classifier."),
@@ -148,8 +173,33 @@ HEAD_NAMES: dict[str, Rules] = {
         *normed("decode_head.fpn_bottleneck", "head.fusion"),
         ("decode_head.conv_seg.", "head.classifier."),
     ),
+    "mask2former": (
+        *(rule for n in range(3) for rule in grouped(f"{PIXELS}.input_convs.{n}",
+                                                     f"pixel_decoder.projections.{n}")),
+        *(rule for n in range(PIXEL_LAYERS)
+          for rule in attending(f"{PIXELS}.encoder.layers.{n}", f"pixel_decoder.layers.{n}",
+                                PIXEL_LAYER)),
+        (f"{PIXELS}.level_encoding.weight", "pixel_decoder.level_embedding"),
+        *grouped(f"{PIXELS}.lateral_convs.0", "pixel_decoder.lateral"),
+        *grouped(f"{PIXELS}.output_convs.0", "pixel_decoder.smooth"),
+        (f"{PIXELS}.mask_feature.", "pixel_decoder.mask_projection."),
+        *(rule for n in range(QUERY_LAYERS)
+          for rule in attending(f"{QUERIES}.layers.{n}", f"decoder.{n}", QUERY_LAYER)),
+        (f"{QUERIES}.post_norm.", "norm."),
+        ("decode_head.query_embed.weight", "query_positions"),
+        ("decode_head.query_feat.weight", "query_features"),
+        ("decode_head.level_embed.weight", "level_embedding"),
+        ("decode_head.cls_embed.", "classifier."),
+        ("decode_head.mask_embed.", "mask_mlp."),
+    ),
 }  # fmt: skip
-WITHOUT_AUXILIARY = ("segformer", "pidnet", "sem_fpn", "ocrnet")  # as MMSegmentation calls it
+# As MMSegmentation calls it.
+WITHOUT_AUXILIARY = ("segformer", "pidnet", "sem_fpn", "ocrnet", "mask2former")
+MASK2FORMERS = {
+    "r50b": "r50", "r101b": "r101", "swin_tiny_patch4_window7": "swin-t",
+    "swin_small_patch4_window7": "swin-s", "swin_base_patch4_window12": "swin-b-in22k-384x384-pre",
+    "swin_large_patch4_window12": "swin-l-in22k-384x384-pre",
+}  # fmt: skip
 POOLED_FIRST = ("head.aspp.project.0.weight", "aspp.project.0.weight")
 
 
@@ -162,7 +212,10 @@ def recognised(state: dict[str, Tensor]) -> Recognised | None:
     model, body = model_of(state), body_of(state)
     if model is None or body is None:
         return None
-    start = STARTS.get(model, f"{model}_{{}}-d8_").format(body.row)
+    name = body.row
+    if model == "mask2former":  # in whose rows backbones have other names
+        name = MASK2FORMERS.get(body.row, body.row)
+    start = STARTS.get(model, f"{model}_{{}}-d8_").format(name)
     row = next((row for name, row in entries("mmseg").items() if name.startswith(start)), None)
     if row is None:
         return None
@@ -170,8 +223,11 @@ def recognised(state: dict[str, Tensor]) -> Recognised | None:
     has_auxiliary = any(key.startswith("auxiliary_head.") for key in state)
     if model not in WITHOUT_AUXILIARY and not has_auxiliary:  # a file may be without
         architecture += ("architecture.auxiliary=false",)
-    classifier = next(key for key in state if key.endswith("conv_seg.weight"))
-    return Recognised(f"{row.system} {body.title}", architecture, len(state[classifier]))
+    if model == "mask2former":
+        count = len(state["decode_head.cls_embed.weight"]) - 1  # besides: a query of no class
+    else:
+        count = len(state[next(key for key in state if key.endswith("conv_seg.weight"))])
+    return Recognised(f"{row.system} {body.title}", architecture, count)
 
 
 def renamed(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
