@@ -117,6 +117,22 @@ def test_some_queries_look_at_everything():
     assert (chosen[0] != chosen[1]).any()
 
 
+def test_blocks_that_turn_by_places_of_their_own():
+    """Which are one tensor a block, of the patches alone."""
+    ours = built(
+        "architecture.backbone.name=vit_small_patch16_rope_mixed_224",
+        "+architecture.backbone.timm_arguments={embed_dim: 48, depth: 3, num_heads: 3}",
+        "architecture.num_queries=7",
+        "architecture.query_blocks=2",
+    )
+    randomise(ours)
+    image = random_image(61, 50)
+    with torch.no_grad():
+        before = ours(image)["logits"]
+        ours.backbone.body.rope.freqs[:, -1] += 1  # of the last block
+        assert (ours(image)["logits"] - before).abs().max() > 1e-5
+
+
 @pytest.mark.parametrize(
     ("name", "blocks", "expected"),
     [

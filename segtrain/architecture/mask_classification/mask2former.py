@@ -126,8 +126,8 @@ class Mask2Former(MaskClassifier):
     ) -> None:
         if backbone.strides != [4, 8, 16, 32]:
             raise UserError(f"Mask2Former takes maps of strides 4, 8, 16 and 32, '{backbone.name}' "
-                            f"gives {backbone.strides}; set architecture.backbone.output_stride=32 "
-                            "or choose another")  # fmt: skip
+                            f"gives {backbone.strides}; set architecture.backbone.output_stride=32"
+                            ", or architecture/backbone=vit_pyramid")  # fmt: skip
         if channels % heads:
             raise UserError(f"architecture.heads={heads} cannot share architecture.channels="
                             f"{channels}; set a number that divides it")  # fmt: skip
