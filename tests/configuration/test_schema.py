@@ -63,7 +63,8 @@ def cases() -> Iterator[Any]:
 
 def configuration(group: str, name: str, command: str) -> dict:
     """What the command checks once the option is chosen."""
-    around = {"inference/window": ["inference=sliding"], "inference/crf": ["inference=whole"]}
+    around = {"inference/window": ["inference=sliding"], "inference/crf": ["inference=whole"],
+              "dataset/transform/scale_jitter": ["dataset=shapes_instances"]}  # fmt: skip
     overrides = [*around.get(group, []), f"{group}=[{name}]" if group == "callback" else
                  f"{group}={name}"]  # fmt: skip
     if not group:
