@@ -27,8 +27,8 @@ def listing(rows: Sequence[Entry]) -> Sheet:
             Cell("yes" if is_here(row) else "no"),
         ])  # fmt: skip
     note = ("Scores are the zoos' own, in percent: mIoU of semantic networks, AP of masks of "
-            "instances, PQ of panoptic ones. segtrain evaluate weights=<name> measures one, segtrain zoo "
-            "check=<names> several.")  # fmt: skip
+            "instances, PQ of panoptic ones. segtrain evaluate weights=<name> measures one, "
+            "segtrain zoo check=<names> several.")  # fmt: skip
     return Sheet("zoo", "Published networks", columns, table, [note])
 
 

@@ -10,8 +10,8 @@ from scipy.ndimage import label as label_components
 from segtrain.configuration.schema import checked
 from segtrain.dataset.labels import VOC
 from segtrain.dataset.object_crops import Box, cut_out, find_objects, jittered, train_object_crops
-from segtrain.dataset.stream import TrainStream
 from segtrain.dataset.scale_crop import MEAN_RGB
+from segtrain.dataset.stream import TrainStream
 from segtrain.dataset.transforms import SemanticPreset
 from segtrain.dataset.voc import voc
 from segtrain.errors import UserError
