@@ -56,10 +56,11 @@ def full_size_of_masks(name: str, classes: int) -> nn.Module:
         queries = 200 if size == "large" and not is_semantic else 100
         return mask2former(body, num_queries=queries, num_labels=classes)
     width, depth, heads, blocks = PLAIN[size]
-    settings = {"hidden_size": width, "num_hidden_layers": depth, "num_attention_heads": heads,
-                "num_blocks": blocks, "num_queries": 100 if is_semantic else 200,
-                "image_size": int(re.search(r"\d{3,}", name)[0]),
-                "num_labels": classes}  # fmt: skip
+    settings = {
+        "hidden_size": width, "num_hidden_layers": depth, "num_attention_heads": heads,
+        "num_blocks": blocks, "num_queries": 100 if is_semantic else 200, "num_labels": classes,
+        "image_size": int(re.search(r"\d{3,}", name)[0]),
+    }  # fmt: skip
     if "dinov3" in name:
         settings |= {"dinov3": True, "intermediate_size": 4 * width}
     return eomt(**settings)

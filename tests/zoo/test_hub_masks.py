@@ -147,8 +147,9 @@ def test_classes_that_nobody_named_are_taken_by_their_place(folders, tmp_path):
 
 def test_pictures_are_looked_at_as_the_repository_says(tmp_path):
     folder = saved(reference("mask2former_resnet", labels_of("shapes_panoptic").names), tmp_path)
-    size = {"shortest_edge": 80, "longest_edge": 133}
-    Mask2FormerImageProcessor(size=size).save_pretrained(folder)
+    Mask2FormerImageProcessor(size={"shortest_edge": 80, "longest_edge": 133}).save_pretrained(
+        folder
+    )
     look = load(folder, device="cpu").inference.look
     assert look.size == {"short": 80, "long": 133}
     assert look.least_size is None
