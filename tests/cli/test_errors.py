@@ -87,7 +87,7 @@ def test_command_line(segtrain, monkeypatch, arguments, parts):
         ("dataset.transform.scale_range=[2,0.5]", ["scale_range=[2, 0.5]", "the smaller first"]),
         ("dataset.labels.path=segtrain.nothing", ["dataset.labels.path=segtrain.nothing"]),
         ("optimizer._target_=segtrain.nothing", ["optimizer._target_=segtrain.nothing"]),
-        ("dataset=null", ["dataset", "dataset=ade20k|camvid|"]),
+        ("dataset=null", ["dataset", "dataset=ade20k|ade20k_panoptic|camvid|"]),
         ("experiment=", ["unknown experiment ''"]),
         ("architecture.backbone=vgg16", ["architecture.backbone=vgg16", "architecture/backbone="]),
         ("architecture.backbone.name=mobilenet_v3", ["architecture.backbone.name", "mobilenetv3_"]),
