@@ -54,4 +54,7 @@ def test_the_number_of_classes_tells_the_data_set_of_every_row():
     for zoo in zoo_names():
         for row in entries(zoo).values():
             count = labels_of(row.dataset).num_classes
+            if row.dataset == "cityscapes_instances":  # eight classes may be somebody's own
+                assert count not in DATASETS
+                continue
             assert labels_of(DATASETS[count]).names == labels_of(row.dataset).names
