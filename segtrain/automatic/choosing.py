@@ -4,6 +4,7 @@ import logging
 from collections.abc import Collection, Iterator
 
 from segtrain.architecture.imagenet import FLAVOURS, untrained
+from segtrain.assembly import task_of
 from segtrain.automatic.facts import find_facts
 from segtrain.automatic.memory import fitting
 from segtrain.automatic.reach import can_fetch
@@ -11,6 +12,7 @@ from segtrain.automatic.rules import (
     Choice,
     batch_size,
     instance_choices,
+    mask_classification,
     semantic_choices,
     workers,
 )
@@ -69,7 +71,12 @@ def choose(config: Recipe, given: Collection[str]) -> list[Choice]:
     else:
         trainer["max_epochs"] = None
         steps = trainer["max_steps"] if is_given("trainer.max_steps", given) else None
-    put(rules(facts, batch, pretrained, steps))
+    chosen = rules(facts, batch, pretrained, steps)
+    if task_of(config["architecture"]) == "masks":
+        own = mask_classification(pretrained)
+        replaced = {choice.key for choice in own}
+        chosen = [choice for choice in chosen if choice.key not in replaced] + own
+    put(chosen)
     absent = [name for name, count in zip(facts.names, facts.counts, strict=True) if not count]
     if absent:
         logger.warning("classes     in none of the training images that were looked at: %s",

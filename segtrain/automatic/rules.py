@@ -154,6 +154,19 @@ def schedule(facts: Facts, batch: int, pretrained: bool, steps: int | None) -> l
     ]  # fmt: skip
 
 
+def mask_classification(pretrained: bool) -> list[Choice]:
+    """How a network of queries learns, in place of what `schedule` says of other networks."""
+    reason = "as Mask2Former's authors train"
+    rate = Choice("optimizer.lr", 1e-5 if pretrained else 1e-4, f"{reason}, of the backbone")
+    return [
+        rate,
+        Choice("optimizer.head_multiplier", round(1e-4 / rate.value, 6), reason),
+        Choice("optimizer.weight_decay", 0.05, reason),
+        Choice("optimizer.no_decay", ["norm", "position", "embedding"], reason),
+        Choice("trainer.gradient_clip_val", 0.01, reason),
+    ]
+
+
 def workers(facts: Facts) -> Choice | None:
     """None beside a CPU that computes: on two cores they take a fifth to a third of it."""
     if facts.gpu or facts.cores > 4:

@@ -66,6 +66,10 @@ def recognise(given: str, instances: bool, multilabel: bool = False) -> Recognis
     if path.is_file() and path.name.lower().endswith(ARCHIVES):
         path = _unpacked(path)
     coco = _coco(instances, multilabel)
+    annotations = path / "annotations"
+    official = {kind: any(annotations.glob(f"{kind}_*.json")) for kind in ("panoptic", "instances")}
+    if official["panoptic"] and not official["instances"] and not instances:
+        return _chosen("coco_panoptic", path, "panoptic annotations in COCO's own layout")
     if path.suffix.lower() == ".json" and (path.parent / "images").is_dir():
         found = _one_file(path, coco)
         if found is not None:

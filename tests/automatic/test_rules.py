@@ -12,6 +12,7 @@ from segtrain.automatic.rules import (
     class_weights,
     crop_size,
     instance_choices,
+    mask_classification,
     semantic_choices,
     training_size,
     workers,
@@ -98,3 +99,11 @@ def test_detectors_see_images_whole(size, gpu):
     assert longest >= high * max(size) / min(size)
     assert values["inference.short_sides"] == [high]
     assert values["inference.long_side"] == longest
+
+
+@pytest.mark.parametrize(("pretrained", "backbone"), [(True, 1e-5), (False, 1e-4)])
+def test_networks_of_queries_learn_at_their_authors_rates(pretrained, backbone):
+    values = {c.key: c.value for c in mask_classification(pretrained)}
+    assert values["optimizer.lr"] == backbone
+    assert values["optimizer.lr"] * values["optimizer.head_multiplier"] == pytest.approx(1e-4)
+    assert values["trainer.gradient_clip_val"] == 0.01

@@ -441,3 +441,10 @@ def test_panoptic_json_is_told_from_that_of_objects(tmp_path):
         assert len(build_data(composed(*overrides)).source("train")) == 1
     with pytest.raises(UserError, match="panoptic one, which dataset=folder_panoptic reads"):
         build_data(composed("dataset=coco_json", f"dataset.source.root={root}"))
+
+
+def test_panoptic_annotations_in_cocos_own_layout(tmp_path):
+    (tmp_path / "annotations" / "panoptic_val2017").mkdir(parents=True)
+    (tmp_path / "annotations" / "panoptic_val2017.json").write_text("{}")
+    found = recognise(str(tmp_path), False)
+    assert found.overrides == ["dataset=coco_panoptic", f"dataset.source.root={tmp_path}"]
