@@ -247,7 +247,8 @@ def test_masks_of_classes_teach_a_network_of_queries(photos, segtrain):
         "train", f"data={photos}", "model=mask2former", "architecture.backbone.name=test_resnet",
         "architecture.channels=32", "architecture.encoder_layers=1",
         "architecture.decoder_layers=1", "architecture.num_queries=5",
-        "architecture.encoder_width=32", "architecture.decoder_width=32", "loss.num_points=64", "batch=2", *SMALL[2:],
+        "architecture.encoder_width=32", "architecture.decoder_width=32",
+        "loss.num_points=64", "batch=2", *SMALL[2:],
     )  # fmt: skip
     assert code == 0, err
     config = stored()
