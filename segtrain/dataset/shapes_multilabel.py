@@ -6,17 +6,16 @@ void pixels.
 """
 
 import math
+from functools import partial
 
 import cv2
 import numpy as np
 from numpy.random import Generator
 
-from segtrain.contracts import Listing
-from segtrain.dataset.counts import count_labels
+from segtrain.dataset.drawn import DrawnScenes
 from segtrain.dataset.shapes import CLASSES as FIGURES
-from segtrain.dataset.shapes import SPLITS, Side, draw_figure, object_colour
+from segtrain.dataset.shapes import Side, draw_figure, object_colour
 from segtrain.dataset.textures import texture
-from segtrain.errors import UserError
 from segtrain.label_set import LabelSet
 from segtrain.planes import pack
 from segtrain.values import Natural
@@ -25,72 +24,28 @@ MOST_FIGURES = 5
 LEAST_PIXELS = 40  # that an object has inside the image
 
 
-class ShapesMultilabel:
-    """One split of the set, held in memory once drawn; random access.
-
-    Args:
-        split: train, val or test.
-        num_images: of the split.
-        size: height and width in pixels.
-        seed: of all splits.
-        labels: `object`, `shadow` or both.
-    """
-
-    labelled = True
-
-    def __init__(
-        self, split: str, num_images: int, size: tuple[int, int], seed: int, labels: LabelSet
-    ) -> None:
-        self.split = split
-        self.num_images = num_images
-        self.size = size
-        self.seed = seed
-        self.labels = labels
-        self._drawn: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-
-    def __len__(self) -> int:
-        return self.num_images
-
-    def name(self, index: int) -> str:
-        return f"shapes_multilabel/{self.split}/{index:06d}"
-
-    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Image (H, W, 3) uint8 RGB and mask (H, W, B) uint8, see `segtrain.planes`."""
-        if index not in self._drawn:
-            rng = np.random.default_rng([self.seed, SPLITS.index(self.split), index])
-            image, masks = draw_scene(rng, *self.size)
-            self._drawn[index] = image, pack(np.stack([masks[n] for n in self.labels.names]))
-        image, mask = self._drawn[index]
-        return image.copy(), mask.copy()
-
-    def image_file(self, index: int) -> None:
-        """They are drawn."""
-
-    def class_counts(self, index: int) -> np.ndarray:
-        """(K + 1,) int64 pixels per class; void last."""
-        return count_labels(self.read(index)[1], self.labels)
-
-    def listing(self) -> Listing:
-        told = f"{self.split} {self.num_images} {self.size} {self.seed} {self.labels.describe()}"
-        return Listing(f"shapes_multilabel {told}")
-
-
 def shapes_multilabel(
     split: str,
     labels: LabelSet,
     num_images: dict[str, Natural],
     size: tuple[Side, Side],
     seed: Natural,
-) -> ShapesMultilabel:
+) -> DrawnScenes:
     """One split of the set as the data module asks for it.
 
     Raises:
         UserError: there is no such split.
     """
-    if split not in num_images or split not in SPLITS:
-        raise UserError(f"shapes_multilabel has no split '{split}'; expected one of "
-                        f"{', '.join(num_images)}")  # fmt: skip
-    return ShapesMultilabel(split, num_images[split], tuple(size), seed, labels)
+    draw = partial(draw_planes, labels.names)
+    return DrawnScenes("shapes_multilabel", draw, split, num_images, size, seed, labels)
+
+
+def draw_planes(
+    names: tuple[str, ...], rng: Generator, height: int, width: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """One picture (H, W, 3) uint8 RGB and its labels (H, W, B) uint8, see `segtrain.planes`."""
+    image, masks = draw_scene(rng, height, width)
+    return image, pack(np.stack([masks[name] for name in names]))
 
 
 def draw_scene(

@@ -14,11 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.random import Generator
 
-from segtrain.contracts import Listing
-from segtrain.dataset.counts import count_labels
-from segtrain.dataset.shapes import SPLITS, Figure, Side, draw_figure, paint
+from segtrain.dataset.drawn import DrawnScenes
+from segtrain.dataset.shapes import Figure, Side, draw_figure, paint
 from segtrain.dataset.textures import position, texture
-from segtrain.errors import UserError
 from segtrain.label_set import VOID, LabelSet
 from segtrain.segments import CROWD, pack
 from segtrain.values import Natural
@@ -35,74 +33,19 @@ _LEAST_VISIBLE = 0.4  # share of a thing that is seen, of the part inside the im
 _PLACEMENT_ATTEMPTS = 20
 
 
-class ShapesPanoptic:
-    """One split of the set, held in memory once drawn; random access.
-
-    Args:
-        split: train, val or test.
-        num_images: of the split.
-        size: height and width in pixels.
-        seed: of all splits.
-        labels: THINGS and STUFF.
-    """
-
-    labelled = True
-
-    def __init__(
-        self, split: str, num_images: int, size: tuple[int, int], seed: int, labels: LabelSet
-    ) -> None:
-        self.split = split
-        self.num_images = num_images
-        self.size = size
-        self.seed = seed
-        self.labels = labels
-        self._drawn: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-
-    def __len__(self) -> int:
-        return self.num_images
-
-    def name(self, index: int) -> str:
-        return f"shapes_panoptic/{self.split}/{index:06d}"
-
-    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Image (H, W, 3) uint8 RGB and mask (H, W, 3) uint8, see `segtrain.segments`.
-
-        Drawn on first use, then kept; the arrays are copies that the caller may change.
-        """
-        if index not in self._drawn:
-            rng = np.random.default_rng([self.seed, SPLITS.index(self.split), index])
-            self._drawn[index] = draw_scene(rng, *self.size)
-        image, mask = self._drawn[index]
-        return image.copy(), mask.copy()
-
-    def image_file(self, index: int) -> None:
-        """They are drawn."""
-
-    def class_counts(self, index: int) -> np.ndarray:
-        """(K + 1,) int64 pixels per class; void last."""
-        return count_labels(self.read(index)[1], self.labels)
-
-    def listing(self) -> Listing:
-        told = f"{self.split} {self.num_images} {self.size} {self.seed}"
-        return Listing(f"shapes_panoptic {told}")
-
-
 def shapes_panoptic(
     split: str,
     labels: LabelSet,
     num_images: dict[str, Natural],
     size: tuple[Side, Side],
     seed: Natural,
-) -> ShapesPanoptic:
+) -> DrawnScenes:
     """One split of the set as the data module asks for it.
 
     Raises:
         UserError: there is no such split.
     """
-    if split not in num_images or split not in SPLITS:
-        raise UserError(f"shapes_panoptic has no split '{split}'; expected one of "
-                        f"{', '.join(num_images)}")  # fmt: skip
-    return ShapesPanoptic(split, num_images[split], tuple(size), seed, labels)
+    return DrawnScenes("shapes_panoptic", draw_scene, split, num_images, size, seed, labels)
 
 
 def draw_scene(rng: Generator, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
