@@ -52,9 +52,7 @@ def sgd_step(
     """
     groups = parameter_groups(model, lr, weight_decay, head_multiplier, bias_multiplier, no_decay)
     optimizer = _sgd(model, groups, lr, momentum)
-    factor = partial(step_decay, gamma=gamma, milestones=milestones, warmup_steps=warmup_steps,
-                     warmup_factor=warmup_factor)  # fmt: skip
-    return optimizer, LambdaLR(optimizer, factor)
+    return optimizer, _step_lr(optimizer, gamma, milestones, warmup_steps, warmup_factor)
 
 
 def adamw_poly(
@@ -72,7 +70,7 @@ def adamw_poly(
 ) -> tuple[Optimizer, LambdaLR]:
     """AdamW (Loshchilov & Hutter 2019) and poly decay, stepped once per optimiser step."""
     groups = parameter_groups(model, lr, weight_decay, head_multiplier, 1.0, no_decay, layer_decay)
-    optimizer = AdamW(groups, lr=lr, betas=tuple(betas), fused=_fused(model))
+    optimizer = _adamw(model, groups, lr, betas)
     return optimizer, _poly_lr(optimizer, max_steps, power, warmup_steps)
 
 
@@ -92,10 +90,8 @@ def adamw_step(
 ) -> tuple[Optimizer, LambdaLR]:
     """AdamW, its rate multiplied by gamma at each milestone; see `sgd_step`."""
     groups = parameter_groups(model, lr, weight_decay, head_multiplier, 1.0, no_decay)
-    optimizer = AdamW(groups, lr=lr, betas=tuple(betas), fused=_fused(model))
-    factor = partial(step_decay, gamma=gamma, milestones=milestones, warmup_steps=warmup_steps,
-                     warmup_factor=warmup_factor)  # fmt: skip
-    return optimizer, LambdaLR(optimizer, factor)
+    optimizer = _adamw(model, groups, lr, betas)
+    return optimizer, _step_lr(optimizer, gamma, milestones, warmup_steps, warmup_factor)
 
 
 def adamw_two_stage(
@@ -120,7 +116,7 @@ def adamw_two_stage(
     groups = parameter_groups(
         model, lr, weight_decay, head_multiplier, 1.0, no_decay, layer_decay, whole_last=True
     )
-    optimizer = AdamW(groups, lr=lr, betas=tuple(betas), fused=_fused(model))
+    optimizer = _adamw(model, groups, lr, betas)
     stages = {"head": (0, warmup_steps), "backbone": (warmup_steps, backbone_warmup_steps)}
     factors = []
     for group in groups:
@@ -143,6 +139,10 @@ def _sgd(model: nn.Module, groups: list[dict], lr: float, momentum: float) -> SG
     return optimizer
 
 
+def _adamw(model: nn.Module, groups: list[dict], lr: float, betas: tuple[float, float]) -> AdamW:
+    return AdamW(groups, lr=lr, betas=tuple(betas), fused=_fused(model))
+
+
 def _fused(model: nn.Module) -> bool:
     """One kernel for all parameters, where PyTorch has it."""
     return next(model.parameters()).device.type in ("cpu", "cuda")
@@ -150,4 +150,16 @@ def _fused(model: nn.Module) -> bool:
 
 def _poly_lr(optimizer: Optimizer, max_steps: int, power: float, warmup_steps: int) -> LambdaLR:
     factor = partial(poly, max_steps=max_steps, power=power, warmup_steps=warmup_steps)
+    return LambdaLR(optimizer, factor)
+
+
+def _step_lr(
+    optimizer: Optimizer,
+    gamma: float,
+    milestones: list[int],
+    warmup_steps: int,
+    warmup_factor: float,
+) -> LambdaLR:
+    factor = partial(step_decay, gamma=gamma, milestones=milestones, warmup_steps=warmup_steps,
+                     warmup_factor=warmup_factor)  # fmt: skip
     return LambdaLR(optimizer, factor)

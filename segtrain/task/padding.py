@@ -4,9 +4,8 @@ import torch
 from torch import Tensor
 
 from segtrain.contracts import InstanceTrainBatch, TrainInstances
+from segtrain.dataset.scale_crop import MEAN_RGB
 from segtrain.segments import TrueSegments
-
-MEAN_RGB = (124, 116, 104)  # ImageNet's mean colour, which normalises to about zero
 
 
 def padded(batch: InstanceTrainBatch) -> tuple[Tensor, list[TrueSegments]]:

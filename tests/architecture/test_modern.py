@@ -9,6 +9,7 @@ import timm
 import torch
 import transformers
 from conftest import composed
+from mask_classifiers import SWIN, renamed
 from randomised import randomise
 from torch import nn
 
@@ -142,31 +143,6 @@ HEAD = [
     (r"\.conv\.weight", ".0.weight"),
     (r"\.batch_norm\.", ".1."),
 ]
-
-
-SWIN = [
-    (r"^swin\.embeddings\.", ""),
-    (r"patch_embeddings\.projection", "patch_embed.proj"),
-    (r"^norm\b", "patch_embed.norm"),
-    (r"^swin\.encoder\.layers\.(\d)", r"layers_\1"),
-    (r"layers_(\d)\.downsample", lambda found: f"layers_{int(found[1]) + 1}.downsample"),
-    (r"attention\.", "attn."),
-    (r"relative_position_bias\.", ""),
-    (r"o_proj", "proj"),
-    (r"layernorm_before", "norm1"),
-    (r"layernorm_after", "norm2"),
-    (r"^(patch_embed|layers_)", r"body.\1"),
-    (r"^hidden_states_norms\.stage(\d)", lambda found: f"norms.{int(found[1]) - 1}"),
-]
-
-
-def renamed(state: dict[str, torch.Tensor], rules: list) -> dict[str, torch.Tensor]:
-    named = {}
-    for name, tensor in state.items():
-        for pattern, replacement in rules:
-            name = re.sub(pattern, replacement, name)
-        named[name] = tensor
-    return named
 
 
 def load_upernet(ours: nn.Module, reference: nn.Module) -> None:
