@@ -1,11 +1,15 @@
 """Commands in processes of their own, which can be killed with all that they have started."""
 
 import contextlib
+import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 TESTS = Path(__file__).parent
 
@@ -75,3 +79,23 @@ def is_alive(pid: int) -> bool:
     except OSError:
         return False
     return state != "Z"
+
+
+def on_two_processes(target: Callable[[int, int, Any], None]) -> dict[int, Any]:
+    """What two new processes found, by rank.
+
+    Args:
+        target: called with its rank, a free port and the queue that takes (rank, what it found).
+    """
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    workers = [context.Process(target=target, args=(rank, port, queue)) for rank in range(2)]
+    for worker in workers:
+        worker.start()
+    found = dict(queue.get(timeout=120) for _ in workers)
+    for worker in workers:
+        worker.join()
+    return found

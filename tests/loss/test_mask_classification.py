@@ -1,10 +1,10 @@
 """The loss of mask classification: equal to an independent one, on every kind of target."""
 
-import socket
 
 import numpy as np
 import pytest
 import torch
+from processes import on_two_processes
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from segtrain.loss.mask_classification import MaskClassificationLoss
@@ -226,17 +226,7 @@ def _train_a_share(rank: int, port: int, queue) -> None:
 
 @pytest.mark.slow
 def test_two_processes_average_to_the_whole_batch(one_point):
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    context = torch.multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    workers = [context.Process(target=_train_a_share, args=(r, port, queue)) for r in range(2)]
-    for worker in workers:
-        worker.start()
-    shares = dict(queue.get(timeout=120) for _ in workers)
-    for worker in workers:
-        worker.join()
+    shares = on_two_processes(_train_a_share)
     for name, value in make()(outputs(4), uneven()).items():
         mean = (shares[0][name] + shares[1][name]) / 2
         assert mean == pytest.approx(value.item(), rel=1e-5), name

@@ -3,6 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import composed
+from processes import on_two_processes
 from torch import nn
 
 from segtrain.assembly import make as build
@@ -106,19 +107,7 @@ def _halves():
 
 
 def test_two_processes_average_over_all_their_valid_pixels():
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    context = torch.multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    workers = [context.Process(target=_share, args=(r, port, queue)) for r in range(2)]
-    for worker in workers:
-        worker.start()
-    gradients = dict(queue.get(timeout=120) for _ in workers)
-    for worker in workers:
-        worker.join()
+    gradients = on_two_processes(_share)
     (first, first_target), (second, second_target) = _halves()
     joint = torch.cat([first, second]).requires_grad_()
     make()(outputs(joint), torch.cat([first_target, second_target]))["main"].backward()
