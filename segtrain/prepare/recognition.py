@@ -92,7 +92,7 @@ def _own_layout(root: Path, coco: str) -> Recognised | None:
         return _chosen("folder", root, "a folder of images and masks")
     files = sorted(root.glob("*.json"))
     if {"train.json", "val.json"} <= {file.name for file in files}:
-        kind = _kind(root / "train.json", coco)
+        kind = _kind((root / "train.json").read_bytes(), coco)
         return _chosen(kind, root, "COCO JSON, train.json and val.json")
     return _one_file(files[0], coco) if len(files) == 1 else None
 
@@ -116,19 +116,20 @@ def _one_file(file: Path, coco: str) -> Recognised | None:
     from segtrain.prepare.exports.coco import is_coco
 
     try:
-        content = json.loads(file.read_bytes())
+        text = file.read_bytes()
+        content = json.loads(text)
     except (OSError, ValueError, RecursionError):
         return None  # whoever reads it says what is wrong
-    kind = _kind(file, coco)
+    kind = _kind(text, coco)
     if kind == coco and not is_coco(content):
         return None
     found = _chosen(kind, file.parent, f"COCO JSON {file.name}")
     return Recognised([*found.overrides, f"dataset.source.annotations={file.name}"], found.told)
 
 
-def _kind(file: Path, coco: str) -> str:
+def _kind(text: bytes, coco: str) -> str:
     """The data set that reads a COCO JSON; panoptic ones have segments in place of objects."""
-    return "folder_panoptic" if b'"segments_info"' in file.read_bytes() else coco
+    return "folder_panoptic" if b'"segments_info"' in text else coco
 
 
 def _mask_files(root: Path, multilabel: bool) -> Recognised | None:
