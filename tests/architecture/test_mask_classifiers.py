@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import architectures
-from test_semantic import CLASSES, pixels, small
+from test_semantic import BACKENDS, CLASSES, pixels, small
 from torch import Tensor, nn
 
 from segtrain.architecture.mask_classification.classifier import MaskClassifier
@@ -108,10 +108,7 @@ def test_bfloat16_autocast_and_copy(name):
     assert (exact - rough).abs().max() <= 0.05 * exact.abs().max()
 
 
-@pytest.mark.parametrize(
-    "backend",
-    ["eager", *(pytest.param(name, marks=pytest.mark.slow) for name in ("aot_eager", "inductor"))],
-)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", NAMES)
 def test_compiles_without_a_graph_break(name, backend):
     """As one graph; slow: the backward pass as one too, and with kernels generated for both."""

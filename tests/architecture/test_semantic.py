@@ -14,6 +14,9 @@ from segtrain.assembly import build_model, make
 
 NAMES = architectures("semantic")
 SCORING = NAMES + architectures("mask_classification")  # semantic ones in evaluation
+BACKENDS = [  # of torch.compile; what the first one cannot do, no other can
+    "eager", *(pytest.param(name, marks=pytest.mark.slow) for name in ("aot_eager", "inductor")),
+]  # fmt: skip
 CLASSES = 5
 
 
@@ -104,10 +107,7 @@ def test_memory_format_does_not_matter(name):
     torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize(
-    "backend",
-    ["eager", *(pytest.param(name, marks=pytest.mark.slow) for name in ("aot_eager", "inductor"))],
-)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", NAMES)
 def test_compiles_without_a_graph_break(name, backend):
     """As one graph; slow: the backward pass as one too, and with kernels generated for both."""
